@@ -1,0 +1,1 @@
+"""What can be set without touching code: where the data is, and every hyper-parameter."""

@@ -1,0 +1,1 @@
+"""From a feature file to the tensors of a window."""

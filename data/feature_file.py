@@ -1,0 +1,248 @@
+"""Reads a feature pickle in the official layout and checks it against the schema.
+
+    python -m data.feature_file CHECK FILE [--datasetName mosi] [--aligned]
+
+verifies a file and prints what is in it. The layout: {"train" | "valid" | "test": {key: array}}, N clips in a split, with
+
+    id                      (N,)        str, `video$_$clip`
+    audio, vision           (N, L, D)   numbers, padded at the end
+    audio_lengths, ...      (N,)        real frames, 1 to L; aligned files need none, theirs are the text's
+    text_bert               (N, 3, L)   BERT's token ids, mask, segment ids; optional where there is raw_text
+    raw_text                (N,)        str; optional where there is text_bert
+    regression_labels       (N,)        numbers, the human labels; regression_labels_T, _A, _V where known
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config.config_regression import DATASETS, Dataset
+from data.restricted_pickle import load_pickle
+from utils.functions import UserError
+
+SPLITS = ("train", "valid", "test")
+UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
+
+OFFICIAL_SHA1 = {
+    "5da0b8440fc5a7c3a457859af27458beb993e088": "the official MOSI unaligned_50",
+    "5c62b896619a334a7104c8bef05d82b05272c71c": "the official MOSI aligned_50",
+    "db3e2cff4d706a88ee156981c2100975513d4610": "the official MOSEI unaligned_50",
+    "ef49589349bc1c2bc252ccc0d4657a755c92a056": "the official MOSEI aligned_50",
+    "a00c73e92f66896403c09dbad63e242d5af756f8": "the official SIMS unaligned_39",
+}
+
+
+@dataclass
+class FeatureSplit:
+    """One split of a feature file, checked. Arrays are as the file has them: padded, and of the file's types."""
+
+    ids: list[str]
+    raw_text: list[str] | None
+    text_bert: np.ndarray | None  # (N, 3, L) numbers
+    text_lengths: np.ndarray | None  # (N,) int64, real tokens; None without text_bert
+    audio: np.ndarray  # (N, La, Da)
+    audio_lengths: np.ndarray | None  # (N,) int64; None: the text's (aligned)
+    vision: np.ndarray  # (N, Lv, Dv)
+    vision_lengths: np.ndarray | None
+    labels: dict[str, np.ndarray]  # "fusion", and the other tasks where the file has them: (N,) float32
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass
+class FeatureFile:
+    path: Path
+    sha1: str
+    splits: dict[str, FeatureSplit]
+
+
+def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFile:
+    """Reads and checks a feature pickle. Raises UserError: which split, key and clip, what was expected and found."""
+    content, sha1 = load_pickle(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}; expected a dict with the keys {', '.join(SPLITS)}")
+    splits = {}
+    for name in SPLITS:
+        if not isinstance(content.get(name), dict):
+            raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {_listed(content)}")
+        splits[name] = _SplitChecker(path, name, content[name], dataset, aligned).check()
+    for key in ("audio", "vision"):
+        widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
+        if len(set(widths.values())) > 1:
+            raise UserError(f"{path}: {key} has not the same width in all splits: {widths}; extract them the same way")
+    fusion = splits["train"].labels["fusion"]
+    if not (fusion < 0).any() or not (fusion >= 0).any():
+        raise UserError(
+            f"{path}: train: all {len(fusion)} labels are {'positive' if fusion.max() >= 0 else 'negative'}; Self-MM compares "
+            "each clip with the centres of both classes, so it needs clips of either sign"
+        )
+    return FeatureFile(path, sha1, splits)
+
+
+class _SplitChecker:
+    """Checks one split, and says where it stands in every complaint."""
+
+    def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool):
+        self.path, self.name, self.content, self.dataset, self.aligned = path, name, content, dataset, aligned
+        self.clips = 0
+        self.ids: list[str] = []
+
+    def check(self) -> FeatureSplit:
+        self.ids = self.texts("id")
+        self.clips = len(self.ids)
+        if not self.clips:
+            raise self.error("id", "the split has no clips")
+        text_bert = text_lengths = None
+        if "text_bert" in self.content:
+            text_bert, text_lengths = self.text_bert()
+        elif "raw_text" not in self.content:
+            raise self.error("text_bert", "missing, and raw_text too; one of them is needed")
+        raw_text = self.texts("raw_text") if "raw_text" in self.content else None
+        audio, vision = self.sequences("audio"), self.sequences("vision")
+        if self.aligned:
+            lengths = {"audio": None, "vision": None}
+        else:
+            lengths = {"audio": self.lengths("audio", audio), "vision": self.lengths("vision", vision)}
+        labels = {"fusion": self.labels("regression_labels")}
+        labels |= {task: self.labels(key) for task, key in UNIMODAL_LABELS.items() if key in self.content}
+        return FeatureSplit(
+            self.ids, raw_text, text_bert, text_lengths, audio, lengths["audio"], vision, lengths["vision"], labels
+        )
+
+    def error(self, key: str, what: str) -> UserError:
+        return UserError(f"{self.path}: {self.name}: {key}: {what}")
+
+    def array(self, key: str, dimensions: int, layout: str) -> np.ndarray:
+        """A numeric array of N clips."""
+        if key not in self.content:
+            raise self.error(key, f"missing; the split has {_listed(self.content)}")
+        try:
+            array = np.asarray(self.content[key])
+        except ValueError:
+            array = np.empty(0, dtype=object)
+        if array.dtype.kind not in "iufb":
+            raise self.error(key, f"expected an array of numbers {layout}; found {array.dtype} {array.shape}")
+        if array.ndim != dimensions or (self.clips and len(array) != self.clips) or 0 in array.shape:
+            raise self.error(key, f"expected {layout} with N = {self.clips}; found {array.shape}")
+        return array
+
+    def texts(self, key: str) -> list[str]:
+        if key not in self.content:
+            raise self.error(key, f"missing; the split has {_listed(self.content)}")
+        values = self.content[key]
+        if not isinstance(values, list | tuple | np.ndarray) or np.ndim(values) != 1:
+            raise self.error(key, f"expected a list of N texts; found {type(values).__name__}")
+        if self.clips and len(values) != self.clips:
+            raise self.error(key, f"expected N = {self.clips} texts, one for each id; found {len(values)}")
+        return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+
+    def sequences(self, key: str) -> np.ndarray:
+        return self.array(key, 3, "(N, frames, width)")
+
+    def lengths(self, key: str, sequences: np.ndarray) -> np.ndarray:
+        key = f"{key}_lengths"
+        if key not in self.content:
+            raise self.error(key, "missing; only word-aligned files need none: if this is one, add --aligned")
+        lengths = self.array(key, 1, "(N,)")
+        self.complain_at(key, (lengths < 1) | (lengths != np.floor(lengths)), lengths, "expected a whole number from 1")
+        what = f"longer than the {sequences.shape[1]} frames that the array has"
+        self.complain_at(key, lengths > sequences.shape[1], lengths, what)
+        return lengths.astype(np.int64)
+
+    def text_bert(self) -> tuple[np.ndarray, np.ndarray]:
+        tokens = self.array("text_bert", 3, "(N, 3, L)")
+        if tokens.shape[1] != 3:
+            hint = (
+                "; the last two axes are swapped, as the released DataPre.py wrote them" if tokens.shape[2] == 3 else ""
+            )
+            raise self.error(
+                "text_bert", f"expected (N, 3, L) with token ids, mask, segment ids; found {tokens.shape}{hint}"
+            )
+        wrong = (tokens < 0) | (tokens != np.floor(tokens))
+        self.complain_at(
+            "text_bert", wrong.any(axis=(1, 2)), None, "token ids, mask and segments must be whole numbers from 0"
+        )
+        mask = tokens[:, 1]
+        lengths = mask.sum(axis=1).astype(np.int64)
+        prefix = np.arange(tokens.shape[2]) < lengths[:, None]
+        self.complain_at(
+            "text_bert", (mask != prefix).any(axis=1) | (lengths < 1), None, "the mask must be ones, then zeros"
+        )
+        return tokens, lengths
+
+    def labels(self, key: str) -> np.ndarray:
+        labels = self.array(key, 1, "(N,)").astype(np.float32)
+        self.complain_at(key, ~np.isfinite(labels), labels, "labels must be numbers; leave the clip out or label it")
+        bound = self.dataset.label_bound
+        what = f"outside [-{bound:g}, {bound:g}], the range of {self.dataset.name}; --datasetName names the dataset"
+        self.complain_at(key, np.abs(labels) > bound + 1e-5, labels, what)
+        return labels
+
+    def complain_at(self, key: str, wrong: np.ndarray, values: np.ndarray | None, what: str) -> None:
+        """Raises for the first clip that is wrong, and counts the others."""
+        if wrong.any():
+            clip = int(wrong.argmax())
+            found = f" has {values[clip]:g}" if values is not None else ""
+            others = f" (and {wrong.sum() - 1} other clips)" if wrong.sum() > 1 else ""
+            raise self.error(key, f"clip {self.ids[clip]}{found}: {what}{others}")
+
+
+def _listed(content: dict) -> str:
+    return ", ".join(str(key) for key in content) or "nothing"
+
+
+def describe(file: FeatureFile) -> str:
+    """What is in a file, a line for each split and array."""
+    lines = [f"{file.path}", f"SHA-1 {file.sha1}: {OFFICIAL_SHA1.get(file.sha1, 'not one of the official files')}"]
+    for name, split in file.splits.items():
+        fusion = split.labels["fusion"]
+        signs = f"{(fusion < 0).sum()} negative, {(fusion == 0).sum()} neutral, {(fusion > 0).sum()} positive"
+        lines.append(f"{name}: {len(split)} clips; labels {fusion.min():g} to {fusion.max():g}, {signs}")
+        if split.text_bert is not None:
+            lines.append(f"  text_bert {split.text_bert.shape}, {_summary(split.text_lengths)} tokens")
+        else:
+            lines.append("  raw_text, to be tokenised")
+        for key, values, lengths in (
+            ("audio", split.audio, split.audio_lengths),
+            ("vision", split.vision, split.vision_lengths),
+        ):
+            frames = "lengths as the text's" if lengths is None else f"{_summary(lengths)} frames"
+            broken = int((~np.isfinite(values)).sum())
+            lines.append(f"  {key} {values.shape}, {frames}, {broken} values not finite")
+        unimodal = [UNIMODAL_LABELS[task] for task in split.labels if task != "fusion"]
+        if unimodal:
+            lines.append(f"  {', '.join(unimodal)}")
+    return "\n".join(lines)
+
+
+def _summary(lengths: np.ndarray) -> str:
+    return f"{lengths.min()} to {lengths.max()} (mean {lengths.mean():.1f})"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m data.feature_file", description="Checks a feature file.")
+    parser.add_argument("action", type=str.upper, choices=["CHECK"], help="verify FILE and print what is in it")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a feature pickle in the official layout")
+    parser.add_argument(
+        "--datasetName",
+        type=str.lower,
+        choices=list(DATASETS),
+        default="mosi",
+        help="whose range of labels holds (mosi)",
+    )
+    parser.add_argument("--aligned", action="store_true", help="the file is word-aligned and has no lengths")
+    arguments = parser.parse_args(argv)
+    try:
+        print(describe(read_feature_file(arguments.file, DATASETS[arguments.datasetName], arguments.aligned)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

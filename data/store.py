@@ -1,0 +1,255 @@
+"""The ragged store: a feature file without its padding, memory-mapped.
+
+A pickle pads every clip to the longest and must be read whole. The store keeps the real frames only, all clips of a split
+end to end, as .npy files that are mapped into memory: a second start reads nothing, and several runs share one copy.
+
+    FILE.pkl.store/<key>/meta.json                             the pickle's size, mtime and SHA-1; counts
+                         train/audio.npy  audio_offsets.npy    (total_frames, width) float32; (N + 1,) int64
+                         train/vision.npy  text.npy            text: (total_tokens, 2) int32, token id and segment id
+                         train/labels.npz  clips.json          task -> (N,) float32; ids and texts
+
+A store is written under a temporary name and renamed, so one that exists is whole. Its key changes with the pickle, so
+it is never changed, only replaced.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from config.config_regression import Dataset
+from data.feature_file import SPLITS, FeatureFile, FeatureSplit, read_feature_file
+from utils.functions import UserError
+
+FORMAT = 1  # a change of the layout above makes old stores unused
+FROM_FILE = "text_bert"
+
+
+class Ragged:
+    """Sequences of several lengths, end to end. Indexed with a clip's number, it gives (length, width)."""
+
+    def __init__(self, folder: Path, name: str):
+        self._folder, self._name = folder, name
+        self._values = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+        self._offsets = np.load(folder / f"{name}_offsets.npy")
+        self.lengths = np.diff(self._offsets)  # (N,) int64
+
+    @property
+    def width(self) -> int:
+        return self._values.shape[1]
+
+    def __getitem__(self, clip: int) -> np.ndarray:
+        return self._values[self._offsets[clip] : self._offsets[clip + 1]]
+
+    def max(self) -> np.ndarray:
+        """(width,) the largest values of all clips."""
+        return self._values.max(axis=0)
+
+    def __reduce__(self):
+        """A worker process maps the files itself, where pickling would copy them."""
+        return Ragged, (self._folder, self._name)
+
+
+@dataclass
+class Split:
+    """One split of a store."""
+
+    ids: list[str]
+    raw_text: list[str] | None
+    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always, the others where the file has them
+    text: Ragged  # (tokens, 2)
+    audio: Ragged  # (frames, width)
+    vision: Ragged
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass
+class FeatureStore:
+    splits: dict[str, Split]
+    sha1: str  # of the pickle
+    replaced: dict[str, int]  # "train audio" -> values that were not finite, and became 0
+
+    @property
+    def audio_width(self) -> int:
+        return self.splits["train"].audio.width
+
+    @property
+    def vision_width(self) -> int:
+        return self.splits["train"].vision.width
+
+
+@dataclass(frozen=True)
+class Tokeniser:
+    """Turns raw_text into token ids, for files without text_bert."""
+
+    encode: Callable[[list[str], int], list[list[int]]]  # texts, length -> ids with [CLS] and [SEP], cut to the length
+    fingerprint: str  # of the vocabulary
+
+
+def open_store(
+    path: Path, dataset: Dataset, aligned: bool, tokeniser: Tokeniser | None, cache_dir: Path | None
+) -> FeatureStore:
+    """The store of a feature pickle, made on first use beside it, or below cache_dir.
+
+    Raises UserError for a file that is missing or breaks the schema, and where the store can't be written.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: no feature file there ({error.strerror}); {_HOW_TO_SET_THE_PATH}") from None
+    home = path.parent / f"{path.name}.store"
+    if cache_dir is not None:
+        home = cache_dir / f"{path.name}-{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:8]}.store"
+    key = f"{FORMAT}-{status.st_size}-{status.st_mtime_ns}-{aligned}"
+    sources = [FROM_FILE]
+    if tokeniser is not None:
+        sources.append(f"{tokeniser.fingerprint}-{dataset.text_length}")
+    for source in sources:
+        folder = home / _short(key, source)
+        if (folder / "meta.json").exists():
+            return _load(folder)
+
+    file = read_feature_file(path, dataset, aligned)
+    has_tokens = all(split.text_bert is not None for split in file.splits.values())
+    if not has_tokens and tokeniser is None:
+        raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenise raw_text with")
+    source = sources[0] if has_tokens else sources[1]
+    meta = {
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "sha1": file.sha1,
+        "aligned": aligned,
+        "tokens": source,
+    }
+    folder = home / _short(key, source)
+    _write(file, folder, meta, None if has_tokens else lambda texts: tokeniser.encode(texts, dataset.text_length))
+    return _load(folder)
+
+
+_HOW_TO_SET_THE_PATH = (
+    "name the file with --dataPath, or its root folder in config/config_regression.py (DATA_ROOT) or SELF_MM_DATA; "
+    "--datasetName demo needs no file"
+)
+
+
+def _short(key: str, source: str) -> str:
+    return hashlib.sha1(f"{key}-{source}".encode()).hexdigest()[:12]
+
+
+def _load(folder: Path) -> FeatureStore:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    splits = {}
+    for name in SPLITS:
+        part = folder / name
+        clips = json.loads((part / "clips.json").read_text(encoding="utf-8"))
+        with np.load(part / "labels.npz") as labels:
+            splits[name] = Split(
+                clips["ids"],
+                clips["raw_text"],
+                dict(labels),
+                *(Ragged(part, key) for key in ("text", "audio", "vision")),
+            )
+    return FeatureStore(splits, meta["sha1"], meta["replaced"])
+
+
+def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | None) -> None:
+    """Writes a store under a temporary name, then gives it its own; a second process doing the same does no harm."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(
+            f"{folder.parent}: can't write the cache ({error.strerror}); name a folder with --cache_dir"
+        ) from None
+    try:
+        replaced = {}
+        for name, split in file.splits.items():
+            (work / name).mkdir()
+            replaced |= {f"{name} {key}": count for key, count in _write_split(split, work / name, tokenise).items()}
+        (work / "meta.json").write_text(json.dumps(meta | {"replaced": replaced}), encoding="utf-8")
+        outdated = [other for other in folder.parent.iterdir() if _is_outdated(other, meta)]
+        if not folder.exists():
+            os.replace(work, folder)
+        for other in outdated:
+            shutil.rmtree(other, ignore_errors=True)
+    except OSError as error:
+        if not folder.exists():  # else another process was faster, and its store is as good
+            raise UserError(
+                f"{folder.parent}: can't write the cache ({error.strerror}); name a folder with --cache_dir"
+            ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_outdated(folder: Path, meta: dict) -> bool:
+    """Whether a store was made from an earlier state of the same pickle."""
+    try:
+        other = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (other["size"], other["mtime_ns"]) != (meta["size"], meta["mtime_ns"])
+
+
+def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None) -> dict[str, int]:
+    """Returns how many values of each modality were not finite."""
+    if tokenise is None:
+        lengths = split.text_lengths
+        tokens = (split.text_bert[clip, ::2, :length].T for clip, length in enumerate(lengths))
+    else:
+        ids = tokenise(split.raw_text)
+        lengths = np.array([len(clip) for clip in ids], dtype=np.int64)
+        tokens = (np.stack([clip, np.zeros(len(clip))], axis=1) for clip in map(np.array, ids))
+    _save_ragged(folder, "text", tokens, lengths, 2, np.int32)
+
+    replaced = {}
+    for key in ("audio", "vision"):
+        values, frames = getattr(split, key), getattr(split, f"{key}_lengths")
+        if frames is None:  # aligned: as many frames as tokens
+            frames = lengths
+            if lengths.max() > values.shape[1]:
+                clip = split.ids[lengths.argmax()]
+                raise UserError(
+                    f"{key}: {clip} has {lengths.max()} tokens but {values.shape[1]} frames: not an aligned file"
+                )
+        cleaner = _Cleaner(values, frames)
+        _save_ragged(folder, key, cleaner, frames, values.shape[2], np.float32)
+        replaced[key] = cleaner.replaced
+    np.savez(folder / "labels.npz", **split.labels)
+    clips = {"ids": split.ids, "raw_text": split.raw_text}
+    (folder / "clips.json").write_text(json.dumps(clips, ensure_ascii=False), encoding="utf-8")
+    return replaced
+
+
+class _Cleaner:
+    """Gives the real frames of each clip in float32, with 0 for what is not finite (the released code: -inf in audio)."""
+
+    def __init__(self, values: np.ndarray, lengths: np.ndarray):
+        self._values, self._lengths = values, lengths
+        self.replaced = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for clip, length in zip(self._values, self._lengths, strict=True):
+            frames = clip[:length].astype(np.float32)
+            finite = np.isfinite(frames)
+            if not finite.all():
+                self.replaced += int((~finite).sum())
+                frames[~finite] = 0
+            yield frames
+
+
+def _save_ragged(folder: Path, name: str, sequences, lengths: np.ndarray, width: int, dtype: type) -> None:
+    """Writes the sequences one after the other: never more than one of them is in memory twice."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+    with open(folder / f"{name}.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (int(lengths.sum()), width)})
+        for sequence in sequences:
+            file.write(np.ascontiguousarray(sequence, dtype=dtype).tobytes())
+    np.save(folder / f"{name}_offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

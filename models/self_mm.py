@@ -1,0 +1,104 @@
+"""Self-MM's network (section 3.2 of the paper): three encoders, their concatenation, and one head for each task."""
+
+from dataclasses import dataclass
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from transformers import BertModel
+
+from config.config_regression import TASKS, Config
+from models.bert_text_encoder import BertTextEncoder
+from models.lstm_encoder import LSTMEncoder
+from utils.batch import Batch
+
+
+@dataclass
+class Outputs:
+    """What the model says of B clips, for each task in use."""
+
+    scores: dict[str, Tensor]  # task -> (B,) float32
+    features: dict[str, Tensor]  # task -> (B, post_<task>_dim) float32, what ULGM compares with the centres
+
+    @classmethod
+    def join(cls, passes: list["Outputs"]) -> "Outputs":
+        """The passes of one window, end to end."""
+        tasks = passes[0].scores
+        return cls(
+            {task: torch.cat([part.scores[task] for part in passes]) for task in tasks},
+            {task: torch.cat([part.features[task] for part in passes]) for task in tasks},
+        )
+
+
+class Head(nn.Module):
+    """One task's regressor. Its first hidden layer is the task's feature F_s; the released code adds the second."""
+
+    def __init__(self, width: int, hidden_size: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.layer_1 = nn.Linear(width, hidden_size)
+        self.layer_2 = nn.Linear(hidden_size, hidden_size)
+        self.layer_3 = nn.Linear(hidden_size, 1)
+
+    def forward(self, representation: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, width) -> score (B,), feature (B, hidden_size)."""
+        feature = torch.relu(self.layer_1(self.dropout(representation)))
+        score = self.layer_3(torch.relu(self.layer_2(feature)))
+        return score[:, 0], feature
+
+
+class SelfMM(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="self-mm",
+    paper_url="https://arxiv.org/abs/2102.04830",
+    tags=["multimodal-sentiment-analysis"],
+):
+    """Text, audio and vision of B clips -> a sentiment score and a feature for each task.
+
+    `save_pretrained(folder)` and `SelfMM.from_pretrained(folder)` write and read config.json and model.safetensors.
+    """
+
+    def __init__(
+        self,
+        hyper_parameters: Config,
+        bert_config: dict,
+        audio_width: int,
+        vision_width: int,
+        bert: BertModel | None = None,
+    ):
+        """bert_config: a BERT folder's config.json, for its sizes. audio_width, vision_width: values in a frame.
+
+        bert: the encoder with its pretrained weights, without a pooler; None: random weights, to be loaded over.
+        """
+        super().__init__()
+        config = hyper_parameters
+        self.tasks = config.task_names
+        self.text_encoder = BertTextEncoder(bert) if bert is not None else BertTextEncoder.from_config(bert_config)
+        self.text_encoder.requires_grad_(config.use_finetune)
+        self.audio_encoder = LSTMEncoder(
+            audio_width, config.a_lstm_hidden_size, config.audio_out, config.a_lstm_layers, config.a_lstm_dropout
+        )
+        self.vision_encoder = LSTMEncoder(
+            vision_width, config.v_lstm_hidden_size, config.video_out, config.v_lstm_layers, config.v_lstm_dropout
+        )
+        widths = {"text": self.text_encoder.width, "audio": config.audio_out, "vision": config.video_out}
+        widths["fusion"] = sum(widths.values())
+        sizes = config.head_sizes
+        # All four, in the released order, whatever the tasks: a checkpoint then always has the same parts.
+        self.heads = nn.ModuleDict({task: Head(widths[task], *sizes[task]) for task in TASKS})
+
+    def forward(self, batch: Batch) -> Outputs:
+        """The clips of a batch -> scores and features."""
+        already_encoded = isinstance(batch.text, Tensor)
+        text = batch.text if already_encoded else self.text_encoder(batch.text)  # (B, BERT's width)
+        audio = self.audio_encoder(batch.audio)  # (B, audio_out)
+        vision = self.vision_encoder(batch.vision)  # (B, video_out)
+        fusion = torch.cat([text, audio, vision], dim=-1)
+        representations = {"fusion": fusion, "text": text, "audio": audio, "vision": vision}
+
+        outputs = Outputs({}, {})
+        for task in self.tasks:
+            score, feature = self.heads[task](representations[task])
+            outputs.scores[task], outputs.features[task] = score.float(), feature.float()
+        return outputs

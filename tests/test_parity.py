@@ -1,0 +1,127 @@
+"""Replays recorded runs of the authors' released code through our classes, and must arrive where they did.
+
+The records lie in ../shared/parity; further folders are named in PARITY_DIRS (separated by ':'), and a further file of
+metrics cases in METRICS_CASES. Tolerances are how far the released code itself moves when its initial weights are
+disturbed by 1e-6.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from config.config_regression import DATASETS, REPOSITORY, Config, make_config
+from data.load_data import ClipDataset, Windows, evaluation_windows
+from data.store import open_store
+from models.pretrained_bert import load_bert
+from models.self_mm import SelfMM
+from models.ulgm import NEGATIVE, POSITIVE, ULGM
+from trains.self_mm import evaluate, fit
+from utils.metrics import METRICS
+from utils.released_checkpoint import load_released_weights
+
+SHARED = REPOSITORY.parent / "shared" / "parity"
+RECORDS = sorted(path.parent for path in SHARED.glob("*/record.json"))
+RECORDS += [Path(folder) for folder in os.environ.get("PARITY_DIRS", "").split(":") if folder]
+CASES = [path for path in (SHARED / "metrics.json", os.environ.get("METRICS_CASES")) if path and Path(path).exists()]
+CPU = torch.device("cpu")
+
+# Released keys that have no meaning here: the text width is the encoder's own; the others are read nowhere.
+LEFT_OUT = {"text_out", "t_bert_dropout", "need_data_aligned"}
+
+
+class RecordedOrder:
+    """Gives each epoch's windows in the recorded order."""
+
+    def __init__(self, epochs: list[dict], update_epochs: int):
+        self._epochs = iter(epochs)
+        self._update_epochs = update_epochs
+        self._windows = max(-(-len(epoch["train_batches"]) // update_epochs) for epoch in epochs)
+
+    def __len__(self) -> int:
+        return self._windows
+
+    def __iter__(self):
+        microbatches = [torch.tensor(batch) for batch in next(self._epochs)["train_batches"]]
+        for start in range(0, len(microbatches), self._update_epochs):
+            yield microbatches[start : start + self._update_epochs]
+
+
+def recorded_config(record: dict) -> Config:
+    values = {key: value for key, value in record["hyper_parameters"].items() if key not in LEFT_OUT}
+    return make_config(record["dataset"], **{"max_epochs": len(record["epochs"]) + record["stopped_early"], **values})
+
+
+@pytest.mark.skipif(not RECORDS, reason="no recorded runs: ../shared/parity is absent and PARITY_DIRS names none")
+@pytest.mark.parametrize("max_clips_per_pass", [0, 7], ids=["one pass", "passes of 7"])
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
+def test_replay_of_the_released_run(folder: Path, max_clips_per_pass: int, tmp_path: Path):
+    record = json.loads((folder / "record.json").read_text())
+    config = recorded_config(record)
+    dataset = DATASETS[record["dataset"]]
+    metrics = METRICS[dataset.metrics]
+    store = open_store(folder / record["features"], dataset, record["aligned"], None, tmp_path)
+    clips = {name: ClipDataset(split, max_clips_per_pass) for name, split in store.splits.items()}
+    bert = load_bert(str(folder / "bert"))
+    model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert)
+    load_released_weights(model, load_file(folder / "initial_weights.safetensors"), folder)
+    sizes = {task: size for task, (size, _) in config.head_sizes.items()}
+    ulgm = ULGM(clips["train"].labels, sizes, config.H, config.exclude_zero)
+    recorded_ulgm = load_file(folder / "ulgm.safetensors")
+    train = Windows(clips["train"], RecordedOrder(record["epochs"], config.update_epochs), CPU)
+
+    best, results = {}, []
+    for result in fit(model, ulgm, train, evaluation_windows(clips["valid"], CPU), config, metrics):
+        results.append(result)
+        recorded = record["epochs"][result.epoch - 1]
+        assert result.train_loss == pytest.approx(recorded["train_loss"], abs=2e-4)
+        assert_metrics(result.valid, recorded["valid"])
+        for task, state in ulgm.tasks.items():
+            difference = (state.labels - recorded_ulgm[f"epoch{result.epoch}.labels.{task}"]).abs()
+            assert difference.mean() < 1e-4 and difference.max() < 5e-2, (result.epoch, task)
+            for sign, name in ((POSITIVE, "pos"), (NEGATIVE, "neg")):
+                centre = recorded_ulgm[f"epoch{result.epoch}.centers.{task}.{name}"]
+                torch.testing.assert_close(state.centres[sign], centre, atol=1e-3, rtol=0)
+        # A record that was cut off ends with its last validation, before that epoch's weights could be saved.
+        was_saved = record["stopped_early"] or result.epoch < len(record["epochs"])
+        if result.is_best and was_saved:
+            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    assert len(results) == len(record["epochs"])
+    assert results[-1].best_epoch == best_by_margin([epoch["valid"]["Loss"] for epoch in record["epochs"]])
+    model.load_state_dict(best)
+    values, scores = evaluate(model, evaluation_windows(clips["test"], CPU), metrics, config)
+    assert_metrics(values, record["test"])
+    predictions = load_file(folder / "test_predictions.safetensors")
+    for letter, task in zip("MTAV", ("fusion", "text", "audio", "vision"), strict=True):
+        np.testing.assert_allclose(scores[task], predictions[letter].numpy().reshape(-1), atol=1e-3, rtol=0)
+
+
+def best_by_margin(losses: list[float]) -> int:
+    best, best_epoch = float("inf"), 0
+    for epoch, loss in enumerate(losses, start=1):
+        if loss <= best - 1e-6:
+            best, best_epoch = loss, epoch
+    return best_epoch
+
+
+def assert_metrics(ours: dict[str, float], recorded: dict[str, float]) -> None:
+    assert ours.keys() == recorded.keys()
+    for name, value in recorded.items():
+        tolerance = 2e-4 if name in ("Loss", "MAE", "Corr") else 1e-4
+        assert ours[name] == pytest.approx(value, abs=tolerance), name
+
+
+@pytest.mark.skipif(not CASES, reason="no metrics cases: ../shared/parity is absent and METRICS_CASES names none")
+@pytest.mark.parametrize("path", CASES, ids=lambda path: Path(path).name)
+def test_metrics_of_the_released_code(path: Path):
+    for case in json.loads(Path(path).read_text()):
+        family = DATASETS[case["dataset"]].metrics
+        values = METRICS[family](np.float32(case["pred"]), np.float32(case["true"]))
+        assert values.keys() == case["expected"].keys()
+        for name, expected in case["expected"].items():
+            assert values[name] == pytest.approx(expected, abs=1e-6), (case["dataset"], name)

@@ -1,0 +1,1 @@
+"""Metrics, results, checkpoints and the small helpers that the rest stands on."""

@@ -1,0 +1,77 @@
+"""Small helpers: the error that users see, seeds, devices, versions, the log."""
+
+import importlib.metadata
+import logging
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can mend. Its text is one line: what, where, and how to mend it."""
+
+
+def set_seed(seed: int) -> None:
+    """Seeds every random stream that training draws from."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # all GPUs too
+
+
+def pick_device(gpu_id: int | None):
+    """The torch.device to run on.
+
+    gpu_id: a GPU's number; -1: the CPU; None: the GPU with most free memory, or the CPU where there is no GPU.
+    Raises UserError for a GPU that isn't there.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu_id is None:
+        gpu_id = max(range(count), key=lambda gpu: torch.cuda.mem_get_info(gpu)[0], default=-1)
+    if gpu_id == -1:
+        return torch.device("cpu")
+    if not 0 <= gpu_id < count:
+        there = f"0 to {count - 1}" if count else "none: leave the flag out to run on the CPU"
+        raise UserError(f"--gpu_ids {gpu_id}: no such GPU; PyTorch sees {there}")
+    return torch.device("cuda", gpu_id)
+
+
+def versions() -> str:
+    """Versions of Python and of the packages that the numbers depend on, as one line."""
+    packages = ("torch", "transformers", "numpy")
+    found = [f"python {sys.version.split()[0]}"]
+    return " ".join(found + [f"{name} {importlib.metadata.version(name)}" for name in packages])
+
+
+def commit() -> str:
+    """The commit of this repository, with '+' where files differ from it; '' outside a git checkout."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).resolve().parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def make_log(path: Path) -> logging.Logger:
+    """A log that writes to the screen and appends to a file, whose folder is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger("self_mm")
+    log.setLevel(logging.INFO)
+    log.handlers.clear()
+    log.propagate = False
+    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    to_screen = logging.StreamHandler(sys.stdout)
+    to_screen.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(to_file)
+    log.addHandler(to_screen)
+    return log

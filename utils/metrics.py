@@ -1,0 +1,72 @@
+"""The released code's metrics. Each takes float32 arrays (N,), prediction first, and returns name -> value."""
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+
+def mosi_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """MOSI and MOSEI, labels in [-3, 3]; rounded to 4 digits as the released code does.
+
+    Has0 takes all clips, as y >= 0 against y < 0. Non0 leaves out the clips whose true label is 0: y > 0 against y < 0.
+    """
+    prediction, truth = np.float32(prediction), np.float32(truth)
+    decided = truth != 0
+    values = {
+        "Has0_acc_2": _accuracy(prediction >= 0, truth >= 0),
+        "Has0_F1_score": _f1(prediction >= 0, truth >= 0),
+        "Non0_acc_2": _accuracy(prediction[decided] > 0, truth[decided] > 0),
+        "Non0_F1_score": _f1(prediction[decided] > 0, truth[decided] > 0),
+        "Mult_acc_5": _rounded_accuracy(prediction, truth, 2),
+        "Mult_acc_7": _rounded_accuracy(prediction, truth, 3),
+        "MAE": mean_absolute_error(prediction, truth),
+        "Corr": _correlation(prediction, truth),
+    }
+    return {name: float(np.round(value, 4)) for name, value in values.items()}
+
+
+def sims_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes; a bin's right edge belongs to it."""
+    prediction, truth = np.clip(np.float32(prediction), -1, 1), np.clip(np.float32(truth), -1, 1)
+    edges = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
+
+    def classes(values: np.ndarray, count: int) -> np.ndarray:
+        # The edges in float32, as the labels are: a label of 0.1 must not lie right of the edge 0.1.
+        return np.digitize(values, np.float32(edges[count]), right=True)
+
+    values = {f"Mult_acc_{count}": _accuracy(classes(prediction, count), classes(truth, count)) for count in edges}
+    values["F1_score"] = _f1(classes(prediction, 2), classes(truth, 2))
+    values["MAE"] = mean_absolute_error(prediction, truth)
+    values["Corr"] = _correlation(prediction, truth)
+    return {name: float(value) for name, value in values.items()}
+
+
+METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
+
+
+def mean_absolute_error(prediction: np.ndarray, truth: np.ndarray) -> np.float32:
+    """In float32: the released code rounds that, and now and then its 4th digit differs from a float64's."""
+    return np.mean(np.abs(prediction - truth))
+
+
+def lower_is_better(name: str) -> bool:
+    return name in ("Loss", "MAE")
+
+
+def _rounded_accuracy(prediction: np.ndarray, truth: np.ndarray, bound: int) -> float:
+    """The share of clips whose label, clipped to [-bound, bound] and rounded (half to even), is hit."""
+    return _accuracy(np.round(np.clip(prediction, -bound, bound)), np.round(np.clip(truth, -bound, bound)))
+
+
+def _accuracy(prediction: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.mean(prediction == truth)) if len(truth) else float("nan")
+
+
+def _f1(prediction: np.ndarray, truth: np.ndarray) -> float:
+    return float(f1_score(truth, prediction, average="weighted")) if len(truth) else float("nan")
+
+
+def _correlation(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Pearson's; undefined (nan) for a single clip or for equal values."""
+    if len(truth) < 2 or np.ptp(prediction) == 0 or np.ptp(truth) == 0:
+        return float("nan")
+    return float(np.corrcoef(prediction, truth)[0, 1])
