@@ -6,8 +6,6 @@ all datasets share are the defaults of `Config`; the tables below hold what diff
 
 import dataclasses
 import difflib
-import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +39,13 @@ class Dataset:
         if aligned and self.aligned is None:
             raise UserError(f"--aligned: {self.name} has no aligned feature file; leave the flag out")
         return data_root() / (self.aligned if aligned else self.unaligned)
+
+    @property
+    def bert_folder(self) -> Path:
+        """Where the pretrained text encoder is looked for first."""
+        if self.name == "demo":  # made together with the corpus
+            return data_root() / "DEMO" / "bert"
+        return REPOSITORY / "pretrained_model" / f"bert_{self.language}"
 
 
 DATASETS = {
@@ -137,11 +142,11 @@ class Config:
             "vision": (self.post_video_dim, self.post_video_dropout),
         }
 
-    def fingerprint(self) -> str:
-        """Ten hex digits that differ where two configs can give different results."""
+    def identity(self) -> dict[str, object]:
+        """The values that a result depends on."""
         values = dataclasses.asdict(self)
-        del values["max_clips_per_pass"]  # the result doesn't depend on it
-        return hashlib.sha1(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+        del values["max_clips_per_pass"]
+        return values
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}

@@ -75,6 +75,7 @@ class Split:
 class FeatureStore:
     splits: dict[str, Split]
     sha1: str  # of the pickle
+    aligned: bool
     replaced: dict[str, int]  # "train audio" -> values that were not finite, and became 0
 
     @property
@@ -99,12 +100,9 @@ def open_store(
 ) -> FeatureStore:
     """The store of a feature pickle, made on first use beside it, or below cache_dir.
 
-    Raises UserError for a file that is missing or breaks the schema, and where the store can't be written.
+    Raises UserError for a file that breaks the schema, and where the store can't be written.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UserError(f"{path}: no feature file there ({error.strerror}); {_HOW_TO_SET_THE_PATH}") from None
+    status = path.stat()
     home = path.parent / f"{path.name}.store"
     if cache_dir is not None:
         home = cache_dir / f"{path.name}-{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:8]}.store"
@@ -134,12 +132,6 @@ def open_store(
     return _load(folder)
 
 
-_HOW_TO_SET_THE_PATH = (
-    "name the file with --dataPath, or its root folder in config/config_regression.py (DATA_ROOT) or SELF_MM_DATA; "
-    "--datasetName demo needs no file"
-)
-
-
 def _short(key: str, source: str) -> str:
     return hashlib.sha1(f"{key}-{source}".encode()).hexdigest()[:12]
 
@@ -157,7 +149,7 @@ def _load(folder: Path) -> FeatureStore:
                 dict(labels),
                 *(Ragged(part, key) for key in ("text", "audio", "vision")),
             )
-    return FeatureStore(splits, meta["sha1"], meta["replaced"])
+    return FeatureStore(splits, meta["sha1"], meta["aligned"], meta["replaced"])
 
 
 def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | None) -> None:

@@ -9,26 +9,24 @@ import torch
 import transformers
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
-from config.config_regression import REPOSITORY
+from config.config_regression import Dataset
 from utils.functions import UserError
 
-LOCAL = {"en": "pretrained_model/bert_en", "cn": "pretrained_model/bert_cn"}  # below the repository's top
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 VOCABULARY = ("vocab.txt", "tokenizer.json")
 
 
-def find_bert(named: str | None, language: str) -> str:
+def find_bert(named: str | None, dataset: Dataset) -> str:
     """The folder or hub name to load BERT from.
 
-    named: what --bert says; None: the language's folder in pretrained_model/ if there, else its hub name.
-    Raises UserError for a folder that isn't there, or that lacks its config or weights.
+    named: what --bert says; None: the dataset's folder (pretrained_model/bert_en or bert_cn) if there, else its language's
+    hub name. Raises UserError for a folder that isn't there, or that lacks its config or weights.
     """
     if named is None:
-        folder = REPOSITORY / LOCAL[language]
-        if not folder.exists():
-            return HUB[language]
-        named = str(folder)
+        if not dataset.bert_folder.exists():
+            return HUB[dataset.language]
+        named = str(dataset.bert_folder)
     folder = Path(named)
     if not folder.is_dir():
         # A hub name is `name` or `owner/name`, with no dot, slash or drive in front.
@@ -36,10 +34,10 @@ def find_bert(named: str | None, language: str) -> str:
             raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
         return named
     if not (folder / "config.json").exists():
-        raise UserError(f"--bert {named}: has no config.json; download it from {HUB[language]}")
+        raise UserError(f"--bert {named}: has no config.json; download it from {HUB[dataset.language]}")
     if not any((folder / name).exists() for name in WEIGHTS):
         raise UserError(
-            f"--bert {named}: has no weights ({WEIGHTS[0]} or {WEIGHTS[1]}); download them from {HUB[language]}"
+            f"--bert {named}: has no weights ({WEIGHTS[0]} or {WEIGHTS[1]}); download them from {HUB[dataset.language]}"
         )
     return named
 
@@ -88,10 +86,11 @@ def _unloadable(source: str, error: Exception) -> UserError:
     reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
     if Path(source).is_dir():
         return UserError(f"--bert {source}: can't be loaded ({reason}); download the folder anew")
-    language = next((key for key, name in HUB.items() if name == source), "en")
+    language = next((language for language, name in HUB.items() if name == source), "en")
     return UserError(
-        f"BERT {source!r}: not on this disk, and the hub can't be reached or doesn't have it; download config.json, "
-        f"model.safetensors and vocab.txt of {source} into {LOCAL[language]}/, or name a folder with --bert"
+        f"BERT {source!r}: not on this disk, and the hub can't be reached or doesn't have it; on a machine with internet "
+        f"download config.json, model.safetensors and vocab.txt of {source}, put them into pretrained_model/bert_{language}/ "
+        "here, or name their folder with --bert"
     )
 
 

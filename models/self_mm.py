@@ -72,7 +72,8 @@ class SelfMM(
         bert: the encoder with its pretrained weights, without a pooler; None: random weights, to be loaded over.
         """
         super().__init__()
-        config = hyper_parameters
+        self.hyper_parameters = config = hyper_parameters
+        self.frame_widths = {"audio": audio_width, "vision": vision_width}
         self.tasks = config.task_names
         self.text_encoder = BertTextEncoder(bert) if bert is not None else BertTextEncoder.from_config(bert_config)
         self.text_encoder.requires_grad_(config.use_finetune)

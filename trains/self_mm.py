@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from config.config_regression import Config
-from data.load_data import Windows
+from data.load_data import ClipDataset, Windows, evaluation_windows
 from models.self_mm import Outputs
 from models.ulgm import ULGM
 from utils.batch import Batch
@@ -38,6 +38,11 @@ class EpochResult:
     def is_best(self) -> bool:
         return self.epoch == self.best_epoch
 
+    def __str__(self) -> str:
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in self.valid.items())
+        best = "  (best so far)" if self.is_best else ""
+        return f"epoch {self.epoch:2d}  {self.seconds:5.1f} s  train {self.train_loss:.4f}  valid: {scores}{best}"
+
 
 def fit(
     model: nn.Module, ulgm: ULGM, train: Windows, valid: Windows, config: Config, metrics: Metrics
@@ -47,6 +52,7 @@ def fit(
     At each yield the model, and ulgm's labels and centres, are as that epoch left them. Raises UserError where the loss
     is no number any more, or where a class has no clip left.
     """
+    ulgm.check()
     optimizer = make_optimizer(model, config)
     sign = 1 if lower_is_better(config.KeyEval) else -1
     best, best_epoch = float("inf"), 0
@@ -102,8 +108,12 @@ def train_one_epoch(
 
 def run_model(model: nn.Module, batch: Batch, config: Config) -> Outputs:
     """Encoders and heads, in bfloat16 where the config says so; scores and features come back in float32."""
-    with torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with _autocast(batch, config):
         return model(batch)
+
+
+def _autocast(batch: Batch, config: Config) -> torch.autocast:
+    return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def multitask_loss(outputs: Outputs, ulgm: ULGM, batch: Batch) -> Tensor:
@@ -131,6 +141,18 @@ def evaluate(
     values = metrics(scores["fusion"], windows.labels)
     values["Loss"] = float(mean_absolute_error(scores["fusion"], windows.labels))
     return values, scores
+
+
+@torch.no_grad()
+def encode_texts(model: nn.Module, clips: ClipDataset, config: Config, device: torch.device) -> None:
+    """Reads every text once, with an encoder that isn't trained, so that no epoch needs to."""
+    model.eval()
+    vectors = torch.empty(len(clips), model.text_encoder.width)
+    for window in evaluation_windows(clips, device):
+        for batch in window.passes:
+            with _autocast(batch, config):
+                vectors[batch.clips.cpu()] = model.text_encoder(batch.text).float().cpu()
+    clips.text_vectors = vectors
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:

@@ -1,0 +1,133 @@
+"""The flags of run.py. Importing this is cheap: --help must not wait for torch."""
+
+import argparse
+from pathlib import Path
+
+from config.config_regression import DATASETS, PRESETS, parse_setting
+from utils.functions import UserError
+
+DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description="Trains and tests Self-MM over several seeds: multimodal sentiment analysis with self-supervised "
+        "unimodal labels. Try it without any data: python run.py --datasetName demo",
+        epilog="Where the data lies and every hyper-parameter: config/config_regression.py.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what to train")
+    what.add_argument("--modelName", type=str.lower, default="self_mm", help="a model of models/; default self_mm")
+    what.add_argument(
+        "--datasetName",
+        type=str.lower,
+        choices=list(DATASETS),
+        help="whose clips, label range, metrics and hyper-parameters; default mosi. demo makes its own small corpus",
+    )
+    what.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        help="table of hyper-parameters: released (the default; the numbers of the released code) or mmsa (the authors' "
+        "later framework; the only table for simsv2)",
+    )
+    what.add_argument(
+        "--set",
+        dest="settings",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="change hyper-parameters on top of the table, for example --set batch_size=16 learning_rate_bert=2e-5",
+    )
+    what.add_argument(
+        "--tasks",
+        type=str.upper,
+        help="which labels to learn from: M (the clip's) with any of T, A, V (its text's, sound's, face's, generated); "
+        "default MTAV. M alone is plain late fusion, the paper's baseline",
+    )
+    what.add_argument(
+        "--seeds", type=int, nargs="+", default=DEFAULT_SEEDS, help="one training each; default 1111 to 1115"
+    )
+    what.add_argument(
+        "--max_epochs",
+        type=int,
+        help="epochs at most; default 0: until validation hasn't improved for early_stop epochs. Lower it for a quick look",
+    )
+    what.add_argument(
+        "--train_mode", type=str.lower, choices=["regression", "classification"], default="regression",
+        help="regression only: the generated labels are numbers",
+    )  # fmt: skip
+    what.add_argument(
+        "--test_only",
+        type=Path,
+        metavar="DIR",
+        help="train nothing; test a checkpoint folder of this program, or a .pth of the released code (which holds no "
+        "config: give the dataset, preset and --bert that it was trained with)",
+    )
+
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--dataPath", type=Path, metavar="FILE", help="feature pickle; default the dataset's below the data root"
+    )
+    files.add_argument(
+        "--bert",
+        metavar="DIR",
+        help="text encoder: a folder or a hub name; default pretrained_model/bert_en or bert_cn if there, else "
+        "google-bert/bert-base-uncased or -chinese from the hub",
+    )
+    files.add_argument("--aligned", action="store_true", help="the feature file is word-aligned (it has no lengths)")
+    files.add_argument(
+        "--cache_dir", type=Path, metavar="DIR", help="where the converted features go; default beside the feature file"
+    )
+    files.add_argument("--model_save_dir", type=Path, metavar="DIR", default=Path("results/models"), help="checkpoints")
+    files.add_argument("--res_save_dir", type=Path, metavar="DIR", default=Path("results/results"), help="CSVs")
+
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--gpu_ids",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="the GPU to use, by number; -1: the CPU. Default: the GPU with most free memory, or the CPU",
+    )
+    machine.add_argument(
+        "--precision",
+        choices=["float32", "bf16"],
+        help="arithmetic of encoders and heads; default float32, as released. bf16 is faster where the chip supports it",
+    )
+    machine.add_argument(
+        "--max_clips_per_pass",
+        type=int,
+        metavar="N",
+        help="clips that go through the network at once; default 0: a whole window (batch_size x update_epochs clips). "
+        "Lower it when memory runs out; the result is the same",
+    )
+    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: as many as there are cores")
+    machine.add_argument(
+        "--num_workers", type=int, metavar="N", default=0, help="processes that prepare batches ahead; default 0"
+    )
+    args = parser.parse_args(argv)
+    _check(args)
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.train_mode == "classification":
+        raise UserError(
+            "--train_mode classification: Self-MM is defined on regression labels only: the unimodal labels that it "
+            "generates are shifts of a number"
+        )
+    if args.gpu_ids is not None and len(args.gpu_ids) > 1:
+        raise UserError(f"--gpu_ids {' '.join(map(str, args.gpu_ids))}: a run uses one GPU; start one run for each")
+    for flag, least in (("threads", 1), ("num_workers", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            raise UserError(f"--{flag} {value}: expected {least} or more")
+
+
+def chosen_settings(args: argparse.Namespace) -> dict[str, object]:
+    """The hyper-parameters that the command line changes."""
+    settings = dict(parse_setting(text) for text in args.settings)
+    flags = ("tasks", "max_epochs", "precision", "max_clips_per_pass")
+    return settings | {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}

@@ -1,0 +1,81 @@
+"""Trains and tests a model over several seeds: python run.py --modelName self_mm --datasetName mosi"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from config.command_line import parse_arguments
+from utils.functions import UserError, make_log
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for what the user can mend, told in one line."""
+    try:
+        args = parse_arguments(argv)
+        run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args) -> None:
+    # Imported here, so that --help and a misspelt flag don't wait for torch and transformers.
+    import torch
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    try:
+        test_checkpoint(args) if args.test_only else train_and_test(args)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "the GPU's memory is full: lower --max_clips_per_pass (a window has batch_size x update_epochs clips; try half "
+            "of that, then a quarter: the result stays the same), or choose another GPU with --gpu_ids"
+        ) from None
+
+
+def train_and_test(args) -> None:
+    """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
+    from trains.experiment import MODELS, open_experiment
+    from utils.checkpoint import checkpoint_folder, load_checkpoint
+    from utils.report import closing_report
+    from utils.results import add_seed_row, write_summary
+
+    experiment = open_experiment(args)
+    dataset, model_name = experiment.dataset.name, args.modelName
+    log = make_log(Path("logs") / f"{model_name}-{dataset}.log")
+    log.info(f"{model_name} on {dataset}, {experiment.device}: {asdict(experiment.config)}")
+    log.info(
+        f"{', '.join(f'{len(clips)} {split} clips' for split, clips in experiment.clips.items())}; {experiment.facts}"
+    )
+    for where, count in experiment.store.replaced.items():
+        if count:
+            log.info(f"{where}: {count} values are not finite and are read as 0")
+
+    results = args.res_save_dir / "normals"
+    seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
+    tests = []
+    for seed in args.seeds:
+        folder = checkpoint_folder(args.model_save_dir, model_name, dataset, seed)
+        times = experiment.train(seed, folder, log)
+        metrics, scores = experiment.test(load_checkpoint(folder, MODELS[model_name]))
+        tests.append((metrics, scores))
+        log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
+        facts = {key: experiment.facts[key] for key in ("model", "dataset")}
+        add_seed_row(seeds_csv, facts | {"seed": seed} | metrics | times | experiment.facts)
+        write_summary(seeds_csv, summary_csv, list(metrics))
+    log.info(closing_report(experiment, tests, f"test, {len(tests)} seeds"))
+    log.info(f"checkpoints in {args.model_save_dir}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
+
+
+def test_checkpoint(args) -> None:
+    """Tests what --test_only names, and prints a table; writes no row."""
+    from trains.experiment import open_checkpoint
+    from utils.report import closing_report
+
+    experiment, model = open_checkpoint(args)
+    print(closing_report(experiment, [experiment.test(model)], f"{args.test_only} on {experiment.dataset.name}, test"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
