@@ -115,6 +115,8 @@ def open_experiment(args: Namespace) -> Experiment:
 def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
     """What --test_only names, with the data to test it on: a checkpoint folder, or a .pth of the released code."""
     path = args.test_only
+    if not path.exists():
+        raise UserError(f"--test_only {path}: nothing there; name a checkpoint folder, or a .pth of the released code")
     if path.is_file():
         experiment = open_experiment(args)
         model = experiment.new_model()
@@ -162,6 +164,11 @@ def _open(
     args: Namespace, dataset: Dataset, config: Config, path: Path, aligned: bool, source: str, bert: BertModel
 ) -> Experiment:
     """source: the folder or hub name that has the encoder's vocabulary."""
+    scores = ["Loss", *METRICS[dataset.metrics](np.ones(2), np.ones(2))]
+    if config.KeyEval not in scores:
+        raise UserError(
+            f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; there are: {', '.join(scores)}"
+        )
     tokenizer = load_tokenizer(source)
     tokeniser = make_tokeniser(tokenizer) if tokenizer is not None else None
     store = open_store(path, dataset, aligned, tokeniser, args.cache_dir)

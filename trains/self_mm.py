@@ -61,8 +61,8 @@ def fit(
         train_loss = train_one_epoch(model, ulgm, optimizer, train, epoch, config)
         valid_metrics, _ = evaluate(model, valid, metrics, config)
         score = sign * valid_metrics[config.KeyEval]
-        if score <= best - MARGIN:
-            best, best_epoch = score, epoch
+        if score <= best - MARGIN or epoch == 1:
+            best, best_epoch = (score if np.isfinite(score) else best), epoch  # a correlation may be undefined
         yield EpochResult(epoch, train_loss, valid_metrics, best_epoch, time.perf_counter() - start)
         if epoch - best_epoch >= config.early_stop or epoch == config.max_epochs:
             return

@@ -1,0 +1,105 @@
+"""The encoders against the padded, packed or pooled ways of the libraries that they stand on."""
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from models.bert_text_encoder import BertTextEncoder
+from models.lstm_encoder import LSTMEncoder
+from models.pretrained_bert import fingerprint, load_bert, load_tokenizer
+from utils.batch import Frames, PackedText
+
+sentence_lengths = st.lists(st.integers(1, 12), min_size=1, max_size=9)
+
+
+def pack(ids: torch.Tensor, segments: torch.Tensor, lengths: torch.Tensor) -> PackedText:
+    real = torch.arange(ids.shape[1]) < lengths[:, None]
+    return PackedText.from_lengths(ids[real], segments[real], lengths)
+
+
+@settings(max_examples=25, deadline=None)
+@given(sentence_lengths, st.integers(1, 3), st.integers(0, 10**6))
+def test_packed_bert_equals_the_padded_one_in_value_and_gradient(lengths: list[int], layers: int, seed: int):
+    bert = tiny.make_bert(num_hidden_layers=layers, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    lengths = torch.tensor(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), int(lengths.max()))
+    ids = torch.randint(5, len(tiny.VOCABULARY), shape, generator=generator)
+    segments = torch.randint(0, 2, shape, generator=generator)
+    direction = torch.randn(len(lengths), 16, generator=generator)
+
+    ours = BertTextEncoder(bert)(pack(ids, segments, lengths))
+    gradients = torch.autograd.grad((ours * direction).sum(), list(bert.parameters()))
+    mask = (torch.arange(shape[1]) < lengths[:, None]).long()
+    theirs = bert(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state[:, 0]
+    expected = torch.autograd.grad((theirs * direction).sum(), list(bert.parameters()))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, atol=2e-5, rtol=1e-4)
+
+
+def test_dropout_is_drawn_in_training_and_not_in_evaluation():
+    encoder = BertTextEncoder(tiny.make_bert())
+    text = pack(torch.randint(5, 20, (3, 6)), torch.zeros(3, 6, dtype=torch.long), torch.tensor([6, 2, 4]))
+    encoder.train()
+    assert not torch.equal(encoder(text), encoder(text))
+    encoder.eval()
+    assert torch.equal(encoder(text), encoder(text))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 2), st.integers(0, 10**6))
+def test_lstm_equals_the_packed_one_in_value_and_gradient(lengths: list[int], layers: int, seed: int):
+    torch.manual_seed(seed)
+    encoder = LSTMEncoder(width=3, hidden_size=4, out_size=5, layers=layers, dropout=0.0)
+    lengths = torch.tensor(lengths)
+    values = torch.randn(len(lengths), int(lengths.max()), 3)
+    values[torch.arange(values.shape[1]) >= lengths[:, None]] = 0
+    direction = torch.randn(len(lengths), 5)
+
+    ours = encoder(Frames(values, lengths))
+    gradients = torch.autograd.grad((ours * direction).sum(), list(encoder.parameters()))
+    _, (last, _) = encoder.lstm(pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False))
+    theirs = encoder.linear(last[-1])
+    expected = torch.autograd.grad((theirs * direction).sum(), list(encoder.parameters()))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
+def test_both_forms_of_weights_load_the_same(tmp_path, form):
+    tiny.write_bert(tmp_path, seed=4)
+    expected = tiny.make_bert(seed=4)
+    if form == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(expected.state_dict(), tmp_path / form)
+    loaded = load_bert(str(tmp_path))
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert loaded.pooler is None
+
+
+def test_weights_saved_from_a_pretraining_model_load_too(tmp_path):
+    """The hub's bert-base-uncased holds its encoder under `bert.`, beside pretraining heads."""
+    tiny.write_bert(tmp_path, seed=4)
+    (tmp_path / "model.safetensors").unlink()
+    expected = tiny.make_bert(seed=4).state_dict()
+    weights = {f"bert.{name}": tensor for name, tensor in expected.items()}
+    torch.save(weights | {"cls.predictions.bias": torch.zeros(5)}, tmp_path / "pytorch_model.bin")
+    loaded = load_bert(str(tmp_path)).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_folder_without_vocabulary_has_no_tokenizer(tmp_path):
+    tiny.write_bert(tmp_path)
+    assert load_tokenizer(str(tmp_path))("word3 word0")["input_ids"] == [tiny.CLS, 8, 5, tiny.SEP]
+    (tmp_path / "vocab.txt").unlink()
+    assert load_tokenizer(str(tmp_path)) is None
+
+
+def test_the_fingerprint_tells_weights_apart():
+    assert fingerprint(tiny.make_bert(1)) == fingerprint(tiny.make_bert(1)) != fingerprint(tiny.make_bert(2))

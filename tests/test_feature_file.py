@@ -1,0 +1,222 @@
+"""Reading, checking and caching of feature files."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+
+from config.config_regression import DATASETS
+from data import feature_file, store
+from data.feature_file import read_feature_file
+from data.load_data import ClipDataset
+from data.restricted_pickle import load_pickle
+from data.store import open_store
+from data.tokens import make_tokeniser
+from models.pretrained_bert import load_tokenizer
+from utils.functions import UserError
+
+MOSI = DATASETS["mosi"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tiny.write_features(tmp_path / "unaligned.pkl")
+
+
+def opened(path, **changes):
+    return open_store(
+        **{"path": path, "dataset": MOSI, "aligned": False, "tokeniser": None, "cache_dir": None, **changes}
+    )
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_pickle_protocol_is_read(tmp_path, protocol):
+    features = tiny.make_features()
+    features["train"]["extra"] = {
+        "a": {1, 2},
+        "b": (None, True, 1.5, b"x"),
+        "c": np.float32(2.5),
+        "d": np.array(["x"], object),
+    }
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(features, protocol=protocol))
+    content, sha1 = load_pickle(tmp_path / "f.pkl")
+    assert len(sha1) == 40
+    for key, value in features["train"].items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(content["train"][key], value)
+            assert content["train"][key].dtype == value.dtype
+    extra = content["train"]["extra"]
+    assert (
+        extra["a"] == {1, 2}
+        and extra["b"] == (None, True, 1.5, b"x")
+        and extra["c"] == 2.5
+        and extra["d"].tolist() == ["x"]
+    )
+
+
+def test_pickles_of_numpy_1_and_2_are_read(tmp_path):
+    """They differ in the name of the module that rebuilds an array."""
+    written = pickle.dumps(np.arange(6.0).reshape(2, 3), protocol=2)
+    assert b"numpy._core.multiarray" in written or b"numpy.core.multiarray" in written
+    for module in (b"numpy._core.multiarray", b"numpy.core.multiarray"):
+        renamed = written.replace(b"numpy._core.multiarray", b"numpy.core.multiarray").replace(
+            b"numpy.core.multiarray", module
+        )
+        (tmp_path / "f.pkl").write_bytes(renamed)
+        np.testing.assert_array_equal(load_pickle(tmp_path / "f.pkl")[0], np.arange(6.0).reshape(2, 3))
+
+
+def test_the_store_keeps_the_real_frames_and_tokens_only(path):
+    features = tiny.make_features()
+    opened_store = opened(path)
+    for name, content in features.items():
+        split = opened_store.splits[name]
+        assert split.ids == content["id"].tolist() and split.raw_text == content["raw_text"].tolist()
+        np.testing.assert_array_equal(split.labels["fusion"], content["regression_labels"])
+        for clip in range(len(split)):
+            for key in ("audio", "vision"):
+                length = content[f"{key}_lengths"][clip]
+                np.testing.assert_array_equal(getattr(split, key)[clip], content[key][clip, :length])
+            length = content["text_bert"][clip, 1].sum()
+            np.testing.assert_array_equal(split.text[clip], content["text_bert"][clip, [0, 2], :length].T)
+
+
+def test_float_token_ids_read_as_whole_numbers(tmp_path, path):
+    features = tiny.make_features()
+    for split in features.values():
+        split["text_bert"] = split["text_bert"].astype(np.float32)
+    floats = tiny.write_features(tmp_path / "floats.pkl", features)
+    for clip in range(5):
+        np.testing.assert_array_equal(
+            opened(floats).splits["train"].text[clip], opened(path).splits["train"].text[clip]
+        )
+
+
+def test_a_warm_start_reads_no_pickle(path, monkeypatch):
+    first = opened(path)
+    monkeypatch.setattr(store, "read_feature_file", lambda *_: pytest.fail("the pickle was read again"))
+    second = opened(path)
+    assert second.sha1 == first.sha1 and second.splits["test"].ids == first.splits["test"].ids
+
+
+def test_a_changed_pickle_is_converted_anew_and_the_old_store_goes(path):
+    opened(path)
+    tiny.write_features(path, tiny.make_features(seed=7, audio_width=6))
+    assert opened(path).audio_width == 6
+    assert len(list((path.parent / "unaligned.pkl.store").iterdir())) == 1
+
+
+def test_a_conversion_that_breaks_off_leaves_nothing(path, monkeypatch):
+    def breaks(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.np, "savez", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        opened(path)
+    assert not list((path.parent / "unaligned.pkl.store").iterdir())
+
+
+def test_a_conversion_that_another_process_finished_first_is_used(path, monkeypatch):
+    write_split = store._write_split
+    calls = []
+
+    def other_process_is_faster(*arguments):
+        if not calls:
+            calls.append(1)
+            opened(path)
+        return write_split(*arguments)
+
+    monkeypatch.setattr(store, "_write_split", other_process_is_faster)
+    assert len(opened(path).splits["train"]) == tiny.SIZES["train"]
+    assert len(list((path.parent / "unaligned.pkl.store").iterdir())) == 1
+
+
+def test_cache_dir_holds_the_store_where_named(path, tmp_path):
+    opened(path, cache_dir=tmp_path / "cache")
+    assert not (path.parent / "unaligned.pkl.store").exists()
+    assert list((tmp_path / "cache").glob("unaligned.pkl-*.store/*/meta.json"))
+
+
+def test_a_store_that_can_not_be_written_names_cache_dir(path, tmp_path):
+    (tmp_path / "occupied").write_text("a file")
+    with pytest.raises(UserError, match="--cache_dir"):
+        opened(path, cache_dir=tmp_path / "occupied")
+
+
+def test_raw_text_is_cut_to_the_text_length_and_keeps_sep(tmp_path):
+    features = tiny.make_features()
+    features["train"]["raw_text"] = np.array([" ".join(["word1"] * 70)] * tiny.SIZES["train"])
+    for split in features.values():
+        del split["text_bert"]
+    path = tiny.write_features(tmp_path / "f.pkl", features)
+    tokeniser = make_tokeniser(load_tokenizer(str(tiny.write_bert(tmp_path / "bert"))))
+    text = opened(path, tokeniser=tokeniser).splits["train"].text
+    assert text[0][:, 0].tolist() == [tiny.CLS, *[6] * 48, tiny.SEP] and MOSI.text_length == 50
+    with pytest.raises(UserError, match="no vocabulary"):
+        opened(path, cache_dir=tmp_path / "other")
+
+
+def test_another_vocabulary_gets_a_store_of_its_own(tmp_path):
+    features = tiny.make_features()
+    for split in features.values():
+        del split["text_bert"]
+    path = tiny.write_features(tmp_path / "f.pkl", features)
+    bert = tiny.write_bert(tmp_path / "bert")
+    first = opened(path, tokeniser=make_tokeniser(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
+    (bert / "vocab.txt").write_text("\n".join(tiny.VOCABULARY[:5] + tiny.VOCABULARY[:4:-1]) + "\n")
+    second = opened(path, tokeniser=make_tokeniser(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
+    assert len(first) == len(second) and first != second
+    assert len(list((tmp_path / "f.pkl.store").iterdir())) == 2
+
+
+def test_an_aligned_file_with_fewer_frames_than_tokens_is_refused(path):
+    with pytest.raises(UserError, match="not an aligned file"):
+        opened(path, aligned=True)
+
+
+def test_a_window_is_padded_to_its_own_longest_clip(path):
+    import torch
+
+    features = tiny.make_features()["train"]
+    window = ClipDataset(opened(path).splits["train"])[[torch.tensor([4, 2]), torch.tensor([7])]]
+    (batch,) = window.passes
+    lengths = [features["audio_lengths"][clip] for clip in (4, 2, 7)]
+    assert batch.audio.lengths.tolist() == lengths and batch.audio.values.shape[1] == max(lengths)
+    for row, clip in enumerate((4, 2, 7)):
+        np.testing.assert_array_equal(batch.audio.values[row, : lengths[row]], features["audio"][clip, : lengths[row]])
+        assert not batch.audio.values[row, lengths[row] :].any()
+    assert batch.weights.tolist() == [0.5, 0.5, 1.0] and window.microbatches == [2, 1]
+
+
+def test_check_prints_what_is_in_a_file(path, capsys):
+    assert feature_file.main(["CHECK", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "SHA-1" in printed and "not one of the official files" in printed
+    assert "train: 21 clips" in printed and "audio (21, 15, 5)" in printed and "text_bert (21, 3, 12)" in printed
+
+
+def test_check_fails_with_one_line(path, tmp_path, capsys):
+    assert feature_file.main(["check", str(path), "--datasetName", "sims"]) == 2
+    assert "outside [-1, 1]" in capsys.readouterr().err
+    assert feature_file.main(["check", str(tmp_path / "nowhere.pkl")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_splits_of_a_store_travel_to_other_processes_by_name(path):
+    split = opened(path).splits["train"]
+    travelled = pickle.loads(pickle.dumps(split))
+    np.testing.assert_array_equal(travelled.audio[3], split.audio[3])
+    assert len(pickle.dumps(split.audio)) < 500
+    shutil.rmtree(path.parent / "unaligned.pkl.store")
+
+
+def test_a_schema_error_names_the_split_the_key_and_the_clip(tmp_path):
+    features = tiny.make_features()
+    features["valid"]["text_bert"][3, 1] = [1, 0] * 6
+    path = tiny.write_features(tmp_path / "f.pkl", features)
+    with pytest.raises(
+        UserError, match=r"f\.pkl: valid: text_bert: clip video1\$_\$3: the mask must be ones, then zeros"
+    ):
+        read_feature_file(path, MOSI, aligned=False)

@@ -1,0 +1,260 @@
+"""The real entry point, end to end, on a tiny corpus with a two-layer encoder."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from config.config_regression import REPOSITORY
+from models.self_mm import SelfMM
+
+SEEDS_CSV = Path("results/results/normals/mosi-regression-seeds.csv")
+SUMMARY_CSV = Path("results/results/normals/mosi-regression.csv")
+CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
+
+
+def test_a_run_leaves_checkpoints_rows_summary_and_log(workplace, capsys):
+    assert workplace.run("--seeds", "1", "2") == 0
+    printed = capsys.readouterr().out
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["seed"].tolist() == [1, 2] and rows["model"].tolist() == ["self_mm"] * 2
+    expected = {"dataset", "MAE", "Corr", "Non0_acc_2", "Loss", "best_epoch", "epochs", "seconds", "seconds_per_epoch"}
+    assert expected | {"config_hash", "versions", "commit", "features_sha1"} <= set(rows.columns)
+    summary = pd.read_csv(SUMMARY_CSV)
+    assert summary["Model"].tolist() == ["self_mm"] and summary["seeds"].tolist() == ["1 2"]
+    assert summary["MAE_mean"][0] == pytest.approx(rows["MAE"].mean() * 100, abs=0.005)
+    assert summary["MAE_std"][0] == pytest.approx(np.std(rows["MAE"]) * 100, abs=0.005)
+    for seed in (1, 2):
+        folder = Path(f"results/models/self_mm-mosi-regression-{seed}")
+        assert {"config.json", "model.safetensors", "tokenizer"} <= {path.name for path in folder.iterdir()}
+    log = Path("logs/self_mm-mosi.log").read_text()
+    assert len(re.findall(r"seed [12]  epoch +[12] ", log)) == 4
+    for text in (log, printed):
+        assert "paper" in text and "0.7130" in text  # published beside ours
+    assert not list(Path("results").rglob("*.tmp")) and not list(Path("results").rglob(".self_mm*"))
+
+
+def test_seeds_run_apart_give_the_summary_of_all(workplace):
+    assert workplace.run("--seeds", "1", "2") == 0
+    together = SUMMARY_CSV.read_text()
+    shutil.rmtree("results")
+    for seed in ("2", "1", "2"):
+        assert workplace.run("--seeds", seed) == 0
+    assert len(pd.read_csv(SEEDS_CSV)) == 3
+    assert SUMMARY_CSV.read_text() == together
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(workplace):
+    weights = []
+    for seed in ("1", "1", "2"):
+        assert workplace.run("--seeds", seed) == 0
+        weights.append(load_file(f"results/models/self_mm-mosi-regression-{seed}/model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["Loss"][0] == rows["Loss"][1] != rows["Loss"][2]
+
+
+def test_only_the_result_matters_to_the_config_hash(workplace):
+    for flags in ([], ["--max_clips_per_pass", "3"], ["--set", "H=2"], ["--precision", "bf16"], ["--tasks", "MT"]):
+        assert workplace.run(*flags) == 0
+    hashes = pd.read_csv(SEEDS_CSV)["config_hash"].tolist()
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 4
+
+
+def test_test_only_repeats_the_test_of_a_checkpoint(workplace, capsys):
+    assert workplace.run() == 0
+    row = pd.read_csv(SEEDS_CSV).iloc[0]
+    shutil.rmtree(workplace.bert)  # the checkpoint needs no pretrained encoder
+    capsys.readouterr()
+    import run
+
+    words = ["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]
+    assert run.main(words) == 0
+    printed = capsys.readouterr().out
+    for metric in ("MAE", "Corr", "Loss"):
+        assert re.search(rf"{metric} +{row[metric]:.4f} ", printed), printed
+    assert len(pd.read_csv(SEEDS_CSV)) == 1  # a test writes no row
+
+
+def test_test_only_refuses_features_of_another_width(workplace, capsys):
+    assert workplace.run() == 0
+    tiny.write_features(workplace.features, tiny.make_features(audio_width=3))
+    import run
+
+    assert run.main(["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features)]) == 2
+    assert "audio is 3 wide" in capsys.readouterr().err
+
+
+def test_test_only_reads_a_pth_of_the_released_code(workplace, capsys):
+    from utils.released_checkpoint import PREFIXES
+
+    assert workplace.run() == 0
+    row = pd.read_csv(SEEDS_CSV).iloc[0]
+    released = {}
+    for name, tensor in load_file(CHECKPOINT / "model.safetensors").items():
+        theirs, ours = next((theirs, ours) for theirs, ours in PREFIXES.items() if name.startswith(ours))
+        released[theirs + name.removeprefix(ours)] = tensor
+    width = tiny.make_bert_config().hidden_size
+    released["Model.text_model.model.pooler.dense.weight"] = torch.zeros(width, width)
+    released["Model.text_model.model.embeddings.position_ids"] = torch.arange(64)[None]
+    torch.save(released, "self_mm-mosi.pth")
+    capsys.readouterr()
+    assert workplace.run("--test_only", "self_mm-mosi.pth") == 0
+    assert re.search(rf"Loss +{row['Loss']:.4f} ", capsys.readouterr().out)
+    assert workplace.run("--test_only", "self_mm-mosi.pth", "--preset", "mmsa") == 2
+    assert "--preset" in capsys.readouterr().err
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_reads_each_text_once(workplace, monkeypatch):
+    from models.bert_text_encoder import BertTextEncoder
+
+    read = []
+    forward = BertTextEncoder.forward
+    monkeypatch.setattr(
+        BertTextEncoder, "forward", lambda self, text: read.append(len(text.first)) or forward(self, text)
+    )
+    assert workplace.run("--set", "use_finetune=False", "--seeds", "1", "2", "--max_epochs", "3") == 0
+    assert sum(read) == sum(tiny.SIZES.values())
+    pretrained = load_file(workplace.bert / "model.safetensors")
+    trained = load_file(CHECKPOINT / "model.safetensors")
+    for name, tensor in pretrained.items():
+        assert torch.equal(trained[f"text_encoder.bert.{name}"], tensor)
+
+
+@pytest.mark.parametrize("tasks", ["M", "mt", "MAV"])
+def test_any_set_of_tasks_with_m(workplace, tasks):
+    assert workplace.run("--tasks", tasks, "--max_epochs", "3") == 0
+    assert SelfMM.from_pretrained(CHECKPOINT).hyper_parameters.tasks == tasks.upper()
+
+
+def test_bf16_stays_close_to_float32(workplace):
+    for precision in ("float32", "bf16"):
+        assert workplace.run("--precision", precision) == 0
+    losses = pd.read_csv(SEEDS_CSV)["Loss"]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], abs=0.05)
+
+
+def test_splits_and_batches_of_one_clip(workplace):
+    features = {name: tiny.make_split(clips, 5) for name, clips in {"train": 21, "valid": 1, "test": 1}.items()}
+    tiny.write_features(workplace.features, features)
+    assert workplace.run("--set", "batch_size=1", "update_epochs=1") == 0
+    assert workplace.run("--set", "batch_size=2", "--max_clips_per_pass", "1") == 0
+
+
+def test_raw_text_alone_trains_to_the_same_numbers_as_its_token_ids(workplace):
+    assert workplace.run() == 0
+    features = tiny.make_features()
+    for split in features.values():
+        del split["text_bert"]
+    tiny.write_features(workplace.features, features)
+    assert workplace.run() == 0
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["Loss"][0] == rows["Loss"][1]
+
+
+def test_aligned_features_have_the_lengths_of_the_text(workplace):
+    features = tiny.make_features()
+    unaligned = tiny.make_features()
+    for name, split in features.items():
+        lengths = split["text_bert"][:, 1].sum(axis=1)
+        for key in ("audio", "vision"):
+            frames = np.random.default_rng(1).normal(size=(len(lengths), tiny.TEXT_LENGTH, split[key].shape[2]))
+            split[key] = unaligned[name][key] = frames * (np.arange(tiny.TEXT_LENGTH) < lengths[:, None])[:, :, None]
+            del split[f"{key}_lengths"]
+            unaligned[name][f"{key}_lengths"] = lengths
+    tiny.write_features(workplace.features, features)
+    assert workplace.run("--aligned") == 0
+    tiny.write_features(workplace.features, unaligned)
+    assert workplace.run() == 0
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["Loss"][0] == rows["Loss"][1] and rows["aligned"].tolist() == [True, False]
+
+
+def test_worker_processes_give_the_same_numbers(workplace):
+    assert workplace.run() == 0
+    assert workplace.run("--num_workers", "2") == 0
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["Loss"][0] == rows["Loss"][1]
+
+
+def test_features_that_are_not_finite_are_counted_and_read_as_0(workplace, capsys):
+    features = tiny.make_features()
+    features["train"]["audio"][0, 0, 0] = -np.inf
+    features["train"]["vision"][1, 0, :2] = np.nan
+    tiny.write_features(workplace.features, features)
+    assert workplace.run() == 0
+    log = capsys.readouterr().out
+    assert "train audio: 1 values" in log and "train vision: 2 values" in log
+
+
+def test_the_loss_that_is_no_number_stops_the_run_with_the_clip(workplace, capsys):
+    assert workplace.run("--set", "learning_rate_other=1e38", "learning_rate_bert=1e38", "--max_epochs", "9") == 2
+    line = capsys.readouterr().err
+    assert re.search(r"epoch \d: the loss is no number any more, first at video\d", line)
+
+
+def test_unimodal_labels_in_the_file_are_reported_but_not_learned_from(workplace, capsys):
+    assert workplace.run() == 0
+    capsys.readouterr()
+    features = tiny.make_features()
+    for split in features.values():
+        for letter in "TAV":
+            split[f"regression_labels_{letter}"] = -split["regression_labels"]
+    tiny.write_features(workplace.features, features)
+    assert workplace.run() == 0
+    assert re.search(r"audio Corr +-?0\.\d+", capsys.readouterr().out)
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["Loss"][0] == rows["Loss"][1]
+
+
+def test_the_checkpoint_says_what_it_was_trained_on(workplace):
+    assert workplace.run() == 0
+    facts = json.loads((CHECKPOINT / "config.json").read_text())["trained_on"]
+    assert facts["dataset"] == "mosi" and facts["seed"] == 1 and len(facts["features_sha1"]) == 40
+
+
+def test_importing_run_prints_and_creates_nothing_and_help_is_quick(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import run; assert 'torch' not in sys.modules"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_flag_with_its_default(capsys):
+    import run
+
+    with pytest.raises(SystemExit) as stopped:
+        run.main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    flags = [
+        "--modelName",
+        "--datasetName",
+        "--seeds",
+        "--gpu_ids",
+        "--dataPath",
+        "--bert",
+        "--aligned",
+        "--tasks",
+        "--set",
+    ]
+    flags += [
+        "--precision",
+        "--num_workers",
+        "--max_epochs",
+        "--max_clips_per_pass",
+        "--model_save_dir",
+        "--res_save_dir",
+    ]
+    for flag in [*flags, "--train_mode", "--threads", "--preset", "--test_only", "--cache_dir"]:
+        assert flag in text
