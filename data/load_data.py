@@ -92,7 +92,7 @@ class Windows:
     def __init__(self, clips: ClipDataset, sampler: Sampler, device: torch.device, num_workers: int = 0):
         """num_workers: processes that prepare windows ahead; 0: the training process does."""
         self.clips = clips
-        self._device = device
+        self.device = device
         self._loader = DataLoader(
             clips,
             sampler=sampler,
@@ -117,7 +117,7 @@ class Windows:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Window]:
-        return (window.to(self._device) for window in self._loader)
+        return (window.to(self.device) for window in self._loader)
 
 
 def training_windows(

@@ -58,7 +58,7 @@ def published_values() -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("where", "published"), zip(COLUMNS, published_values(), strict=True), ids=lambda c: str(c)[:24]
+    ("where", "published"), list(zip(COLUMNS, published_values(), strict=True)), ids=lambda c: str(c)[:24]
 )
 def test_every_key_has_the_published_value(where, published):
     config = dataclasses.asdict(make_config(*where))

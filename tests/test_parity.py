@@ -19,7 +19,7 @@ from data.load_data import ClipDataset, Windows, evaluation_windows
 from data.store import open_store
 from models.pretrained_bert import load_bert
 from models.self_mm import SelfMM
-from models.ulgm import NEGATIVE, POSITIVE, ULGM
+from models.ulgm import NEGATIVE, POSITIVE
 from trains.self_mm import evaluate, fit
 from utils.metrics import METRICS
 from utils.released_checkpoint import load_released_weights
@@ -69,18 +69,16 @@ def test_replay_of_the_released_run(folder: Path, max_clips_per_pass: int, tmp_p
     bert = load_bert(str(folder / "bert"))
     model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert)
     load_released_weights(model, load_file(folder / "initial_weights.safetensors"), folder)
-    sizes = {task: size for task, (size, _) in config.head_sizes.items()}
-    ulgm = ULGM(clips["train"].labels, sizes, config.H, config.exclude_zero)
     recorded_ulgm = load_file(folder / "ulgm.safetensors")
     train = Windows(clips["train"], RecordedOrder(record["epochs"], config.update_epochs), CPU)
 
     best, results = {}, []
-    for result in fit(model, ulgm, train, evaluation_windows(clips["valid"], CPU), config, metrics):
+    for result in fit(model, train, evaluation_windows(clips["valid"], CPU), config, metrics):
         results.append(result)
         recorded = record["epochs"][result.epoch - 1]
         assert result.train_loss == pytest.approx(recorded["train_loss"], abs=2e-4)
         assert_metrics(result.valid, recorded["valid"])
-        for task, state in ulgm.tasks.items():
+        for task, state in result.ulgm.tasks.items():
             difference = (state.labels - recorded_ulgm[f"epoch{result.epoch}.labels.{task}"]).abs()
             assert difference.mean() < 1e-4 and difference.max() < 5e-2, (result.epoch, task)
             for sign, name in ((POSITIVE, "pos"), (NEGATIVE, "neg")):

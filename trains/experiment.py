@@ -23,7 +23,6 @@ from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, make_tokeniser
 from models import MODELS
 from models.pretrained_bert import find_bert, fingerprint, load_bert, load_tokenizer
-from models.ulgm import ULGM
 from trains import TRAINERS
 from trains.self_mm import encode_texts, evaluate
 from utils.checkpoint import load_checkpoint, read_facts, save_checkpoint
@@ -76,15 +75,12 @@ class Experiment:
         if not self.config.use_finetune:
             for clips in self.clips.values():
                 if clips.text_vectors is None:
-                    encode_texts(model, clips, self.config, self.device)
-        sizes = {task: self.config.head_sizes[task][0] for task in self.config.task_names}
-        labels = self.clips["train"].labels
-        ulgm = ULGM(labels, sizes, self.config.H, self.config.exclude_zero).to(self.device)
+                    encode_texts(model, evaluation_windows(clips, self.device), self.config)
         train = training_windows(self.clips["train"], self.config, seed, self.device, self.num_workers)
         valid = evaluation_windows(self.clips["valid"], self.device, self.num_workers)
 
         start = time.perf_counter()
-        for result in TRAINERS[self.model_name](model, ulgm, train, valid, self.config, self.metrics):
+        for result in TRAINERS[self.model_name](model, train, valid, self.config, self.metrics):
             if result.is_best:
                 save_checkpoint(model, folder, self.facts | {"seed": seed, "epoch": result.epoch}, self.tokenizer)
             log.info(f"seed {seed}  {result}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from config.config_regression import Config
-from data.load_data import ClipDataset, Windows, evaluation_windows
+from data.load_data import Windows
 from models.self_mm import Outputs
 from models.ulgm import ULGM
 from utils.batch import Batch
@@ -33,6 +33,7 @@ class EpochResult:
     valid: dict[str, float]  # metrics, and Loss: the mean absolute error of fusion
     best_epoch: int  # so far, by KeyEval on the validation split
     seconds: float
+    ulgm: ULGM  # labels and centres as the epoch left them
 
     @property
     def is_best(self) -> bool:
@@ -44,14 +45,14 @@ class EpochResult:
         return f"epoch {self.epoch:2d}  {self.seconds:5.1f} s  train {self.train_loss:.4f}  valid: {scores}{best}"
 
 
-def fit(
-    model: nn.Module, ulgm: ULGM, train: Windows, valid: Windows, config: Config, metrics: Metrics
-) -> Iterator[EpochResult]:
+def fit(model: nn.Module, train: Windows, valid: Windows, config: Config, metrics: Metrics) -> Iterator[EpochResult]:
     """Trains a model, and yields after each epoch, until `early_stop` epochs in a row were no better.
 
-    At each yield the model, and ulgm's labels and centres, are as that epoch left them. Raises UserError where the loss
-    is no number any more, or where a class has no clip left.
+    At each yield the model is as that epoch left it. Raises UserError where the loss is no number any more, or where a
+    class has no clip left.
     """
+    feature_sizes = {task: config.head_sizes[task][0] for task in config.task_names}
+    ulgm = ULGM(torch.from_numpy(train.labels), feature_sizes, config.H, config.exclude_zero).to(train.device)
     ulgm.check()
     optimizer = make_optimizer(model, config)
     sign = 1 if lower_is_better(config.KeyEval) else -1
@@ -63,7 +64,7 @@ def fit(
         score = sign * valid_metrics[config.KeyEval]
         if score <= best - MARGIN or epoch == 1:
             best, best_epoch = (score if np.isfinite(score) else best), epoch  # a correlation may be undefined
-        yield EpochResult(epoch, train_loss, valid_metrics, best_epoch, time.perf_counter() - start)
+        yield EpochResult(epoch, train_loss, valid_metrics, best_epoch, time.perf_counter() - start, ulgm)
         if epoch - best_epoch >= config.early_stop or epoch == config.max_epochs:
             return
 
@@ -144,15 +145,15 @@ def evaluate(
 
 
 @torch.no_grad()
-def encode_texts(model: nn.Module, clips: ClipDataset, config: Config, device: torch.device) -> None:
+def encode_texts(model: nn.Module, windows: Windows, config: Config) -> None:
     """Reads every text once, with an encoder that isn't trained, so that no epoch needs to."""
     model.eval()
-    vectors = torch.empty(len(clips), model.text_encoder.width)
-    for window in evaluation_windows(clips, device):
+    vectors = torch.empty(len(windows.labels), model.text_encoder.width)
+    for window in windows:
         for batch in window.passes:
             with _autocast(batch, config):
                 vectors[batch.clips.cpu()] = model.text_encoder(batch.text).float().cpu()
-    clips.text_vectors = vectors
+    windows.clips.text_vectors = vectors
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:
