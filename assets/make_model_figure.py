@@ -137,8 +137,8 @@ for x, y, above, below, half in [*fractions, (1034, 551, "2", "{i + 1}", 20)]:
 # fmt: off
 formulas = [(657, 505, "{a_s} ="), (872, 490, "{y′_s} ="), (872, 556, "{y_s(i)} ="),
             (1080, 556, "{y′_s}"), (488, 545, "{D^+}"), (404, 546, "{D^−}")]
-remarks = [(600, 546, "{a_s > 0}: nearer to {C^+}"), (600, 567, "{a_s < 0}: nearer to {C^−}"), (442, 572, "a clip’s {F_t}"),
-           (878, 490, "{½ (a_s / a_m) y_m + ½ (y_m + a_s − a_m)}")]
+remarks = [(600, 546, "{a_s > 0}: nearer to {C^+}"), (600, 567, "{a_s < 0}: nearer to {C^−}"),
+           (442, 572, "a clip’s {F_t}"), (878, 490, "{½ (a_s / a_m) y_m + ½ (y_m + a_s − a_m)}")]
 notes = [(50, 576, "mean features of the clips,"), (50, 591, "by the sign of their {y_s} so far"),
          (280, 591, "shown for text; {D}: L2 norm"), (600, 591, "{a_m}: likewise, from {F_m}"),
          (824, 514, "mean of a ratio and a difference, kept in [−{H}, {H}]"),

@@ -15,10 +15,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description="Trains and tests Self-MM over several seeds: multimodal sentiment analysis with self-supervised "
         "unimodal labels. Try it without any data: python run.py --datasetName demo",
         epilog="Where the data lies and every hyper-parameter: config/config_regression.py.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to train")
-    what.add_argument("--modelName", type=str.lower, default="self_mm", help="a model of models/; default self_mm")
+    what.add_argument(
+        "--modelName", type=str.lower, metavar="NAME", default="self_mm", help="a model of models/; default self_mm"
+    )
     what.add_argument(
         "--datasetName",
         type=str.lower,
@@ -43,20 +44,27 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     what.add_argument(
         "--tasks",
         type=str.upper,
+        metavar="LETTERS",
         help="which labels to learn from: M (the clip's) with any of T, A, V (its text's, sound's, face's, generated); "
-        "default MTAV. M alone is plain late fusion, the paper's baseline",
+        "default MTAV. For the ablation of the paper's table 4: M, MV, MA, MT, MAV, MTV, MTA",
     )
     what.add_argument(
-        "--seeds", type=int, nargs="+", default=DEFAULT_SEEDS, help="one training each; default 1111 to 1115"
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        default=DEFAULT_SEEDS,
+        help="one training each; default 1111 to 1115, the published five. Seeds may be run apart: the summary takes all",
     )
     what.add_argument(
         "--max_epochs",
         type=int,
+        metavar="N",
         help="epochs at most; default 0: until validation hasn't improved for early_stop epochs. Lower it for a quick look",
     )
     what.add_argument(
         "--train_mode", type=str.lower, choices=["regression", "classification"], default="regression",
-        help="regression only: the generated labels are numbers",
+        help="regression, the default and the only one: the generated labels are numbers",
     )  # fmt: skip
     what.add_argument(
         "--test_only",
@@ -76,12 +84,28 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="text encoder: a folder or a hub name; default pretrained_model/bert_en or bert_cn if there, else "
         "google-bert/bert-base-uncased or -chinese from the hub",
     )
-    files.add_argument("--aligned", action="store_true", help="the feature file is word-aligned (it has no lengths)")
+    files.add_argument(
+        "--aligned",
+        action="store_true",
+        help="the feature file is word-aligned: sound and face have one frame for each token, and the file no lengths",
+    )
     files.add_argument(
         "--cache_dir", type=Path, metavar="DIR", help="where the converted features go; default beside the feature file"
     )
-    files.add_argument("--model_save_dir", type=Path, metavar="DIR", default=Path("results/models"), help="checkpoints")
-    files.add_argument("--res_save_dir", type=Path, metavar="DIR", default=Path("results/results"), help="CSVs")
+    files.add_argument(
+        "--model_save_dir",
+        type=Path,
+        metavar="DIR",
+        default=Path("results/models"),
+        help="where each seed's best checkpoint goes; default results/models",
+    )
+    files.add_argument(
+        "--res_save_dir",
+        type=Path,
+        metavar="DIR",
+        default=Path("results/results"),
+        help="where the CSVs go; default results/results",
+    )
 
     machine = parser.add_argument_group("machine")
     machine.add_argument(
@@ -101,11 +125,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         metavar="N",
         help="clips that go through the network at once; default 0: a whole window (batch_size x update_epochs clips). "
-        "Lower it when memory runs out; the result is the same",
+        "Lower it when memory runs out; only the draws of dropout change",
     )
-    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: as many as there are cores")
     machine.add_argument(
-        "--num_workers", type=int, metavar="N", default=0, help="processes that prepare batches ahead; default 0"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads; default: one for each core. Lower it when several runs share a machine",
+    )
+    machine.add_argument(
+        "--num_workers",
+        type=int,
+        metavar="N",
+        default=0,
+        help="processes that prepare windows ahead; default 0: none. Raise it to 1 or 2 when a GPU waits for data",
     )
     args = parser.parse_args(argv)
     _check(args)
