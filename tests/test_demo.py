@@ -1,0 +1,146 @@
+"""The demo corpus: always the same, valid, and hard enough to need all three modalities."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import run
+from config.command_line import parse_arguments
+from config.config_regression import DATASETS
+from data import demo
+from data.feature_file import SPLITS, FeatureFile, read_feature_file
+from data.restricted_pickle import load_pickle
+from models.pretrained_bert import find_bert, load_bert, load_tokenizer
+from trains.experiment import open_checkpoint
+from utils.functions import UserError, set_seed
+
+MODALITIES = ("text", "audio", "vision")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("root") / "DEMO"
+    demo.ensure_demo(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(folder: Path) -> FeatureFile:
+    return read_feature_file(folder / "Processed" / "unaligned.pkl", DATASETS["demo"], aligned=False)
+
+
+def test_two_makes_are_equal_in_every_array_and_weight(folder: Path, tmp_path: Path):
+    demo.make_demo(tmp_path / "again")
+    first, again = (load_pickle(home / "Processed" / "unaligned.pkl")[0] for home in (folder, tmp_path / "again"))
+    assert first.keys() == again.keys() == set(SPLITS)
+    for split in SPLITS:
+        assert first[split].keys() == again[split].keys()
+        for key, values in first[split].items():
+            np.testing.assert_array_equal(values, again[split][key], err_msg=f"{split} {key}")
+    weights, weights_again = (load_file(home / "bert" / "model.safetensors") for home in (folder, tmp_path / "again"))
+    assert weights.keys() == weights_again.keys()
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+
+
+def test_the_global_random_streams_stay_where_they_are(tmp_path: Path):
+    def state() -> tuple:
+        return random.getstate(), str(np.random.get_state(legacy=False)), torch.get_rng_state().tolist()
+
+    set_seed(1)
+    before = state()
+    demo.make_demo(tmp_path / "DEMO")
+    assert state() == before
+
+
+def test_what_is_there_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(demo, "make_demo")
+    demo.ensure_demo(folder)
+
+
+def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_write_bert", killed)
+    with pytest.raises(KeyboardInterrupt):
+        demo.ensure_demo(tmp_path / "DEMO")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path):
+    (tmp_path / "DEMO").mkdir()
+    (tmp_path / "DEMO" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="DEMO: can't make the demo corpus there"):
+        demo.ensure_demo(tmp_path / "DEMO")
+    assert [path.name for path in tmp_path.iterdir()] == ["DEMO"]
+    assert (tmp_path / "DEMO" / "notes.txt").read_text() == "mine"
+
+
+def test_the_file_is_in_the_official_layout(corpus: FeatureFile):
+    assert {name: len(split) for name, split in corpus.splits.items()} == demo.CLIPS
+    for split in corpus.splits.values():
+        assert set(split.labels) == {"fusion", *MODALITIES}
+        assert len(set(split.ids)) == len(split)
+        assert split.text_bert.dtype == np.int64 and split.text_bert.shape[2] == DATASETS["demo"].text_length
+        for lengths in (split.text_lengths, split.audio_lengths, split.vision_lengths):
+            assert len(set(lengths.tolist())) > 5
+
+
+def test_no_speaker_is_in_two_splits(corpus: FeatureFile):
+    videos = [{clip.split("$_$")[0] for clip in split.ids} for split in corpus.splits.values()]
+    assert len(set.union(*videos)) == sum(map(len, videos))
+
+
+def test_the_tokeniser_of_the_bert_gives_text_bert(folder: Path, corpus: FeatureFile, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
+    source = find_bert(None, DATASETS["demo"])
+    tokeniser = load_tokenizer(source)
+    assert load_bert(source).config.vocab_size == len(tokeniser)
+    for split in corpus.splits.values():
+        tokens = tokeniser(split.raw_text, padding="max_length", max_length=demo.TOKENS, return_tensors="np")
+        for row, key in enumerate(("input_ids", "attention_mask", "token_type_ids")):
+            np.testing.assert_array_equal(split.text_bert[:, row], tokens[key])
+        assert tokeniser.unk_token_id not in split.text_bert[:, 0]
+
+
+def test_unimodal_labels_go_with_the_clips_label_and_at_times_contradict_it(corpus: FeatureFile):
+    for split in corpus.splits.values():
+        fusion = split.labels["fusion"]
+        for task in MODALITIES:
+            assert np.corrcoef(split.labels[task], fusion)[0, 1] > 0.6, task
+            assert 0.03 < (split.labels[task] * fusion < 0).mean() < 0.3, task
+
+
+def test_no_two_modalities_tell_the_clips_label(corpus: FeatureFile):
+    """Not even with their hidden sentiments known, as long as the third's is not."""
+    for left_out in MODALITIES:
+        known = [task for task in MODALITIES if task != left_out]
+        inputs, labels = {}, {}
+        for name in ("train", "test"):
+            split = corpus.splits[name].labels
+            inputs[name] = np.stack([split[task] for task in known] + [np.ones_like(split["fusion"])], axis=1)
+            labels[name] = split["fusion"]
+        best = np.linalg.lstsq(inputs["train"], labels["train"])[0]
+        assert np.abs(inputs["test"] @ best - labels["test"]).mean() > 0.25, left_out
+    everything = sum(demo.SHARES[task] * corpus.splits["test"].labels[task] for task in MODALITIES)
+    assert np.abs(everything - corpus.splits["test"].labels["fusion"]).max() < 0.1 + 1e-6
+
+
+def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Far better than guessing the mean: the fusion score, and each modality's against labels it never saw."""
+    monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["--datasetName", "demo", "--seeds", "1111", "--gpu_ids", "-1"]) == 0
+    experiment, model = open_checkpoint(
+        parse_arguments(["--test_only", "results/models/self_mm-demo-regression-1111", "--gpu_ids", "-1"])
+    )
+    metrics, scores = experiment.test(model)
+    labels, seen = experiment.store.splits["test"].labels, experiment.store.splits["train"].labels
+    assert metrics["Corr"] > 0.9
+    for task, limit in (("fusion", 0.45), ("text", 0.65), ("audio", 0.7), ("vision", 0.7)):
+        guessing = np.abs(labels[task] - seen[task].mean()).mean()
+        assert np.abs(labels[task] - scores[task]).mean() < limit * guessing, task
