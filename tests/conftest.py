@@ -1,12 +1,15 @@
 """Settings and tiny inputs that the tests share."""
 
+import os
 from pathlib import Path
 
-import pytest
-import tiny
-import torch
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for a network
 
-import run
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+
+import run  # noqa: E402
 
 torch.set_num_threads(1)  # the models here are too small to share out
 
@@ -42,7 +45,6 @@ class Workplace:
 @pytest.fixture
 def workplace(tmp_path, monkeypatch) -> Workplace:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     place = Workplace(tmp_path)
     place.remember_inputs()
     return place
