@@ -36,7 +36,7 @@ def run(args) -> None:
 
 def train_and_test(args) -> None:
     """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
-    from trains.experiment import MODELS, open_experiment
+    from trains.experiment import model_class, open_experiment
     from utils.checkpoint import checkpoint_folder, load_checkpoint
     from utils.report import closing_report
     from utils.results import add_seed_row, write_summary
@@ -44,10 +44,11 @@ def train_and_test(args) -> None:
     experiment = open_experiment(args)
     dataset, model_name = experiment.dataset.name, args.modelName
     log = make_log(Path("logs") / f"{model_name}-{dataset}.log")
-    log.info(f"{model_name} on {dataset}, {experiment.device}: {asdict(experiment.config)}")
     log.info(
-        f"{', '.join(f'{len(clips)} {split} clips' for split, clips in experiment.clips.items())}; {experiment.facts}"
+        f"{model_name} on {dataset}: {', '.join(f'{len(c)} {split}' for split, c in experiment.clips.items())} clips"
     )
+    log.info(f"device {experiment.device}; " + "; ".join(f"{key} {value}" for key, value in experiment.facts.items()))
+    log.info("hyper-parameters " + " ".join(f"{key}={value}" for key, value in asdict(experiment.config).items()))
     for where, count in experiment.store.replaced.items():
         if count:
             log.info(f"{where}: {count} values are not finite and are read as 0")
@@ -58,7 +59,7 @@ def train_and_test(args) -> None:
     for seed in args.seeds:
         folder = checkpoint_folder(args.model_save_dir, model_name, dataset, seed)
         times = experiment.train(seed, folder, log)
-        metrics, scores = experiment.test(load_checkpoint(folder, MODELS[model_name]))
+        metrics, scores = experiment.test(load_checkpoint(folder, model_class(model_name)))
         tests.append((metrics, scores))
         log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
         facts = {key: experiment.facts[key] for key in ("model", "dataset")}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from utils.functions import UserError
 
-# The folder that holds MOSI/, MOSEI/, SIMS/ and SIMSv2/. The environment variable SELF_MM_DATA overrides it, and
-# --dataPath names one file and overrides both. A relative path is taken from this repository's top.
+# The folder that holds MOSI/, MOSEI/, SIMS/ and SIMSv2/; a relative path is taken from this repository's top. The
+# environment variable SELF_MM_DATA overrides it, and --dataPath names one file and overrides both.
 DATA_ROOT = "datasets"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,7 +62,7 @@ DATASETS = {
 
 def data_root() -> Path:
     """The folder of the datasets: SELF_MM_DATA, else DATA_ROOT."""
-    return REPOSITORY / os.environ.get("SELF_MM_DATA", DATA_ROOT)
+    return Path(os.environ.get("SELF_MM_DATA") or REPOSITORY / DATA_ROOT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 
 from config.config_regression import Dataset
 from data.feature_file import SPLITS, FeatureFile, FeatureSplit, read_feature_file
-from utils.functions import UserError
+from utils.functions import UserError, unfinished
 
 FORMAT = 1  # a change of the layout above makes old stores unused
 FROM_FILE = "text_bert"
@@ -155,8 +154,8 @@ def _load(folder: Path) -> FeatureStore:
 def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | None) -> None:
     """Writes a store under a temporary name, then gives it its own; a second process doing the same does no harm."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
+        work = unfinished(folder)
+        work.mkdir(parents=True)
     except OSError as error:
         raise UserError(
             f"{folder.parent}: can't write the cache ({error.strerror}); name a folder with --cache_dir"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +16,20 @@ from utils.functions import UserError
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 VOCABULARY = ("vocab.txt", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A text encoder and what reads text for it."""
+
+    bert: BertModel
+    tokenizer: PreTrainedTokenizerBase | None  # None where its folder has no vocabulary
+    source: str  # folder or hub name
+
+
+def load_pretrained(source: str) -> Pretrained:
+    """The encoder of a folder or hub name. Raises UserError where it can't be loaded."""
+    return Pretrained(load_bert(source), load_tokenizer(source), source)
 
 
 def find_bert(named: str | None, dataset: Dataset) -> str:

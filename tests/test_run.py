@@ -40,7 +40,7 @@ def test_a_run_leaves_checkpoints_rows_summary_and_log(workplace, capsys):
     assert len(re.findall(r"seed [12]  epoch +[12] ", log)) == 4
     for text in (log, printed):
         assert "paper" in text and "0.7130" in text  # published beside ours
-    assert not list(Path("results").rglob("*.tmp")) and not list(Path("results").rglob(".self_mm*"))
+    assert not list(Path("results").rglob("*unfinished*"))
 
 
 def test_seeds_run_apart_give_the_summary_of_all(workplace):
@@ -201,6 +201,23 @@ def test_the_loss_that_is_no_number_stops_the_run_with_the_clip(workplace, capsy
     assert workplace.run("--set", "learning_rate_other=1e38", "learning_rate_bert=1e38", "--max_epochs", "9") == 2
     line = capsys.readouterr().err
     assert re.search(r"epoch \d: the loss is no number any more, first at video\d", line)
+
+
+def test_a_gpu_whose_memory_is_full_names_the_flag_that_helps(workplace, capsys, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SelfMM, "forward", full)
+    assert workplace.run() == 2
+    assert "--max_clips_per_pass" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_vocabulary_is_tested_by_its_token_ids(workplace):
+    assert workplace.run() == 0
+    shutil.rmtree(CHECKPOINT / "tokenizer")
+    import run
+
+    assert run.main(["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]) == 0
 
 
 def test_unimodal_labels_in_the_file_are_reported_but_not_learned_from(workplace, capsys):

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformers import BertModel, PreTrainedTokenizerBase
 
 from config.command_line import chosen_settings
 from config.config_regression import DATASETS, Config, Dataset, data_root, make_config
@@ -22,7 +21,7 @@ from data.load_data import ClipDataset, evaluation_windows, training_windows
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, make_tokeniser
 from models import MODELS
-from models.pretrained_bert import find_bert, fingerprint, load_bert, load_tokenizer
+from models.pretrained_bert import Pretrained, find_bert, fingerprint, load_pretrained, load_tokenizer
 from trains import TRAINERS
 from trains.self_mm import encode_texts, evaluate
 from utils.checkpoint import load_checkpoint, read_facts, save_checkpoint
@@ -39,32 +38,32 @@ class Experiment:
     device: torch.device
     num_workers: int
     store: FeatureStore
-    bert: BertModel
-    tokenizer: PreTrainedTokenizerBase | None
+    encoder: Pretrained
 
     def __post_init__(self) -> None:
         passes = self.config.max_clips_per_pass
         self.clips = {name: ClipDataset(split, passes) for name, split in self.store.splits.items()}
         self.metrics = METRICS[self.dataset.metrics]
-        # What tells this run from others, for checkpoints and result rows.
-        self.facts = {
+        decisive = {
             "model": self.model_name,
             "dataset": self.dataset.name,
             "aligned": self.store.aligned,
             "features_sha1": self.store.sha1,
-            "bert": fingerprint(self.bert),
+            "bert": fingerprint(self.encoder.bert),
+        }
+        identity = json.dumps([decisive, self.config.identity()])
+        # What tells this run from others, for checkpoints and result rows. Two runs whose config_hash is the same give the
+        # same results for the same seed, on the same machine and versions.
+        self.facts = {
+            **decisive,
+            "config_hash": hashlib.sha1(identity.encode()).hexdigest()[:10],
             "versions": versions(),
             "commit": commit(),
         }
-        decisive = [self.facts[key] for key in ("model", "dataset", "aligned", "features_sha1", "bert")]
-        # Ten hex digits that differ where two runs can give different results for the same seed.
-        self.facts["config_hash"] = hashlib.sha1(json.dumps([self.config.identity(), decisive]).encode()).hexdigest()[
-            :10
-        ]
 
     def new_model(self) -> nn.Module:
         """The pretrained encoder, with new, random layers behind it."""
-        bert = copy.deepcopy(self.bert)
+        bert = copy.deepcopy(self.encoder.bert)
         widths = (self.store.audio_width, self.store.vision_width)
         return MODELS[self.model_name](self.config, bert.config.to_dict(), *widths, bert).to(self.device)
 
@@ -82,7 +81,8 @@ class Experiment:
         start = time.perf_counter()
         for result in TRAINERS[self.model_name](model, train, valid, self.config, self.metrics):
             if result.is_best:
-                save_checkpoint(model, folder, self.facts | {"seed": seed, "epoch": result.epoch}, self.tokenizer)
+                facts = self.facts | {"seed": seed, "epoch": result.epoch}
+                save_checkpoint(model, folder, facts, self.encoder.tokenizer)
             log.info(f"seed {seed}  {result}")
         seconds = time.perf_counter() - start
         return {
@@ -94,18 +94,17 @@ class Experiment:
 
     def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """The fusion score's metrics on the test split, and each task's scores (N,) in the file's order."""
-        return evaluate(
-            model.to(self.device), evaluation_windows(self.clips["test"], self.device), self.metrics, self.config
-        )
+        windows = evaluation_windows(self.clips["test"], self.device)
+        return evaluate(model.to(self.device), windows, self.metrics, self.config)
 
 
 def open_experiment(args: Namespace) -> Experiment:
     """Opens and checks all that the flags name. Raises UserError before anything but the features' cache is written."""
-    dataset = _dataset(args, "mosi")
+    model_class(args.modelName)
+    dataset = _dataset(args.datasetName or "mosi")
     config = make_config(dataset.name, args.preset, **chosen_settings(args))
     path = _feature_path(args, dataset, args.aligned)
-    source = find_bert(args.bert, dataset)
-    return _open(args, dataset, config, path, args.aligned, source, load_bert(source))
+    return _open(args, dataset, config, path, args.aligned, load_pretrained(find_bert(args.bert, dataset)))
 
 
 def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
@@ -122,12 +121,18 @@ def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
     if args.settings or args.preset or args.tasks or args.bert:
         raise UserError(f"--test_only {path}: holds its own model; leave out --set, --preset, --tasks and --bert")
     facts = read_facts(path)
-    model = load_checkpoint(path, MODELS[args.modelName])
-    dataset = _dataset(args, facts.get("dataset", "mosi"))
+    model = load_checkpoint(path, model_class(args.modelName))
+    name = args.datasetName or facts.get("dataset")
+    if name not in DATASETS:
+        raise UserError(f"{path}: doesn't say on which dataset it was trained; add --datasetName")
+    dataset = _dataset(name)
     config = dataclasses.replace(model.hyper_parameters, **chosen_settings(args))
-    aligned = args.aligned or facts.get("aligned", False)
+    aligned = args.aligned or facts.get("aligned") is True
     features = _feature_path(args, dataset, aligned)
-    experiment = _open(args, dataset, config, features, aligned, str(path / "tokenizer"), model.text_encoder.bert)
+    words = path / "tokenizer"
+    tokenizer = load_tokenizer(str(words)) if words.is_dir() else None
+    encoder = Pretrained(model.text_encoder.bert, tokenizer, str(path))
+    experiment = _open(args, dataset, config, features, aligned, encoder)
     widths = {"audio": experiment.store.audio_width, "vision": experiment.store.vision_width}
     for key, width in widths.items():
         if width != model.frame_widths[key]:
@@ -137,11 +142,16 @@ def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
     return experiment, model
 
 
-def _dataset(args: Namespace, default: str) -> Dataset:
-    if args.modelName not in MODELS:
-        raise UserError(f"--modelName {args.modelName}: unknown; there are: {', '.join(MODELS)}")
-    dataset = DATASETS[args.datasetName or default]
-    if dataset.name == "demo":
+def model_class(name: str) -> type[nn.Module]:
+    """The model that --modelName names. Raises UserError where there is none."""
+    if name not in MODELS:
+        raise UserError(f"--modelName {name}: unknown; there are: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def _dataset(name: str) -> Dataset:
+    dataset = DATASETS[name]
+    if name == "demo":
         ensure_demo(data_root() / "DEMO")
     return dataset
 
@@ -157,17 +167,16 @@ def _feature_path(args: Namespace, dataset: Dataset, aligned: bool) -> Path:
 
 
 def _open(
-    args: Namespace, dataset: Dataset, config: Config, path: Path, aligned: bool, source: str, bert: BertModel
+    args: Namespace, dataset: Dataset, config: Config, path: Path, aligned: bool, encoder: Pretrained
 ) -> Experiment:
-    """source: the folder or hub name that has the encoder's vocabulary."""
+    """Checks that data, encoder and config go together. path: the feature file."""
     scores = ["Loss", *METRICS[dataset.metrics](np.ones(2), np.ones(2))]
     if config.KeyEval not in scores:
         raise UserError(
             f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; there are: {', '.join(scores)}"
         )
-    tokenizer = load_tokenizer(source)
-    tokeniser = make_tokeniser(tokenizer) if tokenizer is not None else None
+    tokeniser = make_tokeniser(encoder.tokenizer) if encoder.tokenizer is not None else None
     store = open_store(path, dataset, aligned, tokeniser, args.cache_dir)
-    check_tokens(store, bert.config, tokenizer, source)
+    check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
     device = pick_device(args.gpu_ids[0] if args.gpu_ids else None)
-    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, bert, tokenizer)
+    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, encoder)

@@ -40,8 +40,9 @@ class EpochResult:
         return self.epoch == self.best_epoch
 
     def __str__(self) -> str:
-        scores = "  ".join(f"{name} {value:.4f}" for name, value in self.valid.items())
-        best = "  (best so far)" if self.is_best else ""
+        telling = [name for name in self.valid if name in ("Loss", "Corr") or name.endswith("acc_2")]
+        scores = "  ".join(f"{name} {self.valid[name]:.4f}" for name in telling)
+        best = "  best so far" if self.is_best else ""
         return f"epoch {self.epoch:2d}  {self.seconds:5.1f} s  train {self.train_loss:.4f}  valid: {scores}{best}"
 
 

@@ -5,13 +5,12 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from utils.functions import UserError
+from utils.functions import UserError, unfinished
 
 FACTS = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
 
@@ -26,7 +25,7 @@ def save_checkpoint(model: nn.Module, folder: Path, facts: dict, tokenizer: PreT
     tokenizer: kept in tokenizer/, so that the checkpoint can score new texts without the pretrained encoder's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    work = unfinished(folder)
     try:
         model.save_pretrained(work, config={**model._hub_mixin_config, FACTS: facts})
         if tokenizer is not None:

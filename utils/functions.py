@@ -5,6 +5,7 @@ import logging
 import random
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 
@@ -59,6 +60,11 @@ def commit() -> str:
         return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def unfinished(path: Path) -> Path:
+    """A name beside a path that nobody else uses: for what is written there and renamed when it is whole."""
+    return path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
 
 
 def make_log(path: Path) -> logging.Logger:

@@ -1,11 +1,12 @@
 """The CSVs that a run leaves behind: a row for each seed, and the summary over seeds."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
+
+from utils.functions import unfinished
 
 
 def add_seed_row(path: Path, row: dict) -> None:
@@ -42,7 +43,6 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     """Under a temporary name first: the file is the old one or the new one, never half of either."""
-    handle, work = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
+    work = unfinished(path)
     table.to_csv(work, index=False, encoding="utf-8")
     os.replace(work, path)
