@@ -1,7 +1,6 @@
 """Trains and tests a model over several seeds: python run.py --modelName self_mm --datasetName mosi"""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from config.command_line import parse_arguments
@@ -42,24 +41,16 @@ def train_and_test(args) -> None:
     from utils.results import add_seed_row, write_summary
 
     experiment = open_experiment(args)
-    dataset, model_name = experiment.dataset.name, args.modelName
-    log = make_log(Path("logs") / f"{model_name}-{dataset}.log")
-    log.info(
-        f"{model_name} on {dataset}: {', '.join(f'{len(c)} {split}' for split, c in experiment.clips.items())} clips"
-    )
-    log.info(f"device {experiment.device}; " + "; ".join(f"{key} {value}" for key, value in experiment.facts.items()))
-    log.info("hyper-parameters " + " ".join(f"{key}={value}" for key, value in asdict(experiment.config).items()))
-    for where, count in experiment.store.replaced.items():
-        if count:
-            log.info(f"{where}: {count} values are not finite and are read as 0")
-
+    dataset = experiment.dataset.name
+    log = make_log(Path("logs") / f"{args.modelName}-{dataset}.log")
+    log.info(experiment.describe())
     results = args.res_save_dir / "normals"
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     tests = []
     for seed in args.seeds:
-        folder = checkpoint_folder(args.model_save_dir, model_name, dataset, seed)
+        folder = checkpoint_folder(args.model_save_dir, args.modelName, dataset, seed)
         times = experiment.train(seed, folder, log)
-        metrics, scores = experiment.test(load_checkpoint(folder, model_class(model_name)))
+        metrics, scores = experiment.test(load_checkpoint(folder, model_class(args.modelName)))
         tests.append((metrics, scores))
         log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
         facts = {key: experiment.facts[key] for key in ("model", "dataset")}

@@ -61,6 +61,16 @@ class Experiment:
             "commit": commit(),
         }
 
+    def describe(self) -> str:
+        """What the log opens with."""
+        clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
+        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips; {self.device}"]
+        lines += [" ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items())]
+        lines += ["; ".join(f"{key} {value}" for key, value in self.facts.items())]
+        replaced = {where: count for where, count in self.store.replaced.items() if count}
+        lines += [f"{where}: {count} values are not finite and are read as 0" for where, count in replaced.items()]
+        return "\n".join(lines)
+
     def new_model(self) -> nn.Module:
         """The pretrained encoder, with new, random layers behind it."""
         bert = copy.deepcopy(self.encoder.bert)
