@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from config.published import published_scores
+from utils.published import published_scores
 
 
 def closing_report(experiment, tests: list[tuple[dict[str, float], dict[str, np.ndarray]]], title: str) -> str:
