@@ -5,7 +5,9 @@ scalar, as numpy 1 and numpy 2 write them, and a set; all else is refused by nam
 """
 
 import hashlib
+import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,23 +16,78 @@ import numpy as np
 from utils.functions import UserError
 
 
-class _ArrayType:
-    """Stands for the class numpy.ndarray in a pickle, which names it but must not call it."""
+class _DType:
+    """Stands for numpy.dtype. A real one takes any state from a pickle, such as that of pointers without their flags."""
+
+    def __init__(self, name: str, align: bool = False, copy: bool = True):
+        self.dtype = np.dtype(name) if isinstance(name, str) else None
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, byte_order, *structure = state[:5]
+        if structure != [None, None, None]:
+            raise ValueError("a structured array")
+        if byte_order in ("<", ">"):
+            self.dtype = self.plain().newbyteorder(byte_order)
+
+    def plain(self) -> np.dtype:
+        if self.dtype is None or self.dtype.kind not in "biufcSUO" or self.dtype.subdtype is not None:
+            raise ValueError(f"an array of {self.dtype}")
+        return self.dtype
 
 
-def _empty_array(subtype: type, shape: tuple, dtype: object) -> np.ndarray:
+class _Array(np.ndarray):
+    """An array that checks what a pickle fills it with: numpy itself trusts the length of a list of objects."""
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, is_fortran, data = state
+        dtype = dtype.plain()
+        if any(type(size) is not int or size < 0 for size in shape):
+            raise ValueError(f"an array of shape {shape}")
+        if dtype.kind == "O":
+            complete = type(data) is list and len(data) == math.prod(shape)
+        else:
+            data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
+            complete = type(data) is bytes and len(data) == math.prod(shape) * dtype.itemsize
+        if not complete:
+            raise ValueError(f"an array of shape {shape} with other data")
+        super().__setstate__((version, tuple(shape), dtype, bool(is_fortran), data))
+
+
+class _Admitted:
+    """A function under the name that a pickle knows it by. A pickle can call it, and change nothing about it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable):
+        object.__setattr__(self, "_function", function)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise ValueError(f"a pickle that sets {name}")
+
+    def __call__(self, *arguments: object) -> object:
+        return self._function(*arguments)
+
+
+def _array_type() -> None:
+    """The class numpy.ndarray, which pickles name but don't call."""
+    raise ValueError("an array made by hand")
+
+
+def _empty_array(subtype: object, shape: tuple, dtype: object) -> np.ndarray:
     """The array that a pickle then fills; numpy always writes it with shape (0,)."""
-    if subtype is not _ArrayType or tuple(shape) != (0,):
+    if subtype is not _ADMITTED["numpy", "ndarray"] or tuple(shape) != (0,):
         raise ValueError("an array that numpy didn't write")
-    return np.empty((0,), dtype=np.dtype("b"))
+    return _Array((0,), dtype=np.int8)
 
 
-def _scalar(dtype: np.dtype, value: bytes) -> np.generic:
-    return np.frombuffer(value, dtype=dtype, count=1)[0]
+def _scalar(dtype: _DType, value: bytes = b"") -> np.generic:
+    plain = dtype.plain()
+    value = value.encode("latin1") if isinstance(value, str) else value
+    return np.frombuffer(value, dtype=plain, count=1)[0] if plain.itemsize else plain.type()
 
 
-def _array_from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+def _array_from_buffer(buffer: bytes, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
+    return np.frombuffer(buffer, dtype=dtype.plain()).reshape(shape, order=order)
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
@@ -40,13 +97,19 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes() -> bytes:
+    """How protocols before 3 write b"". With an argument, bytes could ask for any amount of memory."""
+    return b""
+
+
 _ADMITTED = {
-    ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1_bytes,
-    **{(core, "_reconstruct"): _empty_array for core in ("numpy.core.multiarray", "numpy._core.multiarray")},
-    **{(core, "scalar"): _scalar for core in ("numpy.core.multiarray", "numpy._core.multiarray")},
-    **{(core, "_frombuffer"): _array_from_buffer for core in ("numpy.core.numeric", "numpy._core.numeric")},
+    ("numpy", "ndarray"): _Admitted(_array_type),
+    ("numpy", "dtype"): _Admitted(_DType),
+    ("_codecs", "encode"): _Admitted(_latin1_bytes),
+    **{(core, "_reconstruct"): _Admitted(_empty_array) for core in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{(core, "scalar"): _Admitted(_scalar) for core in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{(core, "_frombuffer"): _Admitted(_array_from_buffer) for core in ("numpy.core.numeric", "numpy._core.numeric")},
+    **{(builtins, "bytes"): _Admitted(_empty_bytes) for builtins in ("builtins", "__builtin__")},
     **{(builtins, kind.__name__): kind for builtins in ("builtins", "__builtin__") for kind in (set, frozenset)},
 }
 
@@ -108,5 +171,7 @@ def load_pickle(path: Path) -> tuple[object, str]:
         ) from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    except MemoryError:
+        raise UserError(f"{path}: this machine's memory doesn't hold it, or it is damaged") from None
     except Exception as error:  # a damaged pickle can fail in any way at all
         raise UserError(f"{path}: not a feature pickle, or damaged ({type(error).__name__}: {error})") from None

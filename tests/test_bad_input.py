@@ -76,6 +76,31 @@ def test_pickles_that_name_anything_else(fails, workplace, hostile):
     assert "refused" in fails()
 
 
+# dtype("O8") whose flags say that it holds no pointers: numpy would take the bytes that follow for the address of an object.
+POINTERS = (
+    b"cnumpy\ndtype\n(X\x02\x00\x00\x00O8\x89\x88tR(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+)
+BYTES = b"c_codecs\nencode\n(X\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1tR"
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"cnumpy.core.multiarray\nscalar\n(" + POINTERS + BYTES + b"tR.",
+        ARRAY + b"(K\x01(K\x01t" + POINTERS + b"\x89" + BYTES + b"tb.",
+        ARRAY + b"(K\x01(K\x05tcnumpy\ndtype\n(X\x02\x00\x00\x00O8\x89\x88tR\x89](K\x01etb.",  # 5 objects, a list of 1
+        ARRAY + b"(K\x01(M\x00\x10tcnumpy\ndtype\n(X\x02\x00\x00\x00f8\x89\x88tR\x89" + BYTES + b"tb.",
+        b"cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",  # memory without end
+        b"cbuiltins\nbytes\n(J\xff\xff\xff\x7ftR.",
+        b"cnumpy\ndtype\n(N}X\x08\x00\x00\x00__call__K\x01stb.",  # changes what the reader itself calls
+    ],
+)
+def test_pickles_that_would_corrupt_the_reader(fails, workplace, hostile):
+    workplace.features.write_bytes(b"\x80\x02" + hostile)
+    assert "not a feature pickle" in fails()
+
+
 @pytest.mark.parametrize("key", ["id", "audio", "vision", "regression_labels", "audio_lengths", "vision_lengths"])
 def test_a_missing_key(fails, workplace, key):
     spoiled(workplace, "valid", key, None)
