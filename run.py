@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from config.command_line import parse_arguments
-from utils.functions import UserError, make_log
+from utils.functions import UserError, make_folder, make_log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_arguments(argv)
         run(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
         return 2
     return 0
 
@@ -29,7 +29,7 @@ def run(args) -> None:
     except torch.OutOfMemoryError:
         raise UserError(
             "the GPU's memory is full: lower --max_clips_per_pass (a window has batch_size x update_epochs clips; try half "
-            "of that, then a quarter: the result stays the same), or choose another GPU with --gpu_ids"
+            "of that, then a quarter: the gradient stays the same), or choose another GPU with --gpu_ids"
         ) from None
 
 
@@ -42,22 +42,21 @@ def train_and_test(args) -> None:
 
     experiment = open_experiment(args)
     dataset = experiment.dataset.name
-    log = make_log(Path("logs") / f"{args.modelName}-{dataset}.log")
+    results, models = make_folder(args.res_save_dir / "normals"), make_folder(args.model_save_dir)
+    log = make_log(make_folder(Path("logs")) / f"{args.modelName}-{dataset}.log")
     log.info(experiment.describe())
-    results = args.res_save_dir / "normals"
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     tests = []
     for seed in args.seeds:
-        folder = checkpoint_folder(args.model_save_dir, args.modelName, dataset, seed)
+        folder = checkpoint_folder(models, args.modelName, dataset, seed)
         times = experiment.train(seed, folder, log)
         metrics, scores = experiment.test(load_checkpoint(folder, model_class(args.modelName)))
         tests.append((metrics, scores))
         log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
-        facts = {key: experiment.facts[key] for key in ("model", "dataset")}
-        add_seed_row(seeds_csv, facts | {"seed": seed} | metrics | times | experiment.facts)
+        add_seed_row(seeds_csv, {"seed": seed} | metrics | times | experiment.facts)
         write_summary(seeds_csv, summary_csv, list(metrics))
-    log.info(closing_report(experiment, tests, f"test, {len(tests)} seeds"))
-    log.info(f"checkpoints in {args.model_save_dir}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
+    log.info(closing_report(experiment, tests, f"test, {len(tests)} seed{'s' * (len(tests) > 1)}"))
+    log.info(f"checkpoints in {models}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
 
 
 def test_checkpoint(args) -> None:

@@ -28,6 +28,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     what.add_argument(
         "--preset",
+        type=str.lower,
         choices=list(PRESETS),
         help="table of hyper-parameters: released (the default; the numbers of the released code) or mmsa (the authors' "
         "later framework; the only table for simsv2)",
@@ -117,6 +118,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     machine.add_argument(
         "--precision",
+        type=str.lower,
         choices=["float32", "bf16"],
         help="arithmetic of encoders and heads; default float32, as released. bf16 is faster where the chip supports it",
     )
@@ -153,6 +155,9 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.gpu_ids is not None and len(args.gpu_ids) > 1:
         raise UserError(f"--gpu_ids {' '.join(map(str, args.gpu_ids))}: a run uses one GPU; start one run for each")
+    for seed in args.seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seeds {seed}: expected a number from 0 to 4294967295")
     for flag, least in (("threads", 1), ("num_workers", 0)):
         value = getattr(args, flag)
         if value is not None and value < least:

@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 TASKS = ("fusion", "text", "audio", "vision")
 TASK_LETTERS = dict(zip("MTAV", TASKS, strict=True))
+TASK_SETS = ("M", "MT", "MA", "MV", "MTA", "MTV", "MAV", "MTAV")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ DATASETS = {
 
 def data_root() -> Path:
     """The folder of the datasets: SELF_MM_DATA, else DATA_ROOT."""
-    return Path(os.environ.get("SELF_MM_DATA") or REPOSITORY / DATA_ROOT)
+    return Path(os.environ.get("SELF_MM_DATA") or REPOSITORY / DATA_ROOT).expanduser()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +114,12 @@ class Config:
 
     # how it is computed
     precision: str = "float32"  # or bf16: autocast around encoders and heads
-    max_clips_per_pass: int = 0  # 0: a whole window in one pass; less memory, the same result
+    max_clips_per_pass: int = 0  # 0: a whole window in one pass; fewer clips need less memory, for the same gradient
 
     def __post_init__(self) -> None:
+        if isinstance(self.tasks, str):  # MAT is MTA
+            letters = sorted(self.tasks, key=lambda letter: "MTAV".find(letter))
+            object.__setattr__(self, "tasks", "".join(letters))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is float and type(value) is int:
@@ -123,9 +127,9 @@ class Config:
                 object.__setattr__(self, field.name, value)
             if type(value) is not field.type:
                 raise UserError(f"config: {field.name} = {value!r}: expected {_WORDS[field.type]}")
-        for name, value in dataclasses.asdict(self).items():
-            if not _in_range(name, value):
-                raise UserError(f"config: {name} = {value!r} is out of range: expected {_range_of(name)}")
+            expected, allowed = _range(field.name, value)
+            if not allowed:
+                raise UserError(f"config: {field.name} = {value!r} is out of range: expected {expected}")
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -143,40 +147,28 @@ class Config:
         }
 
     def identity(self) -> dict[str, object]:
-        """The values that a result depends on."""
+        """The values that decide what is learned; how a window is cut into passes changes only the draws of dropout."""
         values = dataclasses.asdict(self)
         del values["max_clips_per_pass"]
         return values
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
-_MAY_BE_ZERO = ("max_epochs", "max_clips_per_pass")
 
 
-def _range_of(name: str) -> str:
-    """In words, the values that a key may take."""
+def _range(name: str, value: object) -> tuple[str, bool]:
+    """The values that a key may take, in words, and whether this one is among them."""
     if name == "tasks":
-        return "M and any of T, A, V, each once: M, MT, MTAV, ..."
+        return f"M and any of T, A, V: {', '.join(TASK_SETS)}", value in TASK_SETS
     if name == "precision":
-        return "float32 or bf16"
-    if name.endswith("_dropout"):
-        return "0 <= value < 1"
-    if name in _MAY_BE_ZERO or name.startswith("weight_decay"):
-        return "0 or more"
-    return "more than 0"
-
-
-def _in_range(name: str, value: object) -> bool:
-    if name == "tasks":
-        return "M" in value and len(set(value)) == len(value) and set(value) <= set(TASK_LETTERS)
-    if name == "precision":
-        return value in ("float32", "bf16")
+        return "float32 or bf16", value in ("float32", "bf16")
     if isinstance(value, bool | str):
-        return True
+        return "", True
     if name.endswith("_dropout"):
-        return 0 <= value < 1
-    at_least_zero = name in _MAY_BE_ZERO or name.startswith("weight_decay")
-    return 0 <= value < float("inf") if at_least_zero else 0 < value < float("inf")
+        return "0 <= value < 1", 0 <= value < 1
+    if name in ("max_epochs", "max_clips_per_pass") or name.startswith("weight_decay"):
+        return "0 or more", 0 <= value < float("inf")
+    return "more than 0", 0 < value < float("inf")
 
 
 # The hyper-parameters of the released Self-MM.

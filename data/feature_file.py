@@ -70,6 +70,14 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
         if not isinstance(content.get(name), dict):
             raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {_listed(content)}")
         splits[name] = _SplitChecker(path, name, content[name], dataset, aligned).check()
+    without_ids, without_texts = (
+        [name for name, split in splits.items() if getattr(split, key) is None] for key in ("text_bert", "raw_text")
+    )
+    if without_ids and without_texts:
+        raise UserError(
+            f"{path}: text_bert is missing in {', '.join(without_ids)}, and raw_text in {', '.join(without_texts)}; all "
+            "splits must have the same one"
+        )
     for key in ("audio", "vision"):
         widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
         if len(set(widths.values())) > 1:
@@ -105,6 +113,10 @@ class _SplitChecker:
         audio, vision = self.sequences("audio"), self.sequences("vision")
         if self.aligned:
             lengths = {"audio": None, "vision": None}
+            if text_lengths is not None:
+                for key, sequences in (("audio", audio), ("vision", vision)):
+                    what = f"tokens, more than the {sequences.shape[1]} frames that the array has: not an aligned file"
+                    self.complain_at(key, text_lengths > sequences.shape[1], text_lengths, what)
         else:
             lengths = {"audio": self.lengths("audio", audio), "vision": self.lengths("vision", vision)}
         labels = {"fusion": self.labels("regression_labels")}
@@ -123,7 +135,9 @@ class _SplitChecker:
         try:
             array = np.asarray(self.content[key])
         except ValueError:
-            array = np.empty(0, dtype=object)
+            raise self.error(
+                key, f"the clips' shapes differ; expected one array {layout}: pad them to one length"
+            ) from None
         if array.dtype.kind not in "iufb":
             raise self.error(key, f"expected an array of numbers {layout}; found {array.dtype} {array.shape}")
         if array.ndim != dimensions or (self.clips and len(array) != self.clips) or 0 in array.shape:
@@ -134,11 +148,21 @@ class _SplitChecker:
         if key not in self.content:
             raise self.error(key, f"missing; the split has {_listed(self.content)}")
         values = self.content[key]
-        if not isinstance(values, list | tuple | np.ndarray) or np.ndim(values) != 1:
+        if not isinstance(values, list | tuple | np.ndarray) or len(np.shape(values[:0])) != 1:
             raise self.error(key, f"expected a list of N texts; found {type(values).__name__}")
         if self.clips and len(values) != self.clips:
             raise self.error(key, f"expected N = {self.clips} texts, one for each id; found {len(values)}")
-        return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        return [self.text(key, number, value) for number, value in enumerate(values)]
+
+    def text(self, key: str, number: int, value: object) -> str:
+        try:
+            value = value.decode() if isinstance(value, bytes) else value
+            if isinstance(value, str):
+                value.encode()
+                return str(value)
+        except UnicodeError:
+            raise self.error(key, f"number {number} is no valid UTF-8") from None
+        raise self.error(key, f"number {number} is a {type(value).__name__} ({str(value)[:40]!r}); expected a text")
 
     def sequences(self, key: str) -> np.ndarray:
         return self.array(key, 3, "(N, frames, width)")
@@ -162,7 +186,7 @@ class _SplitChecker:
             raise self.error(
                 "text_bert", f"expected (N, 3, L) with token ids, mask, segment ids; found {tokens.shape}{hint}"
             )
-        wrong = (tokens < 0) | (tokens != np.floor(tokens))
+        wrong = (tokens < 0) | (tokens > np.iinfo(np.int32).max) | (tokens != np.floor(tokens))
         self.complain_at(
             "text_bert", wrong.any(axis=(1, 2)), None, "token ids, mask and segments must be whole numbers from 0"
         )

@@ -20,7 +20,6 @@ class ClipDataset(Dataset):
     def __init__(self, split: Split, max_clips_per_pass: int = 0):
         """max_clips_per_pass: a larger window comes in several passes; 0: always in one."""
         self.split = split
-        self.labels = torch.from_numpy(np.array(split.labels["fusion"]))  # (N,) float32
         self.text_vectors: Tensor | None = None  # (N, width) where a frozen encoder has read the texts already
         self._max_clips_per_pass = max_clips_per_pass
 
@@ -39,9 +38,7 @@ class ClipDataset(Dataset):
         numbers = clips.numpy()
         split = self.split
         text = self._packed_text(numbers) if self.text_vectors is None else self.text_vectors[clips]
-        return Batch(
-            clips, self.labels[clips], weights, text, _frames(split.audio, numbers), _frames(split.vision, numbers)
-        )
+        return Batch(clips, weights, text, _frames(split.audio, numbers), _frames(split.vision, numbers))
 
     def _packed_text(self, clips: np.ndarray) -> PackedText:
         tokens = torch.from_numpy(np.concatenate([self.split.text[clip] for clip in clips]).astype(np.int64))  # (T, 2)

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,8 @@ def open_store(
     home = path.parent / f"{path.name}.store"
     if cache_dir is not None:
         home = cache_dir / f"{path.name}-{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:8]}.store"
-    key = f"{FORMAT}-{status.st_size}-{status.st_mtime_ns}-{aligned}"
+    # The dataset's label range is in the key, so that a store holds only what was checked against it.
+    key = f"{FORMAT}-{status.st_size}-{status.st_mtime_ns}-{aligned}-{dataset.label_bound}"
     sources = [FROM_FILE]
     if tokeniser is not None:
         sources.append(f"{tokeniser.fingerprint}-{dataset.text_length}")
@@ -119,13 +121,8 @@ def open_store(
     if not has_tokens and tokeniser is None:
         raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenise raw_text with")
     source = sources[0] if has_tokens else sources[1]
-    meta = {
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-        "sha1": file.sha1,
-        "aligned": aligned,
-        "tokens": source,
-    }
+    origin = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha1": file.sha1}
+    meta = {"format": FORMAT, "aligned": aligned, **origin}
     folder = home / _short(key, source)
     _write(file, folder, meta, None if has_tokens else lambda texts: tokeniser.encode(texts, dataset.text_length))
     return _load(folder)
@@ -164,7 +161,8 @@ def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | Non
         replaced = {}
         for name, split in file.splits.items():
             (work / name).mkdir()
-            replaced |= {f"{name} {key}": count for key, count in _write_split(split, work / name, tokenise).items()}
+            counts = _write_split(split, work / name, tokenise, f"{file.path}: {name}")
+            replaced |= {f"{name} {key}": count for key, count in counts.items()}
         (work / "meta.json").write_text(json.dumps(meta | {"replaced": replaced}), encoding="utf-8")
         outdated = [other for other in folder.parent.iterdir() if _is_outdated(other, meta)]
         if not folder.exists():
@@ -181,16 +179,18 @@ def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | Non
 
 
 def _is_outdated(folder: Path, meta: dict) -> bool:
-    """Whether a store was made from an earlier state of the same pickle."""
+    """Whether a store was made by an older program, from an earlier state of the pickle, or by a run that was killed."""
     try:
+        if folder.name.startswith("unfinished-"):
+            return time.time() - folder.stat().st_mtime > 24 * 3600
         other = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return (other["size"], other["mtime_ns"]) != (meta["size"], meta["mtime_ns"])
+    return any(other.get(key) != meta[key] for key in ("format", "size", "mtime_ns"))
 
 
-def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None) -> dict[str, int]:
-    """Returns how many values of each modality were not finite."""
+def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None, where: str) -> dict[str, int]:
+    """Returns how many values of each modality were not finite. where: file and split, for complaints."""
     if tokenise is None:
         lengths = split.text_lengths
         tokens = (split.text_bert[clip, ::2, :length].T for clip, length in enumerate(lengths))
@@ -208,7 +208,8 @@ def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None) -
             if lengths.max() > values.shape[1]:
                 clip = split.ids[lengths.argmax()]
                 raise UserError(
-                    f"{key}: {clip} has {lengths.max()} tokens but {values.shape[1]} frames: not an aligned file"
+                    f"{where}: {key}: clip {clip} has {lengths.max()} tokens, more than the {values.shape[1]} frames that the "
+                    "array has: not an aligned file"
                 )
         cleaner = _Cleaner(values, frames)
         _save_ragged(folder, key, cleaner, frames, values.shape[2], np.float32)

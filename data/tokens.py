@@ -1,6 +1,7 @@
 """Token ids and the text encoder's vocabulary: making the ones, and checking that the two belong together."""
 
 import hashlib
+import json
 
 import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -17,10 +18,11 @@ def make_tokeniser(tokenizer: PreTrainedTokenizerBase) -> Tokeniser:
     def encode(texts: list[str], length: int) -> list[list[int]]:
         return tokenizer(texts, truncation=True, max_length=length)["input_ids"]
 
-    identity = (
-        tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else repr(sorted(tokenizer.get_vocab().items()))
-    )
-    return Tokeniser(encode, hashlib.sha1(identity.encode()).hexdigest()[:10])
+    rules = {"vocabulary": tokenizer.get_vocab()}
+    if tokenizer.is_fast:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        del rules["truncation"], rules["padding"]  # what the last call asked for, not what the tokenizer is
+    return Tokeniser(encode, hashlib.sha1(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:10])
 
 
 def check_tokens(
@@ -37,7 +39,7 @@ def check_tokens(
             if value >= limit:
                 raise UserError(
                     f"{name}: text_bert has the {what} {value}, and the text encoder {source} knows only {limit} of them; "
-                    "give the encoder that the ids were made for with --bert"
+                    "the ids were made for another one: name it with --bert"
                 )
         longest = int(split.text.lengths.max())
         if longest > encoder.max_position_embeddings:

@@ -1,8 +1,11 @@
 """Finds and loads the pretrained text encoder and its vocabulary, from a folder or from the hub."""
 
+import contextlib
 import hashlib
 import json
+import logging
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,18 +62,15 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
 
 def load_bert(source: str) -> BertModel:
     """BERT with its pretrained weights, in float32, without the pooler. Raises UserError where that fails."""
-    with _quiet():
-        try:
-            kind = transformers.AutoConfig.from_pretrained(source).model_type
-            if kind != "bert":
-                raise UserError(f"--bert {source}: is a {kind} model; Self-MM's text encoder takes BERT models")
-            bert, report = BertModel.from_pretrained(
-                source, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
-            )
-        except UserError:
-            raise
-        except Exception as error:  # damaged files fail in many ways, and so does a hub out of reach
-            raise _unloadable(source, error) from None
+
+    def load(**where: bool) -> tuple[BertModel, dict]:
+        kind = transformers.AutoConfig.from_pretrained(source, **where).model_type
+        if kind != "bert":
+            raise UserError(f"--bert {source}: is a {kind} model; Self-MM's text encoder takes BERT models")
+        settings = {"add_pooling_layer": False, "dtype": torch.float32, "output_loading_info": True}
+        return BertModel.from_pretrained(source, **settings, **where)
+
+    bert, report = _from_disk_or_hub(source, load)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(f"--bert {source}: the weights lack {len(missing)} of BERT's tensors, {missing[0]} among them")
@@ -82,11 +82,36 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARY):
         return None
+    return _from_disk_or_hub(source, lambda **where: AutoTokenizer.from_pretrained(source, **where))
+
+
+def _from_disk_or_hub(source: str, load: Callable):
+    """Loads from a folder or from what was downloaded before; only where that fails, from the hub.
+
+    Asked at once, the hub's library would try for minutes to reach the hub from a machine without internet.
+    """
     with _quiet():
         try:
-            return AutoTokenizer.from_pretrained(source)
-        except Exception as error:  # as above
-            raise _unloadable(source, error) from None
+            return load(local_files_only=True)
+        except UserError:
+            raise
+        except Exception as error:  # damaged files fail in many ways
+            if Path(source).is_dir():
+                reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+                raise UserError(f"--bert {source}: can't be loaded ({reason}); download the folder anew") from None
+    print(f"{source} is not on this disk: downloading it")
+    with _quiet(bars=True):
+        try:
+            return load()
+        except UserError:
+            raise
+        except Exception as error:  # out of reach, unknown, damaged
+            reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
+            raise UserError(
+                f"BERT {source!r} is not on this disk, and could not be downloaded ({reason}); on a machine with internet "
+                "download its config.json, model.safetensors and vocab.txt, and put them into pretrained_model/bert_en/ "
+                "(Chinese: bert_cn/), or name their folder with --bert"
+            ) from None
 
 
 def fingerprint(bert: BertModel) -> str:
@@ -97,32 +122,25 @@ def fingerprint(bert: BertModel) -> str:
     return digest.hexdigest()[:10]
 
 
-def _unloadable(source: str, error: Exception) -> UserError:
-    reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-    if Path(source).is_dir():
-        return UserError(f"--bert {source}: can't be loaded ({reason}); download the folder anew")
-    language = next((language for language, name in HUB.items() if name == source), "en")
-    return UserError(
-        f"BERT {source!r}: not on this disk, and the hub can't be reached or doesn't have it; on a machine with internet "
-        f"download config.json, model.safetensors and vocab.txt of {source}, put them into pretrained_model/bert_{language}/ "
-        "here, or name their folder with --bert"
-    )
+@contextlib.contextmanager
+def _quiet(bars: bool = False) -> Iterator[None]:
+    """Holds back the loading reports, warnings and retries of transformers and the hub: what matters is checked here.
 
-
-class _quiet:  # noqa: N801 - read as a word of the with statement
-    """Holds back transformers' loading reports and bars: what matters of them is checked here."""
-
-    def __enter__(self):
-        self._level = transformers.logging.get_verbosity()
-        self._bars = transformers.logging.is_progress_bar_enabled()
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
+    bars: let them show how far a download is.
+    """
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    had_bars = transformers.logging.is_progress_bar_enabled()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-
-    def __exit__(self, *exception):
-        self._warnings.__exit__(*exception)
-        transformers.logging.set_verbosity(self._level)
-        if self._bars:
-            transformers.logging.enable_progress_bar()
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        if not bars:
+            transformers.logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if had_bars:
+                transformers.logging.enable_progress_bar()

@@ -127,11 +127,14 @@ class ULGM(nn.Module):
         return labels
 
     def check(self) -> None:
-        """Raises UserError where a task has lost one of its classes: its centre would be 0 / 0, and then every label."""
+        """Raises UserError where a task has lost one of its classes: its centre would be 0 / 0, and so the labels to come.
+
+        A label that is no number shows that a class was lost for a while.
+        """
         for task, state in self.tasks.items():
-            if (state.counts < 1).any():
+            if (state.counts < 1).any() or not torch.isfinite(state.labels).all():
                 positive, negative = (int(count) for count in state.counts)
                 raise UserError(
-                    f"ULGM: the {task} labels are all of one sign ({positive} positive, {negative} negative clips), so a "
-                    "class has no centre; more clips of the rarer sign, or a lower learning rate, mend this"
+                    f"ULGM: the {task} labels were all of one sign ({positive} positive, {negative} negative clips now), so a "
+                    "class had no centre; more clips of the rarer sign, or a lower learning rate, mend this"
                 )

@@ -113,7 +113,7 @@ def make_pair(tmp_path, config):
     models[1].load_state_dict(models[0].state_dict())
     clips = ClipDataset(store.splits["train"], config.max_clips_per_pass)
     sizes = {task: config.head_sizes[task][0] for task in config.task_names}
-    ulgm = ULGM(clips.labels, sizes, config.H, config.exclude_zero)
+    ulgm = ULGM(torch.from_numpy(clips.split.labels["fusion"]), sizes, config.H, config.exclude_zero)
     return models[0], ulgm, clips, PlainWay(models[1], features["train"], config)
 
 
@@ -129,7 +129,8 @@ def test_windowed_training_equals_the_plain_way(tmp_path, changes):
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(3)).split(config.batch_size)
     windows = FixedOrder(list(order), config.update_epochs)
     optimizer, plain_optimizer = make_optimizer(model, config), make_optimizer(plain.model, config)
-    plain_optimizer.defaults["fused"] = False
+    for group in plain_optimizer.param_groups:
+        group["fused"] = False
     for epoch in (1, 2, 3, 4):
         loss = train_one_epoch(model, ulgm, optimizer, Windows(clips, windows, CPU), epoch, config)
         plain_losses = []

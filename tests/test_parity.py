@@ -1,6 +1,6 @@
 """Replays recorded runs of the authors' released code through our classes, and must arrive where they did.
 
-The records lie in ../shared/parity; further folders are named in PARITY_DIRS (separated by ':'), and a further file of
+The records lie in ../shared/parity; further folders are named in PARITY_DIRS (separated by ':', on Windows by ';'), and a further file of
 metrics cases in METRICS_CASES. Tolerances are how far the released code itself moves when its initial weights are
 disturbed by 1e-6.
 """
@@ -26,7 +26,7 @@ from utils.released_checkpoint import load_released_weights
 
 SHARED = REPOSITORY.parent / "shared" / "parity"
 RECORDS = sorted(path.parent for path in SHARED.glob("*/record.json"))
-RECORDS += [Path(folder) for folder in os.environ.get("PARITY_DIRS", "").split(":") if folder]
+RECORDS += [Path(folder) for folder in os.environ.get("PARITY_DIRS", "").split(os.pathsep) if folder]
 CASES = [path for path in (SHARED / "metrics.json", os.environ.get("METRICS_CASES")) if path and Path(path).exists()]
 CPU = torch.device("cpu")
 

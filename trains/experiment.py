@@ -22,6 +22,7 @@ from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, make_tokeniser
 from models import MODELS
 from models.pretrained_bert import Pretrained, find_bert, fingerprint, load_pretrained, load_tokenizer
+from models.ulgm import ULGM
 from trains import TRAINERS
 from trains.self_mm import encode_texts, evaluate
 from utils.checkpoint import load_checkpoint, read_facts, save_checkpoint
@@ -74,8 +75,10 @@ class Experiment:
     def new_model(self) -> nn.Module:
         """The pretrained encoder, with new, random layers behind it."""
         bert = copy.deepcopy(self.encoder.bert)
+        bert_config = bert.config.to_dict()
+        bert_config.pop("_name_or_path", None)  # a path of this machine has no place in a checkpoint
         widths = (self.store.audio_width, self.store.vision_width)
-        return MODELS[self.model_name](self.config, bert.config.to_dict(), *widths, bert).to(self.device)
+        return MODELS[self.model_name](self.config, bert_config, *widths, bert).to(self.device)
 
     def train(self, seed: int, folder: Path, log: logging.Logger) -> dict[str, float]:
         """Trains one model and keeps its best checkpoint in a folder. Returns how long it took."""
@@ -109,12 +112,23 @@ class Experiment:
 
 
 def open_experiment(args: Namespace) -> Experiment:
-    """Opens and checks all that the flags name. Raises UserError before anything but the features' cache is written."""
+    """Opens and checks all that the flags name, the cheap things first.
+
+    Raises UserError before anything is written but the features' cache, and the demo corpus.
+    """
     model_class(args.modelName)
-    dataset = _dataset(args.datasetName or "mosi")
+    dataset = DATASETS[args.datasetName or "mosi"]
     config = make_config(dataset.name, args.preset, **chosen_settings(args))
-    path = _feature_path(args, dataset, args.aligned)
-    return _open(args, dataset, config, path, args.aligned, load_pretrained(find_bert(args.bert, dataset)))
+    scores = ["Loss", *METRICS[dataset.metrics](np.ones(2), np.ones(2))]
+    if config.KeyEval not in scores:
+        raise UserError(f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; known: {', '.join(scores)}")
+    device = pick_device(args.gpu_ids[0] if args.gpu_ids else None)
+    path = _find_features(args.dataPath, dataset, args.aligned)
+    encoder = load_pretrained(find_bert(args.bert, dataset))
+    store = _open_store(path, dataset, args.aligned, encoder, args.cache_dir)
+    labels = torch.from_numpy(store.splits["train"].labels["fusion"])
+    ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
+    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, encoder)
 
 
 def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
@@ -135,21 +149,21 @@ def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
     name = args.datasetName or facts.get("dataset")
     if name not in DATASETS:
         raise UserError(f"{path}: doesn't say on which dataset it was trained; add --datasetName")
-    dataset = _dataset(name)
+    dataset = DATASETS[name]
     config = dataclasses.replace(model.hyper_parameters, **chosen_settings(args))
+    device = pick_device(args.gpu_ids[0] if args.gpu_ids else None)
     aligned = args.aligned or facts.get("aligned") is True
-    features = _feature_path(args, dataset, aligned)
+    features = _find_features(args.dataPath, dataset, aligned)
     words = path / "tokenizer"
     tokenizer = load_tokenizer(str(words)) if words.is_dir() else None
     encoder = Pretrained(model.text_encoder.bert, tokenizer, str(path))
-    experiment = _open(args, dataset, config, features, aligned, encoder)
-    widths = {"audio": experiment.store.audio_width, "vision": experiment.store.vision_width}
-    for key, width in widths.items():
+    store = _open_store(features, dataset, aligned, encoder, args.cache_dir)
+    for key, width in (("audio", store.audio_width), ("vision", store.vision_width)):
         if width != model.frame_widths[key]:
             raise UserError(
                 f"{features}: {key} is {width} wide, and {path} was trained on a width of {model.frame_widths[key]}"
             )
-    return experiment, model
+    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, encoder), model
 
 
 def model_class(name: str) -> type[nn.Module]:
@@ -159,15 +173,11 @@ def model_class(name: str) -> type[nn.Module]:
     return MODELS[name]
 
 
-def _dataset(name: str) -> Dataset:
-    dataset = DATASETS[name]
-    if name == "demo":
+def _find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
+    """The feature file that --dataPath names, or the dataset's own; the demo's is made. Raises UserError if it isn't there."""
+    if dataset.name == "demo":
         ensure_demo(data_root() / "DEMO")
-    return dataset
-
-
-def _feature_path(args: Namespace, dataset: Dataset, aligned: bool) -> Path:
-    path = args.dataPath or dataset.feature_file(aligned)
+    path = named or dataset.feature_file(aligned)
     if not path.exists():
         raise UserError(
             f"{path}: no feature file there; name it with --dataPath, or set its root folder in config/config_regression.py "
@@ -176,17 +186,11 @@ def _feature_path(args: Namespace, dataset: Dataset, aligned: bool) -> Path:
     return path
 
 
-def _open(
-    args: Namespace, dataset: Dataset, config: Config, path: Path, aligned: bool, encoder: Pretrained
-) -> Experiment:
-    """Checks that data, encoder and config go together. path: the feature file."""
-    scores = ["Loss", *METRICS[dataset.metrics](np.ones(2), np.ones(2))]
-    if config.KeyEval not in scores:
-        raise UserError(
-            f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; there are: {', '.join(scores)}"
-        )
+def _open_store(
+    path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None
+) -> FeatureStore:
+    """The features, with token ids that fit the encoder."""
     tokeniser = make_tokeniser(encoder.tokenizer) if encoder.tokenizer is not None else None
-    store = open_store(path, dataset, aligned, tokeniser, args.cache_dir)
+    store = open_store(path, dataset, aligned, tokeniser, cache_dir)
     check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
-    device = pick_device(args.gpu_ids[0] if args.gpu_ids else None)
-    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, encoder)
+    return store

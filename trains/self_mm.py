@@ -54,7 +54,6 @@ def fit(model: nn.Module, train: Windows, valid: Windows, config: Config, metric
     """
     feature_sizes = {task: config.head_sizes[task][0] for task in config.task_names}
     ulgm = ULGM(torch.from_numpy(train.labels), feature_sizes, config.H, config.exclude_zero).to(train.device)
-    ulgm.check()
     optimizer = make_optimizer(model, config)
     sign = 1 if lower_is_better(config.KeyEval) else -1
     best, best_epoch = float("inf"), 0
@@ -62,6 +61,8 @@ def fit(model: nn.Module, train: Windows, valid: Windows, config: Config, metric
         start = time.perf_counter()
         train_loss = train_one_epoch(model, ulgm, optimizer, train, epoch, config)
         valid_metrics, _ = evaluate(model, valid, metrics, config)
+        if not np.isfinite(valid_metrics["Loss"]):
+            raise UserError(f"epoch {epoch}: the validation loss is no number any more: try a lower learning rate")
         score = sign * valid_metrics[config.KeyEval]
         if score <= best - MARGIN or epoch == 1:
             best, best_epoch = (score if np.isfinite(score) else best), epoch  # a correlation may be undefined

@@ -65,7 +65,6 @@ class Batch(_Movable):
     """B clips that go through the network together."""
 
     clips: Tensor  # (B,) int64, the clips' numbers in their split
-    labels: Tensor  # (B,) float32, the human labels
     weights: Tensor  # (B,) float32, 1 / size of the clip's micro-batch
     text: PackedText | Tensor  # or (B, width) float32, text vectors that were computed before
     audio: Frames

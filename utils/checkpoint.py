@@ -28,7 +28,9 @@ def save_checkpoint(model: nn.Module, folder: Path, facts: dict, tokenizer: PreT
     work = unfinished(folder)
     try:
         model.save_pretrained(work, config={**model._hub_mixin_config, FACTS: facts})
-        if tokenizer is not None:
+        if tokenizer is None:
+            shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # an earlier run's
+        else:
             tokenizer.save_pretrained(work / "tokenizer")
             (folder / "tokenizer").mkdir(exist_ok=True)
         for file in [path for path in work.rglob("*") if path.is_file()]:

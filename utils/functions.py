@@ -5,6 +5,7 @@ import logging
 import random
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -33,12 +34,15 @@ def pick_device(gpu_id: int | None):
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu_id is None:
-        gpu_id = max(range(count), key=lambda gpu: torch.cuda.mem_get_info(gpu)[0], default=-1)
+        gpu_id = count - 1  # the only one; -1 where there is none
+        if count > 1:
+            gpu_id = max(range(count), key=lambda gpu: torch.cuda.mem_get_info(gpu)[0])
     if gpu_id == -1:
         return torch.device("cpu")
     if not 0 <= gpu_id < count:
         there = f"0 to {count - 1}" if count else "none: leave the flag out to run on the CPU"
         raise UserError(f"--gpu_ids {gpu_id}: no such GPU; PyTorch sees {there}")
+    torch.cuda.set_device(gpu_id)  # what names no GPU, such as pinning memory, then doesn't wake another one
     return torch.device("cuda", gpu_id)
 
 
@@ -67,12 +71,23 @@ def unfinished(path: Path) -> Path:
     return path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
 
 
+def make_folder(path: Path) -> Path:
+    """Makes a folder that results go to. Raises UserError where that can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise UserError(f"{path}: can't write results there ({error.strerror}); name another folder") from None
+
+
 def make_log(path: Path) -> logging.Logger:
-    """A log that writes to the screen and appends to a file, whose folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A log that writes to the screen and appends to a file."""
     log = logging.getLogger("self_mm")
     log.setLevel(logging.INFO)
-    log.handlers.clear()
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
     log.propagate = False
     to_file = logging.FileHandler(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -20,9 +20,11 @@ def closing_report(experiment, tests: list[tuple[dict[str, float], dict[str, np.
     rows = []
     for task in unimodal:
         truth = test.labels[task]
-        scores = [experiment.metrics(scores[task], truth) for _, scores in tests]
-        beside = {"guessing the mean": {"MAE": float(np.abs(truth - train.labels[task].mean()).mean())}}
-        rows += [_row(metric, [values[metric] for values in scores], beside, f"{task} ") for metric in ("MAE", "Corr")]
+        alone = [experiment.metrics(scores[task], truth) for _, scores in tests]
+        mean_error = {"guessing the mean": {"MAE": float(np.abs(truth - train.labels[task].mean()).mean())}}
+        rows += [
+            _row(metric, [values[metric] for values in alone], mean_error, f"{task} ") for metric in ("MAE", "Corr")
+        ]
     if rows:
         tables += ["each modality alone, against labels of its own that training never saw"]
         tables += [pd.DataFrame(rows).to_string(index=False)]
@@ -31,7 +33,9 @@ def closing_report(experiment, tests: list[tuple[dict[str, float], dict[str, np.
 
 def _row(metric: str, values: list[float], beside: dict[str, dict[str, float]], prefix: str = "") -> dict[str, str]:
     """One line of a table: mean and std over the seeds, then the columns beside: name -> metric -> value."""
-    row = {"": prefix + metric, "mean": _number(metric, np.mean(values)), "std": _number(metric, np.std(values))}
+    row = {"": prefix + metric, "mean": _number(metric, np.mean(values))}
+    if len(values) > 1:
+        row["std"] = _number(metric, np.std(values))
     return row | {name: _number(metric, column.get(metric, np.nan)) for name, column in beside.items()}
 
 

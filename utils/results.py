@@ -6,14 +6,14 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from utils.functions import unfinished
+from utils.functions import UserError, unfinished
 
 
 def add_seed_row(path: Path, row: dict) -> None:
     """Adds a row to the seeds CSV. Processes that add to the same file wait for one another, and lose no row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        rows = pd.DataFrame([row])
+        first = {key: row[key] for key in ("model", "dataset", "seed") if key in row}
+        rows = pd.DataFrame([first | row])
         if path.exists():
             rows = pd.concat([_read(path), rows], ignore_index=True)
         _write(rows, path)
@@ -44,5 +44,12 @@ def _read(path: Path) -> pd.DataFrame:
 def _write(table: pd.DataFrame, path: Path) -> None:
     """Under a temporary name first: the file is the old one or the new one, never half of either."""
     work = unfinished(path)
-    table.to_csv(work, index=False, encoding="utf-8")
-    os.replace(work, path)
+    try:
+        table.to_csv(work, index=False, encoding="utf-8")
+        os.replace(work, path)
+    except OSError as error:
+        work.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: can't be written ({error.strerror}); is the disk full, or the file open in another program? What was "
+            "there still is, the checkpoint too: --test_only gives the scores again"
+        ) from None
