@@ -37,7 +37,6 @@ def train_and_test(args) -> None:
     """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
     from trains.experiment import model_class, open_experiment
     from utils.checkpoint import checkpoint_folder, load_checkpoint
-    from utils.report import closing_report
     from utils.results import add_seed_row, write_summary
 
     experiment = open_experiment(args)
@@ -55,17 +54,16 @@ def train_and_test(args) -> None:
         log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
         add_seed_row(seeds_csv, {"seed": seed} | metrics | times | experiment.facts)
         write_summary(seeds_csv, summary_csv, list(metrics))
-    log.info(closing_report(experiment, tests, f"test, {len(tests)} seed{'s' * (len(tests) > 1)}"))
+    log.info(experiment.report(f"test, {len(tests)} seed{'s' * (len(tests) > 1)}", tests))
     log.info(f"checkpoints in {models}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
 
 
 def test_checkpoint(args) -> None:
     """Tests what --test_only names, and prints a table; writes no row."""
     from trains.experiment import open_checkpoint
-    from utils.report import closing_report
 
     experiment, model = open_checkpoint(args)
-    print(closing_report(experiment, [experiment.test(model)], f"{args.test_only} on {experiment.dataset.name}, test"))
+    print(experiment.report(f"{args.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
 
 
 if __name__ == "__main__":

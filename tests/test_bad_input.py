@@ -155,6 +155,65 @@ def test_a_label_of_5(fails, workplace):
     assert "test: regression_labels: clip video2$_$8 has 5" in line and "[-3, 3]" in line
 
 
+def test_the_range_holds_for_a_file_that_was_read_as_another_dataset_before(fails, workplace):
+    assert workplace.run("--max_epochs", "1") == 0
+    assert "outside [-1, 1], the range of sims" in fails("--datasetName", "sims")
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (lambda texts: [text.split() for text in texts], "number 0 is a list"),
+        (lambda texts: [None, *texts[1:]], "number 0 is a NoneType"),
+        (lambda texts: [*texts[:-1], b"caf\xe9"], "number 20 is no valid UTF-8"),
+        (lambda texts: [*texts[:-1], "\ud800"], "number 20 is no valid UTF-8"),
+        (lambda texts: texts[:-1], "expected N = 21 texts"),
+    ],
+)
+def test_texts_that_are_none(fails, workplace, value, complaint):
+    spoiled(workplace, "train", "raw_text", value)
+    assert complaint in fails()
+
+
+def test_text_of_another_kind_in_each_split(fails, workplace):
+    features = tiny.make_features()
+    del features["train"]["raw_text"], features["test"]["text_bert"]
+    tiny.write_features(workplace.features, features)
+    assert "text_bert is missing in test, and raw_text in train" in fails()
+
+
+def test_clips_of_several_shapes_in_one_array(fails, workplace):
+    spoiled(workplace, "train", "audio", lambda audio: [clip[: 1 + number % 5] for number, clip in enumerate(audio)])
+    assert "pad them to one length" in fails()
+
+
+def test_token_ids_beyond_any_vocabulary(fails, workplace):
+    spoiled(
+        workplace, "valid", "text_bert", lambda tokens: tokens * np.int64([[1], [1], [10**12]]) + [[10**12], [0], [0]]
+    )
+    assert "valid: text_bert: clip video0$_$0" in fails()
+
+
+@pytest.mark.parametrize("flag", ["--res_save_dir", "--model_save_dir"])
+def test_a_results_folder_that_can_not_be(fails, workplace, flag):
+    (workplace.folder / "occupied").write_text("a file")
+    assert "occupied" in fails(flag, str(workplace.folder / "occupied"))
+
+
+def test_a_csv_that_another_program_holds(workplace, capsys, monkeypatch):
+    replace = os.replace
+
+    def held(source, target):
+        if str(target).endswith(".csv"):
+            raise PermissionError(13, "Permission denied", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", held)
+    assert workplace.run() == 2
+    assert "mosi-regression-seeds.csv: can't be written (Permission denied)" in capsys.readouterr().err
+    assert not list(workplace.folder.rglob("unfinished-*"))
+
+
 def test_nan_in_the_labels(fails, workplace):
     spoiled(workplace, "train", "regression_labels", lambda labels: np.append(labels[:-1], np.float32("nan")))
     assert "train: regression_labels: clip video6$_$20 has nan" in fails()
@@ -170,7 +229,7 @@ def test_no_positive_label_where_zero_counts_as_neither(fails, workplace):
     assert workplace.run() == 0  # neutral clips count as positive
     shutil.rmtree("results"), shutil.rmtree("logs")
     workplace.remember_inputs()
-    assert workplace.run("--preset", "mmsa") == 2
+    assert "fusion labels were all of one sign" in fails("--preset", "mmsa")
 
 
 def test_token_ids_beyond_the_vocabulary(fails, workplace):
@@ -262,6 +321,7 @@ def test_bad_values(fails, setting, complaint):
         (["--gpu_ids", "12"], "no such GPU"),
         (["--gpu_ids", "0", "1"], "one GPU"),
         (["--threads", "0"], "1 or more"),
+        (["--seeds", "-1"], "--seeds -1"),
         (["--datasetName", "simsv2", "--preset", "released"], "mmsa"),
         (["--datasetName", "sims", "--aligned"], "no aligned feature file"),
     ],

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from models.bert_text_encoder import BertTextEncoder
 from models.lstm_encoder import LSTMEncoder
-from models.pretrained_bert import fingerprint, load_bert, load_tokenizer
+from models.pretrained_bert import _from_disk_or_hub, fingerprint, load_bert, load_tokenizer
 from utils.batch import Frames, PackedText
 
 sentence_lengths = st.lists(st.integers(1, 12), min_size=1, max_size=9)
@@ -99,6 +99,22 @@ def test_a_folder_without_vocabulary_has_no_tokenizer(tmp_path):
     assert load_tokenizer(str(tmp_path))("word3 word0")["input_ids"] == [tiny.CLS, 8, 5, tiny.SEP]
     (tmp_path / "vocab.txt").unlink()
     assert load_tokenizer(str(tmp_path)) is None
+
+
+def test_what_was_downloaded_before_needs_no_hub():
+    calls = []
+    assert _from_disk_or_hub("owner/name", lambda **where: calls.append(where) or "loaded") == "loaded"
+    assert calls == [{"local_files_only": True}]
+
+
+def test_the_hub_is_asked_for_what_is_not_on_the_disk(capsys):
+    def load(local_files_only: bool = False) -> str:
+        if local_files_only:
+            raise OSError("not there")
+        return "downloaded"
+
+    assert _from_disk_or_hub("owner/name", load) == "downloaded"
+    assert "owner/name is not on this disk: downloading it" in capsys.readouterr().out
 
 
 def test_the_fingerprint_tells_weights_apart():

@@ -1,7 +1,9 @@
 """Reading, checking and caching of feature files."""
 
+import os
 import pickle
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -172,8 +174,9 @@ def test_another_vocabulary_gets_a_store_of_its_own(tmp_path):
 
 
 def test_an_aligned_file_with_fewer_frames_than_tokens_is_refused(path):
-    with pytest.raises(UserError, match="not an aligned file"):
+    with pytest.raises(UserError, match=r"unaligned\.pkl: \w+: vision: clip .* not an aligned file"):
         opened(path, aligned=True)
+    assert feature_file.main(["CHECK", str(path), "--aligned"]) == 2
 
 
 def test_a_window_is_padded_to_its_own_longest_clip(path):
@@ -188,6 +191,15 @@ def test_a_window_is_padded_to_its_own_longest_clip(path):
         np.testing.assert_array_equal(batch.audio.values[row, : lengths[row]], features["audio"][clip, : lengths[row]])
         assert not batch.audio.values[row, lengths[row] :].any()
     assert batch.weights.tolist() == [0.5, 0.5, 1.0] and window.microbatches == [2, 1]
+
+
+def test_what_a_killed_conversion_left_is_removed_after_a_day(path):
+    home = path.parent / "unaligned.pkl.store"
+    for name, age in (("unfinished-old", 2 * 86400), ("unfinished-new", 60)):
+        (home / name).mkdir(parents=True)
+        os.utime(home / name, (time.time() - age,) * 2)
+    opened(path)
+    assert not (home / "unfinished-old").exists() and (home / "unfinished-new").exists()
 
 
 def test_check_prints_what_is_in_a_file(path, capsys):

@@ -90,12 +90,6 @@ def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["one"]
 
 
-def test_a_checkpoint_names_no_path_of_the_machine(trained, tmp_path):
-    model, _ = trained
-    save_checkpoint(model, tmp_path / "models" / "one", {}, None)
-    assert str(tmp_path) not in (tmp_path / "models" / "one" / "config.json").read_text()
-
-
 @pytest.mark.parametrize(
     "damage", ["no config", "no weights", "half the weights", "text for weights", "H = -1", "a list"]
 )

@@ -71,6 +71,25 @@ def test_only_the_result_matters_to_the_config_hash(workplace):
     assert hashes[0] == hashes[1] and len(set(hashes)) == 4
 
 
+def test_names_in_any_letter_case(workplace):
+    words = [
+        "--modelName",
+        "SELF_MM",
+        "--datasetName",
+        "MOSI",
+        "--preset",
+        "MMSA",
+        "--precision",
+        "BF16",
+        "--tasks",
+        "mat",
+    ]
+    import run
+
+    assert run.main([*workplace.command(*words), "--train_mode", "Regression"]) == 0
+    assert SelfMM.from_pretrained(CHECKPOINT).hyper_parameters.tasks == "MTA"
+
+
 def test_test_only_repeats_the_test_of_a_checkpoint(workplace, capsys):
     assert workplace.run() == 0
     row = pd.read_csv(SEEDS_CSV).iloc[0]
@@ -160,6 +179,11 @@ def test_raw_text_alone_trains_to_the_same_numbers_as_its_token_ids(workplace):
     assert workplace.run() == 0
     rows = pd.read_csv(SEEDS_CSV)
     assert rows["Loss"][0] == rows["Loss"][1]
+    stores = sorted(workplace.features.parent.glob("*.store/*"))
+    import run
+
+    assert run.main(["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]) == 0
+    assert sorted(workplace.features.parent.glob("*.store/*")) == stores  # the checkpoint's vocabulary is the encoder's
 
 
 def test_aligned_features_have_the_lengths_of_the_text(workplace):
@@ -220,6 +244,13 @@ def test_a_checkpoint_without_vocabulary_is_tested_by_its_token_ids(workplace):
     assert run.main(["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]) == 0
 
 
+def test_a_checkpoint_keeps_no_vocabulary_of_an_earlier_run(workplace):
+    assert workplace.run() == 0
+    (workplace.bert / "vocab.txt").unlink()
+    assert workplace.run() == 0
+    assert not (CHECKPOINT / "tokenizer").exists()
+
+
 def test_unimodal_labels_in_the_file_are_reported_but_not_learned_from(workplace, capsys):
     assert workplace.run() == 0
     capsys.readouterr()
@@ -237,6 +268,7 @@ def test_unimodal_labels_in_the_file_are_reported_but_not_learned_from(workplace
 def test_the_checkpoint_says_what_it_was_trained_on(workplace):
     assert workplace.run() == 0
     facts = json.loads((CHECKPOINT / "config.json").read_text())["trained_on"]
+    assert str(workplace.folder) not in (CHECKPOINT / "config.json").read_text()  # it may be pushed to the hub
     assert facts["dataset"] == "mosi" and facts["seed"] == 1 and len(facts["features_sha1"]) == 40
 
 

@@ -28,7 +28,9 @@ from trains.self_mm import encode_texts, evaluate
 from utils.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from utils.functions import UserError, commit, pick_device, set_seed, versions
 from utils.metrics import METRICS
+from utils.published import published_scores
 from utils.released_checkpoint import load_released_weights, read_released_file
+from utils.report import closing_report
 
 
 @dataclass
@@ -109,6 +111,12 @@ class Experiment:
         """The fusion score's metrics on the test split, and each task's scores (N,) in the file's order."""
         windows = evaluation_windows(self.clips["test"], self.device)
         return evaluate(model.to(self.device), windows, self.metrics, self.config)
+
+    def report(self, title: str, tests: list[tuple[dict[str, float], dict[str, np.ndarray]]]) -> str:
+        """The closing table over what `test` returned for each seed."""
+        train_labels, test_labels = (self.store.splits[name].labels for name in ("train", "test"))
+        published = published_scores(self.dataset.name, self.config.tasks)
+        return closing_report(title, tests, train_labels, test_labels, self.metrics, published)
 
 
 def open_experiment(args: Namespace) -> Experiment:

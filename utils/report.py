@@ -1,27 +1,36 @@
 """The table that closes a run: ours, beside what was published and what guessing the mean label would score."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
-from utils.published import published_scores
+Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 
-def closing_report(experiment, tests: list[tuple[dict[str, float], dict[str, np.ndarray]]], title: str) -> str:
-    """tests: for each seed, the fusion score's metrics on the test split, and task -> scores (N,)."""
-    test, train = experiment.store.splits["test"], experiment.store.splits["train"]
-    guess = np.full(len(test), train.labels["fusion"].mean(), dtype=np.float32)
-    beside = {"guessing the mean": _as_printed(experiment.metrics(guess, test.labels["fusion"]))}
-    beside |= published_scores(experiment.dataset.name, experiment.config.tasks)
-    ours = [_as_printed(metrics) for metrics, _ in tests]
-    rows = [_row(metric, [scores[metric] for scores in ours], beside) for metric in ours[0]]
+def closing_report(
+    title: str,
+    tests: list[tuple[dict[str, float], dict[str, np.ndarray]]],
+    train_labels: dict[str, np.ndarray],
+    test_labels: dict[str, np.ndarray],
+    metrics: Metrics,
+    published: dict[str, dict[str, float]],
+) -> str:
+    """tests: for each seed, the fusion score's metrics, and task -> scores (N,) on the test split.
+
+    The labels are by task. published: source -> metric -> value, accuracy and F1 in percent.
+    """
+    guess = np.full(len(test_labels["fusion"]), train_labels["fusion"].mean(), dtype=np.float32)
+    beside = {"guessing the mean": _as_printed(metrics(guess, test_labels["fusion"])), **published}
+    ours = [_as_printed(values) for values, _ in tests]
+    rows = [_row(metric, [values[metric] for values in ours], beside) for metric in ours[0]]
     tables = [title, pd.DataFrame(rows).to_string(index=False)]
 
-    unimodal = [task for task in experiment.config.task_names if task != "fusion" and task in test.labels]
     rows = []
-    for task in unimodal:
-        truth = test.labels[task]
-        alone = [experiment.metrics(scores[task], truth) for _, scores in tests]
-        mean_error = {"guessing the mean": {"MAE": float(np.abs(truth - train.labels[task].mean()).mean())}}
+    for task in [task for task in tests[0][1] if task != "fusion" and task in test_labels]:
+        truth = test_labels[task]
+        alone = [metrics(scores[task], truth) for _, scores in tests]
+        mean_error = {"guessing the mean": {"MAE": float(np.abs(truth - train_labels[task].mean()).mean())}}
         rows += [
             _row(metric, [values[metric] for values in alone], mean_error, f"{task} ") for metric in ("MAE", "Corr")
         ]
