@@ -100,7 +100,7 @@ class _SplitChecker:
         self.ids: list[str] = []
 
     def check(self) -> FeatureSplit:
-        self.ids = self.texts("id")
+        self.ids = self.texts("id", needed=False)
         self.clips = len(self.ids)
         if not self.clips:
             raise self.error("id", "the split has no clips")
@@ -109,7 +109,7 @@ class _SplitChecker:
             text_bert, text_lengths = self.text_bert()
         elif "raw_text" not in self.content:
             raise self.error("text_bert", "missing, and raw_text too; one of them is needed")
-        raw_text = self.texts("raw_text") if "raw_text" in self.content else None
+        raw_text = self.texts("raw_text", needed=text_bert is None) if "raw_text" in self.content else None
         audio, vision = self.sequences("audio"), self.sequences("vision")
         if self.aligned:
             lengths = {"audio": None, "vision": None}
@@ -144,7 +144,8 @@ class _SplitChecker:
             raise self.error(key, f"expected {layout} with N = {self.clips}; found {array.shape}")
         return array
 
-    def texts(self, key: str) -> list[str]:
+    def texts(self, key: str, needed: bool = True) -> list[str]:
+        """needed: they are read on; else what isn't a text is no error."""
         if key not in self.content:
             raise self.error(key, f"missing; the split has {_listed(self.content)}")
         values = self.content[key]
@@ -152,17 +153,13 @@ class _SplitChecker:
             raise self.error(key, f"expected a list of N texts; found {type(values).__name__}")
         if self.clips and len(values) != self.clips:
             raise self.error(key, f"expected N = {self.clips} texts, one for each id; found {len(values)}")
-        return [self.text(key, number, value) for number, value in enumerate(values)]
-
-    def text(self, key: str, number: int, value: object) -> str:
-        try:
-            value = value.decode() if isinstance(value, bytes) else value
-            if isinstance(value, str):
-                value.encode()
-                return str(value)
-        except UnicodeError:
-            raise self.error(key, f"number {number} is no valid UTF-8") from None
-        raise self.error(key, f"number {number} is a {type(value).__name__} ({str(value)[:40]!r}); expected a text")
+        texts = []
+        for number, value in enumerate(values):
+            written = value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
+            texts.append(written.decode(errors="replace"))
+            if needed and (not isinstance(value, str | bytes) or "\ufffd" in texts[-1]):
+                raise self.error(key, f"number {number} is no text: {str(value)[:40]!r}")
+        return texts
 
     def sequences(self, key: str) -> np.ndarray:
         return self.array(key, 3, "(N, frames, width)")
