@@ -4,17 +4,17 @@ import argparse
 from pathlib import Path
 
 from config.config_regression import DATASETS, PRESETS, parse_setting
-from utils.functions import UserError
+from utils.functions import Parser, UserError
 
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="run.py",
         description="Trains and tests Self-MM over several seeds: multimodal sentiment analysis with self-supervised "
         "unimodal labels. Try it without any data: python run.py --datasetName demo",
-        epilog="Where the data lies and every hyper-parameter: config/config_regression.py.",
+        epilog="Where the data lies and every hyper-parameter (for --set): config/config_regression.py.",
     )
     what = parser.add_argument_group("what to train")
     what.add_argument(

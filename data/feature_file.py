@@ -12,7 +12,6 @@ verifies a file and prints what is in it. The layout: {"train" | "valid" | "test
     regression_labels       (N,)        numbers, the human labels; regression_labels_T, _A, _V where known
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 
 from config.config_regression import DATASETS, Dataset
 from data.restricted_pickle import load_pickle
-from utils.functions import UserError
+from utils.functions import Parser, UserError
 
 SPLITS = ("train", "valid", "test")
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
@@ -245,7 +244,7 @@ def _summary(lengths: np.ndarray) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.feature_file", description="Checks a feature file.")
+    parser = Parser(prog="python -m data.feature_file", description="Checks a feature file.")
     parser.add_argument("action", type=str.upper, choices=["CHECK"], help="verify FILE and print what is in it")
     parser.add_argument("file", type=Path, metavar="FILE", help="a feature pickle in the official layout")
     parser.add_argument(
@@ -256,8 +255,8 @@ def main(argv: list[str] | None = None) -> int:
         help="whose range of labels holds (mosi)",
     )
     parser.add_argument("--aligned", action="store_true", help="the file is word-aligned and has no lengths")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         print(describe(read_feature_file(arguments.file, DATASETS[arguments.datasetName], arguments.aligned)))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

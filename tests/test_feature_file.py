@@ -214,6 +214,8 @@ def test_check_fails_with_one_line(path, tmp_path, capsys):
     assert "outside [-1, 1]" in capsys.readouterr().err
     assert feature_file.main(["check", str(tmp_path / "nowhere.pkl")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert feature_file.main(["test", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_splits_of_a_store_travel_to_other_processes_by_name(path):

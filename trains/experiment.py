@@ -55,8 +55,8 @@ class Experiment:
             "bert": fingerprint(self.encoder.bert),
         }
         identity = json.dumps([decisive, self.config.identity()])
-        # What tells this run from others, for checkpoints and result rows. Two runs whose config_hash is the same give the
-        # same results for the same seed, on the same machine and versions.
+        # What tells this run from others, for checkpoints and result rows. Runs of the same config_hash are one experiment:
+        # their seeds go into one line of the summary.
         self.facts = {
             **decisive,
             "config_hash": hashlib.sha1(identity.encode()).hexdigest()[:10],

@@ -1,5 +1,6 @@
 """Small helpers: the error that users see, seeds, devices, versions, the log."""
 
+import argparse
 import importlib.metadata
 import logging
 import random
@@ -8,10 +9,21 @@ import sys
 import tempfile
 import uuid
 from pathlib import Path
+from typing import NoReturn
 
 
 class UserError(Exception):
     """Something the user can mend. Its text is one line: what, where, and how to mend it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags, spelt out; a wrong one is one line, as every mistake is, and not a page of usage."""
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the flags")
 
 
 def set_seed(seed: int) -> None:
