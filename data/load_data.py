@@ -1,6 +1,6 @@
 """Clips -> windows: which clips form a micro-batch, and their tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -8,20 +8,30 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from config.config_regression import Config
-from data.store import Ragged, Split
-from utils.batch import Batch, Frames, PackedText, Window
+from data.ragged import Ragged
+from data.store import Split
+from utils.batch import Batch, Frames, PackedText, Window, send
 
+CPU = torch.device("cpu")
+CPU_STRETCHES = 8  # parts that a CPU's LSTMs run a window's sequences in: more are no faster
 EVALUATION_BATCH = 128  # clips that go through the network together when nothing is learned
 
 
 class ClipDataset(Dataset):
     """One split. Indexed with the micro-batches of a window, each a tensor of clip numbers, it returns the Window."""
 
-    def __init__(self, split: Split, max_clips_per_pass: int = 0):
-        """max_clips_per_pass: a larger window comes in several passes; 0: always in one."""
+    def __init__(self, split: Split, device: torch.device = CPU, max_clips_per_pass: int = 0):
+        """device: where the windows will be used. On a GPU the features lie in its memory, if they fit.
+
+        max_clips_per_pass: a larger window comes in several passes; 0: always in one.
+        """
         self.split = split
-        self.text_vectors: Tensor | None = None  # (N, width) where a frozen encoder has read the texts already
+        self.device = device
+        sequences = (split.text, split.audio, split.vision)
+        self.home = device if _fit(sequences, device) else CPU
+        self._text, self._audio, self._vision = (part if self.home == CPU else part.to(device) for part in sequences)
         self._max_clips_per_pass = max_clips_per_pass
+        self._text_vectors: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.split)
@@ -35,23 +45,39 @@ class ClipDataset(Dataset):
         return Window(clips, sizes, passes)
 
     def _batch(self, clips: Tensor, weights: Tensor) -> Batch:
-        numbers = clips.numpy()
-        split = self.split
-        text = self._packed_text(numbers) if self.text_vectors is None else self.text_vectors[clips]
-        return Batch(clips, weights, text, _frames(split.audio, numbers), _frames(split.vision, numbers))
+        # A CPU computes nothing for padding; a GPU does rather that than many small things.
+        on_cpu = self.device.type == "cpu"
+        if self._text_vectors is None:
+            text = PackedText.pack(*_longest_first(self._text, clips), by_length=on_cpu)
+        else:
+            text = self._text_vectors[send(clips, self.home)]
+        stretches = CPU_STRETCHES if on_cpu else 1
+        audio, vision = (Frames.pack(*_longest_first(part, clips), stretches) for part in (self._audio, self._vision))
+        return Batch(clips, weights, text, audio, vision)
 
-    def _packed_text(self, clips: np.ndarray) -> PackedText:
-        tokens = torch.from_numpy(np.concatenate([self.split.text[clip] for clip in clips]).astype(np.int64))  # (T, 2)
-        return PackedText.from_lengths(tokens[:, 0], tokens[:, 1], torch.from_numpy(self.split.text.lengths[clips]))
+    @property
+    def has_text_vectors(self) -> bool:
+        return self._text_vectors is not None
+
+    def replace_texts(self, vectors: Tensor) -> None:
+        """vectors: (N, width), what an encoder that isn't trained makes of the texts; the windows then hold these."""
+        self._text_vectors = vectors.to(self.home)
 
 
-def _frames(sequences: Ragged, clips: np.ndarray) -> Frames:
-    """The clips' sequences, padded with zeros to the longest of them."""
-    lengths = sequences.lengths[clips]
-    values = np.zeros((len(clips), lengths.max(), sequences.width), dtype=np.float32)
-    for row, clip in enumerate(clips):
-        values[row, : lengths[row]] = sequences[clip]
-    return Frames(torch.from_numpy(values), torch.from_numpy(lengths))
+def _fit(sequences: Iterable[Ragged], device: torch.device) -> bool:
+    """Whether a GPU has room for them, and as much again for the training."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return 2 * sum(part.nbytes for part in sequences) < free
+
+
+def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """The clips' sequences end to end (F, width), their lengths (B,), falling, and the place of each clip among them (B,)."""
+    numbers = clips.numpy()
+    order = np.argsort(-sequences.lengths[numbers], kind="stable")
+    ranks = np.argsort(order)
+    return sequences.gather(numbers[order]), sequences.lengths[numbers[order]], ranks
 
 
 class ShuffledWindows(Sampler):
@@ -86,19 +112,23 @@ class SortedWindows(Sampler):
 class Windows:
     """The windows of a split, on the device that trains; iterating again gives the next epoch's."""
 
-    def __init__(self, clips: ClipDataset, sampler: Sampler, device: torch.device, num_workers: int = 0):
-        """num_workers: processes that prepare windows ahead; 0: the training process does."""
+    def __init__(self, clips: ClipDataset, sampler: Sampler, num_workers: int = 0):
+        """num_workers: processes that prepare windows ahead, where the features lie in the CPU's memory; 0: none."""
         self.clips = clips
-        self.device = device
+        workers = num_workers if clips.home == CPU else 0
         self._loader = DataLoader(
             clips,
             sampler=sampler,
             batch_size=None,  # the sampler already says what a batch is
-            num_workers=num_workers,
-            pin_memory=device.type == "cuda",
-            persistent_workers=num_workers > 0,
+            num_workers=workers,
+            pin_memory=workers > 0 and clips.device.type == "cuda",
+            persistent_workers=workers > 0,
             generator=torch.Generator(),  # else the loader draws from the stream that dropout draws from
         )
+
+    @property
+    def device(self) -> torch.device:
+        return self.clips.device
 
     @property
     def ids(self) -> list[str]:
@@ -117,14 +147,12 @@ class Windows:
         return (window.to(self.device) for window in self._loader)
 
 
-def training_windows(
-    clips: ClipDataset, config: Config, seed: int, device: torch.device, num_workers: int = 0
-) -> Windows:
+def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers: int = 0) -> Windows:
     """Shuffled by a random stream of the seed's own, so that nothing else that draws numbers changes the order."""
     generator = torch.Generator().manual_seed(seed)
     sampler = ShuffledWindows(len(clips), config.batch_size, config.update_epochs, generator)
-    return Windows(clips, sampler, device, num_workers)
+    return Windows(clips, sampler, num_workers)
 
 
-def evaluation_windows(clips: ClipDataset, device: torch.device, num_workers: int = 0) -> Windows:
-    return Windows(clips, SortedWindows(clips.split.audio.lengths), device, num_workers)
+def evaluation_windows(clips: ClipDataset, num_workers: int = 0) -> Windows:
+    return Windows(clips, SortedWindows(clips.split.audio.lengths), num_workers)

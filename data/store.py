@@ -25,35 +25,11 @@ import numpy as np
 
 from config.config_regression import Dataset
 from data.feature_file import SPLITS, FeatureFile, FeatureSplit, read_feature_file
+from data.ragged import Ragged
 from utils.functions import UserError, unfinished
 
 FORMAT = 1  # a change of the layout above makes old stores unused
 FROM_FILE = "text_bert"
-
-
-class Ragged:
-    """Sequences of several lengths, end to end. Indexed with a clip's number, it gives (length, width)."""
-
-    def __init__(self, folder: Path, name: str):
-        self._folder, self._name = folder, name
-        self._values = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-        self._offsets = np.load(folder / f"{name}_offsets.npy")
-        self.lengths = np.diff(self._offsets)  # (N,) int64
-
-    @property
-    def width(self) -> int:
-        return self._values.shape[1]
-
-    def __getitem__(self, clip: int) -> np.ndarray:
-        return self._values[self._offsets[clip] : self._offsets[clip + 1]]
-
-    def max(self) -> np.ndarray:
-        """(width,) the largest values of all clips."""
-        return self._values.max(axis=0)
-
-    def __reduce__(self):
-        """A worker process maps the files itself, where pickling would copy them."""
-        return Ragged, (self._folder, self._name)
 
 
 @dataclass
@@ -198,7 +174,7 @@ def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None, w
         ids = tokenise(split.raw_text)
         lengths = np.array([len(clip) for clip in ids], dtype=np.int64)
         tokens = (np.stack([clip, np.zeros(len(clip))], axis=1) for clip in map(np.array, ids))
-    _save_ragged(folder, "text", tokens, lengths, 2, np.int32)
+    Ragged.write(folder, "text", tokens, lengths, 2, np.int32)
 
     replaced = {}
     for key in ("audio", "vision"):
@@ -212,7 +188,7 @@ def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None, w
                     "array has: not an aligned file"
                 )
         cleaner = _Cleaner(values, frames)
-        _save_ragged(folder, key, cleaner, frames, values.shape[2], np.float32)
+        Ragged.write(folder, key, cleaner, frames, values.shape[2], np.float32)
         replaced[key] = cleaner.replaced
     np.savez(folder / "labels.npz", **split.labels)
     clips = {"ids": split.ids, "raw_text": split.raw_text}
@@ -235,13 +211,3 @@ class _Cleaner:
                 self.replaced += int((~finite).sum())
                 frames[~finite] = 0
             yield frames
-
-
-def _save_ragged(folder: Path, name: str, sequences, lengths: np.ndarray, width: int, dtype: type) -> None:
-    """Writes the sequences one after the other: never more than one of them is in memory twice."""
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
-    with open(folder / f"{name}.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (int(lengths.sum()), width)})
-        for sequence in sequences:
-            file.write(np.ascontiguousarray(sequence, dtype=dtype).tobytes())
-    np.save(folder / f"{name}_offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

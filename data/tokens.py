@@ -35,7 +35,9 @@ def check_tokens(
     """
     limits = (encoder.vocab_size, encoder.type_vocab_size)
     for name, split in store.splits.items():
-        for value, limit, what in zip(split.text.max(), limits, ("token id", "segment id"), strict=True):
+        for value, limit, what in zip(
+            split.text.values.amax(dim=0).tolist(), limits, ("token id", "segment id"), strict=True
+        ):
             if value >= limit:
                 raise UserError(
                     f"{name}: text_bert has the {what} {value}, and the text encoder {source} knows only {limit} of them; "

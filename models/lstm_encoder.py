@@ -19,10 +19,19 @@ class LSTMEncoder(nn.Module):
     def forward(self, frames: Frames) -> Tensor:
         """B sequences -> (B, out_size).
 
-        The padded frames are run too and their states dropped. That is exact, since an LSTM never looks ahead, and on a
-        CPU ten times as fast as `pack_padded_sequence`, whose backward fills a whole gradient at every time step.
+        An LSTM never looks ahead, so frames that are padded behind a sequence's last one can't change its state there, and
+        its run can be interrupted: at each stretch's end the sequences that are over leave, and the longer ones go on from
+        their states. Exact, and on a CPU some 30 times as fast as `pack_padded_sequence`, whose backward fills a whole
+        gradient at every time step.
         """
-        states, _ = self.lstm(frames.values)  # (B, L, hidden_size)
-        last_real = frames.lengths - 1
-        clips = torch.arange(len(last_real), device=last_real.device)
-        return self.linear(self.dropout(states[clips, last_real]))
+        state = None
+        last_states = []  # of the sequences that end in each stretch, the shortest first
+        for start, end, sequences, going_on in frames.stretches:
+            states, state = self.lstm(
+                frames.values[:sequences, start:end], state
+            )  # (sequences, end - start, hidden_size)
+            last_real = frames.lengths[going_on:sequences] - 1 - start
+            over = torch.arange(going_on, sequences, device=last_real.device)
+            last_states.append(states[over, last_real])
+            state = tuple(part[:, :going_on].contiguous() for part in state)
+        return self.linear(self.dropout(torch.cat(last_states[::-1])[frames.ranks]))

@@ -26,7 +26,7 @@ def test_training_on_a_gpu_equals_training_on_the_cpu(tmp_path, precision, toler
         bert = tiny.make_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert).to(device)
         train = training_windows(clips["train"], config, seed=1, device=device, num_workers=num_workers)
-        *_, last = fit(model, train, evaluation_windows(clips["valid"], device), config, METRICS["mosi"])
+        *_, last = fit(model, train, evaluation_windows(clips["valid"]), config, METRICS["mosi"])
         results.append(last)
     on_cpu, on_gpu = results
     assert on_gpu.train_loss == pytest.approx(on_cpu.train_loss, abs=tolerance)

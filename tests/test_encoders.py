@@ -1,5 +1,6 @@
 """The encoders against the padded, packed or pooled ways of the libraries that they stand on."""
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -15,14 +16,28 @@ from utils.batch import Frames, PackedText
 sentence_lengths = st.lists(st.integers(1, 12), min_size=1, max_size=9)
 
 
-def pack(ids: torch.Tensor, segments: torch.Tensor, lengths: torch.Tensor) -> PackedText:
-    real = torch.arange(ids.shape[1]) < lengths[:, None]
-    return PackedText.from_lengths(ids[real], segments[real], lengths)
+def longest_first(lengths: torch.Tensor) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Their order; the lengths in it; and each one's place in it."""
+    order = lengths.argsort(descending=True)
+    return order, lengths[order].numpy(), order.argsort().numpy()
+
+
+def pack_text(ids: torch.Tensor, segments: torch.Tensor, lengths: torch.Tensor, by_length: bool) -> PackedText:
+    order, falling, ranks = longest_first(lengths)
+    tokens = [torch.stack([ids[row, : lengths[row]], segments[row, : lengths[row]]], dim=1) for row in order]
+    return PackedText.pack(torch.cat(tokens), falling, ranks, by_length)
+
+
+def pack_frames(values: torch.Tensor, lengths: torch.Tensor, stretches: int) -> Frames:
+    order, falling, ranks = longest_first(lengths)
+    return Frames.pack(torch.cat([values[row, : lengths[row]] for row in order]), falling, ranks, stretches)
 
 
 @settings(max_examples=25, deadline=None)
-@given(sentence_lengths, st.integers(1, 3), st.integers(0, 10**6))
-def test_packed_bert_equals_the_padded_one_in_value_and_gradient(lengths: list[int], layers: int, seed: int):
+@given(sentence_lengths, st.integers(1, 3), st.booleans(), st.integers(0, 10**6))
+def test_packed_bert_equals_the_padded_one_in_value_and_gradient(
+    lengths: list[int], layers: int, by_length: bool, seed: int
+):
     bert = tiny.make_bert(num_hidden_layers=layers, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     lengths = torch.tensor(lengths)
     generator = torch.Generator().manual_seed(seed)
@@ -31,7 +46,7 @@ def test_packed_bert_equals_the_padded_one_in_value_and_gradient(lengths: list[i
     segments = torch.randint(0, 2, shape, generator=generator)
     direction = torch.randn(len(lengths), 16, generator=generator)
 
-    ours = BertTextEncoder(bert)(pack(ids, segments, lengths))
+    ours = BertTextEncoder(bert)(pack_text(ids, segments, lengths, by_length))
     gradients = torch.autograd.grad((ours * direction).sum(), list(bert.parameters()))
     mask = (torch.arange(shape[1]) < lengths[:, None]).long()
     theirs = bert(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state[:, 0]
@@ -43,7 +58,8 @@ def test_packed_bert_equals_the_padded_one_in_value_and_gradient(lengths: list[i
 
 def test_dropout_is_drawn_in_training_and_not_in_evaluation():
     encoder = BertTextEncoder(tiny.make_bert())
-    text = pack(torch.randint(5, 20, (3, 6)), torch.zeros(3, 6, dtype=torch.long), torch.tensor([6, 2, 4]))
+    ids, segments = torch.randint(5, 20, (3, 6)), torch.zeros(3, 6, dtype=torch.long)
+    text = pack_text(ids, segments, torch.tensor([6, 2, 4]), by_length=True)
     encoder.train()
     assert not torch.equal(encoder(text), encoder(text))
     encoder.eval()
@@ -51,8 +67,8 @@ def test_dropout_is_drawn_in_training_and_not_in_evaluation():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 2), st.integers(0, 10**6))
-def test_lstm_equals_the_packed_one_in_value_and_gradient(lengths: list[int], layers: int, seed: int):
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 2), st.integers(1, 9), st.integers(0, 10**6))
+def test_lstm_equals_the_packed_one_in_value_and_gradient(lengths: list[int], layers: int, stretches: int, seed: int):
     torch.manual_seed(seed)
     encoder = LSTMEncoder(width=3, hidden_size=4, out_size=5, layers=layers, dropout=0.0)
     lengths = torch.tensor(lengths)
@@ -60,7 +76,7 @@ def test_lstm_equals_the_packed_one_in_value_and_gradient(lengths: list[int], la
     values[torch.arange(values.shape[1]) >= lengths[:, None]] = 0
     direction = torch.randn(len(lengths), 5)
 
-    ours = encoder(Frames(values, lengths))
+    ours = encoder(pack_frames(values, lengths, stretches))
     gradients = torch.autograd.grad((ours * direction).sum(), list(encoder.parameters()))
     _, (last, _) = encoder.lstm(pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False))
     theirs = encoder.linear(last[-1])

@@ -186,10 +186,10 @@ def test_a_window_is_padded_to_its_own_longest_clip(path):
     window = ClipDataset(opened(path).splits["train"])[[torch.tensor([4, 2]), torch.tensor([7])]]
     (batch,) = window.passes
     lengths = [features["audio_lengths"][clip] for clip in (4, 2, 7)]
-    assert batch.audio.lengths.tolist() == lengths and batch.audio.values.shape[1] == max(lengths)
-    for row, clip in enumerate((4, 2, 7)):
-        np.testing.assert_array_equal(batch.audio.values[row, : lengths[row]], features["audio"][clip, : lengths[row]])
-        assert not batch.audio.values[row, lengths[row] :].any()
+    assert batch.audio.lengths[batch.audio.ranks].tolist() == lengths and batch.audio.values.shape[1] == max(lengths)
+    for clip, rank, length in zip((4, 2, 7), batch.audio.ranks, lengths, strict=True):
+        np.testing.assert_array_equal(batch.audio.values[rank, :length], features["audio"][clip, :length])
+        assert not batch.audio.values[rank, length:].any()
     assert batch.weights.tolist() == [0.5, 0.5, 1.0] and window.microbatches == [2, 1]
 
 

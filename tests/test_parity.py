@@ -65,15 +65,15 @@ def test_replay_of_the_released_run(folder: Path, max_clips_per_pass: int, tmp_p
     dataset = DATASETS[record["dataset"]]
     metrics = METRICS[dataset.metrics]
     store = open_store(folder / record["features"], dataset, record["aligned"], None, tmp_path)
-    clips = {name: ClipDataset(split, max_clips_per_pass) for name, split in store.splits.items()}
+    clips = {name: ClipDataset(split, max_clips_per_pass=max_clips_per_pass) for name, split in store.splits.items()}
     bert = load_bert(str(folder / "bert"))
     model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert)
     load_released_weights(model, load_file(folder / "initial_weights.safetensors"), folder)
     recorded_ulgm = load_file(folder / "ulgm.safetensors")
-    train = Windows(clips["train"], RecordedOrder(record["epochs"], config.update_epochs), CPU)
+    train = Windows(clips["train"], RecordedOrder(record["epochs"], config.update_epochs))
 
     best, results = {}, []
-    for result in fit(model, train, evaluation_windows(clips["valid"], CPU), config, metrics):
+    for result in fit(model, train, evaluation_windows(clips["valid"]), config, metrics):
         results.append(result)
         recorded = record["epochs"][result.epoch - 1]
         assert result.train_loss == pytest.approx(recorded["train_loss"], abs=2e-4)
@@ -92,7 +92,7 @@ def test_replay_of_the_released_run(folder: Path, max_clips_per_pass: int, tmp_p
     assert len(results) == len(record["epochs"])
     assert results[-1].best_epoch == best_by_margin([epoch["valid"]["Loss"] for epoch in record["epochs"]])
     model.load_state_dict(best)
-    values, scores = evaluate(model, evaluation_windows(clips["test"], CPU), metrics, config)
+    values, scores = evaluate(model, evaluation_windows(clips["test"]), metrics, config)
     assert_metrics(values, record["test"])
     predictions = load_file(folder / "test_predictions.safetensors")
     for letter, task in zip("MTAV", ("fusion", "text", "audio", "vision"), strict=True):

@@ -44,8 +44,10 @@ class Experiment:
     encoder: Pretrained
 
     def __post_init__(self) -> None:
-        passes = self.config.max_clips_per_pass
-        self.clips = {name: ClipDataset(split, passes) for name, split in self.store.splits.items()}
+        self.clips = {
+            name: ClipDataset(split, self.device, self.config.max_clips_per_pass)
+            for name, split in self.store.splits.items()
+        }
         self.metrics = METRICS[self.dataset.metrics]
         decisive = {
             "model": self.model_name,
@@ -88,10 +90,10 @@ class Experiment:
         model = self.new_model()
         if not self.config.use_finetune:
             for clips in self.clips.values():
-                if clips.text_vectors is None:
-                    encode_texts(model, evaluation_windows(clips, self.device), self.config)
-        train = training_windows(self.clips["train"], self.config, seed, self.device, self.num_workers)
-        valid = evaluation_windows(self.clips["valid"], self.device, self.num_workers)
+                if not clips.has_text_vectors:
+                    encode_texts(model, evaluation_windows(clips), self.config)
+        train = training_windows(self.clips["train"], self.config, seed, self.num_workers)
+        valid = evaluation_windows(self.clips["valid"], self.num_workers)
 
         start = time.perf_counter()
         for result in TRAINERS[self.model_name](model, train, valid, self.config, self.metrics):
@@ -109,7 +111,7 @@ class Experiment:
 
     def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """The fusion score's metrics on the test split, and each task's scores (N,) in the file's order."""
-        windows = evaluation_windows(self.clips["test"], self.device)
+        windows = evaluation_windows(self.clips["test"])
         return evaluate(model.to(self.device), windows, self.metrics, self.config)
 
     def report(self, title: str, tests: list[tuple[dict[str, float], dict[str, np.ndarray]]]) -> str:

@@ -155,7 +155,7 @@ def encode_texts(model: nn.Module, windows: Windows, config: Config) -> None:
         for batch in window.passes:
             with _autocast(batch, config):
                 vectors[batch.clips.cpu()] = model.text_encoder(batch.text).float().cpu()
-    windows.clips.text_vectors = vectors
+    windows.clips.replace_texts(vectors)
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:
