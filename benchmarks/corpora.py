@@ -1,6 +1,16 @@
-"""Made-up feature files with the shapes of the published ones, for measuring: real sizes and lengths, random values."""
+"""Made-up feature files with the shapes of the published ones, for measuring: real sizes and lengths, random values.
 
+    python -m benchmarks.corpora mosi FOLDER
+
+writes FOLDER/mosi.pkl and FOLDER/bert, a BERT-base with random weights, so that run.py can be timed at full size without any
+data: python run.py --datasetName mosi --dataPath FOLDER/mosi.pkl --bert FOLDER/bert
+"""
+
+import argparse
+import pickle
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -69,3 +79,21 @@ def _make_split(
     if with_text_vectors:
         split["text"] = random.standard_normal((clips, shape.tokens, 768), dtype=np.float32)
     return split
+
+
+def main(argv: list[str] | None = None) -> int:
+    from transformers import BertConfig, BertModel
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.corpora", description=__doc__.split("\n")[0])
+    parser.add_argument("dataset", choices=list(SHAPES))
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args(argv)
+    encoder = BertConfig()
+    BertModel(encoder, add_pooling_layer=False).save_pretrained(args.folder / "bert")
+    with open(args.folder / f"{args.dataset}.pkl", "wb") as file:
+        pickle.dump(make_features(SHAPES[args.dataset], encoder.vocab_size), file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

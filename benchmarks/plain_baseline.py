@@ -5,6 +5,8 @@ LSTMs, each micro-batch has a forward and a backward of its own, and the class c
 each micro-batch. The network, its weights, the equations and their order are ours.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -13,39 +15,56 @@ from config.config_regression import Config
 from models.self_mm import SelfMM
 from models.ulgm import EPS
 
+CPU = torch.device("cpu")
+
+
+class PaddedBatch(NamedTuple):
+    """B clips as the feature file has them. Lengths stay on the CPU, where `pack_padded_sequence` wants them."""
+
+    clips: Tensor  # (B,)
+    text_bert: Tensor  # (B, 3, L)
+    frames: dict[str, Tensor]  # "audio", "vision" -> (B, L, width)
+    lengths: dict[str, Tensor]  # -> (B,)
+
 
 class PlainWay:
     """A model and the labels, features and centres that the released code keeps beside it."""
 
-    def __init__(self, model: SelfMM, split: dict, config: Config):
+    def __init__(self, model: SelfMM, split: dict, config: Config, device: torch.device = CPU):
         """split: one split of a feature file in the official layout, padded."""
-        self.model, self.config = model, config
+        self.model, self.config, self.device = model, config, device
         self.text_bert = torch.tensor(split["text_bert"])
         self.frames = {key: torch.tensor(split[key]) for key in ("audio", "vision")}
         self.lengths = {key: torch.tensor(split[f"{key}_lengths"]) for key in ("audio", "vision")}
-        human = torch.tensor(split["regression_labels"])
+        human = torch.tensor(split["regression_labels"], device=device)
         self.labels = {task: human.clone() for task in model.tasks}
-        self.features = {task: torch.zeros(len(human), config.head_sizes[task][0]) for task in model.tasks}
+        sizes = {task: config.head_sizes[task][0] for task in model.tasks}
+        self.features = {task: torch.zeros(len(human), size, device=device) for task, size in sizes.items()}
         self.centres: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def text(self, clips: Tensor) -> Tensor:
-        """(B,) clips -> (B, BERT's width)."""
-        ids, mask, segments = self.text_bert[clips].long().unbind(1)
+    def batch(self, clips: Tensor) -> PaddedBatch:
+        frames = {key: values[clips].to(self.device) for key, values in self.frames.items()}
+        lengths = {key: values[clips] for key, values in self.lengths.items()}
+        return PaddedBatch(clips.to(self.device), self.text_bert[clips].to(self.device), frames, lengths)
+
+    def text(self, batch: PaddedBatch) -> Tensor:
+        """B clips -> (B, BERT's width)."""
+        ids, mask, segments = batch.text_bert.long().unbind(1)
         output = self.model.text_encoder.bert(input_ids=ids, attention_mask=mask, token_type_ids=segments)
         return output.last_hidden_state[:, 0]
 
-    def sequence(self, key: str, clips: Tensor) -> Tensor:
-        """(B,) clips -> (B, audio_out or video_out)."""
-        encoder = self.model.audio_encoder if key == "audio" else self.model.vision_encoder
-        packed = pack_padded_sequence(
-            self.frames[key][clips], self.lengths[key][clips], batch_first=True, enforce_sorted=False
-        )
-        _, (last, _) = encoder.lstm(packed)
-        return encoder.linear(encoder.dropout(last[-1]))
+    def sequences(self, batch: PaddedBatch) -> list[Tensor]:
+        """B clips -> (B, audio_out), (B, video_out)."""
+        vectors = []
+        for key, encoder in (("audio", self.model.audio_encoder), ("vision", self.model.vision_encoder)):
+            packed = pack_padded_sequence(batch.frames[key], batch.lengths[key], batch_first=True, enforce_sorted=False)
+            _, (last, _) = encoder.lstm(packed)
+            vectors.append(encoder.linear(encoder.dropout(last[-1])))
+        return vectors
 
-    def forward(self, clips: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(B,) clips -> task -> scores (B,), features (B, D)."""
-        text, audio, vision = self.text(clips), self.sequence("audio", clips), self.sequence("vision", clips)
+    def forward(self, batch: PaddedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """B clips -> task -> scores (B,), features (B, D)."""
+        text, (audio, vision) = self.text(batch), self.sequences(batch)
         inputs = {"fusion": torch.cat([text, audio, vision], dim=1), "text": text, "audio": audio, "vision": vision}
         scores, features = {}, {}
         for task in self.model.tasks:
@@ -57,14 +76,15 @@ class PlainWay:
     def step(self, microbatches: list[Tensor], optimizer: torch.optim.Optimizer, epoch: int) -> list[float]:
         """One optimizer step. Returns the micro-batches' losses."""
         optimizer.zero_grad()
-        losses = [self.microbatch(clips, epoch).item() for clips in microbatches]
+        losses = [self.microbatch(self.batch(clips), epoch).item() for clips in microbatches]
         if len(microbatches) == self.config.update_epochs or self.config.keep_last_window:
             optimizer.step()
         return losses
 
-    def microbatch(self, clips: Tensor, epoch: int) -> Tensor:
+    def microbatch(self, batch: PaddedBatch, epoch: int) -> Tensor:
         """Backward of one micro-batch, then new labels, features and centres. Returns the loss."""
-        scores, features = self.forward(clips)
+        clips = batch.clips
+        scores, features = self.forward(batch)
         loss = 0
         for task, score in scores.items():
             shift = (self.labels[task][clips] - self.labels["fusion"][clips]).abs()
@@ -99,7 +119,8 @@ class PlainWay:
         """(N,) clips -> (N,) fusion scores, in batches of padded clips."""
         self.model.eval()
         with torch.no_grad():
-            return torch.cat([self.forward(batch)[0]["fusion"] for batch in clips.split(batch_size)])
+            parts = [self.forward(self.batch(part))[0]["fusion"].cpu() for part in clips.split(batch_size)]
+        return torch.cat(parts)
 
 
 def plain_adam(optimizer: torch.optim.Adam) -> torch.optim.Adam:

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
 from utils.functions import UserError
+from utils.progress import progress
+
+PIECE = 1 << 20  # bytes
 
 
 class _DType:
@@ -129,8 +133,9 @@ class _Unpickler(pickle.Unpickler):
 class _HashingReader:
     """A file that is hashed while it is read, so that a large one is read once."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, bar: tqdm):
         self._file = file
+        self._bar = bar
         self.sha1 = hashlib.sha1()
 
     def read(self, size: int = -1) -> bytes:
@@ -140,17 +145,21 @@ class _HashingReader:
         return self._hashed(self._file.readline())
 
     def readinto(self, buffer: memoryview) -> int:
-        count = self._file.readinto(buffer)
-        self.sha1.update(memoryview(buffer)[:count])
+        """Fills the buffer, with an array of gigabytes maybe: a piece at a time, so that it is hashed while in the cache."""
+        count = 0
+        while got := self._file.readinto(piece := memoryview(buffer)[count : count + PIECE]):
+            self._hashed(piece[:got])
+            count += got
         return count
 
     def finish(self) -> str:
-        while self.read(1 << 20):
+        while self.read(PIECE):
             pass
         return self.sha1.hexdigest()
 
-    def _hashed(self, data: bytes) -> bytes:
+    def _hashed(self, data: bytes | memoryview) -> bytes | memoryview:
         self.sha1.update(data)
+        self._bar.update(len(data))
         return data
 
 
@@ -160,8 +169,9 @@ def load_pickle(path: Path) -> tuple[object, str]:
     Raises UserError for a file that can't be read, is no pickle, or asks for anything but arrays and plain values.
     """
     try:
-        with open(path, "rb") as file:
-            reader = _HashingReader(file)
+        size = path.stat().st_size
+        with open(path, "rb") as file, progress(what=f"reading {path.name}", unit="B", total=size) as bar:
+            reader = _HashingReader(file, bar)
             content = _Unpickler(reader, encoding="latin1").load()
             return content, reader.finish()
     except _RefusedError as refused:

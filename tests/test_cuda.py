@@ -1,31 +1,50 @@
-"""A GPU arrives where the CPU does. Skipped where there is none."""
+"""A GPU arrives where the CPU does, and need not wait for the program. Most of it is skipped where there is no GPU."""
+
+import warnings
 
 import pytest
 import tiny
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from config.config_regression import DATASETS, make_config
-from data.load_data import ClipDataset, evaluation_windows, training_windows
+from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import open_store
 from models.self_mm import SelfMM
-from trains.self_mm import fit
+from models.ulgm import ULGM
+from trains.self_mm import fit, make_optimizer, train_one_epoch
 from utils.metrics import METRICS
 
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+DROPOUTS = {f"post_{name}_dropout": 0.0 for name in ("fusion", "audio", "video")}
+CONFIG = make_config("mosi", batch_size=4, update_epochs=2, max_epochs=4, **DROPOUTS)
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tiny.write_features(tmp_path / "f.pkl"), DATASETS["mosi"], False, None, None)
+
+
+def make_model(store, config, device):
+    torch.manual_seed(1)
+    bert = tiny.make_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert).to(device)
+
+
+@needs_gpu
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("bf16", 5e-2)])
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_training_on_a_gpu_equals_training_on_the_cpu(tmp_path, precision, tolerance, num_workers):
-    dropouts = {f"post_{name}_dropout": 0.0 for name in ("fusion", "audio", "video")}
-    config = make_config("mosi", batch_size=4, update_epochs=2, max_epochs=4, precision=precision, **dropouts)
-    store = open_store(tiny.write_features(tmp_path / "f.pkl"), DATASETS["mosi"], False, None, None)
-    clips = {name: ClipDataset(split) for name, split in store.splits.items()}
+@pytest.mark.parametrize("features", ["on the GPU", "on the CPU", "from a worker"])
+def test_training_on_a_gpu_equals_training_on_the_cpu(store, monkeypatch, precision, tolerance, features):
+    config = make_config("mosi", batch_size=4, update_epochs=2, max_epochs=4, precision=precision, **DROPOUTS)
+    if features != "on the GPU":
+        monkeypatch.setattr("data.load_data._fit", lambda sequences, device: False)
+    num_workers = 1 if features == "from a worker" else 0
     results = []
-    for device in (torch.device("cpu"), torch.device("cuda", 0)):
-        torch.manual_seed(1)
-        bert = tiny.make_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert).to(device)
-        train = training_windows(clips["train"], config, seed=1, device=device, num_workers=num_workers)
+    for device in (CPU, torch.device("cuda", 0)):
+        clips = {name: ClipDataset(split, device) for name, split in store.splits.items()}
+        model = make_model(store, config, device)
+        train = training_windows(clips["train"], config, seed=1, num_workers=num_workers)
         *_, last = fit(model, train, evaluation_windows(clips["valid"]), config, METRICS["mosi"])
         results.append(last)
     on_cpu, on_gpu = results
@@ -33,3 +52,57 @@ def test_training_on_a_gpu_equals_training_on_the_cpu(tmp_path, precision, toler
     assert on_gpu.valid["Loss"] == pytest.approx(on_cpu.valid["Loss"], abs=tolerance)
     for task, state in on_cpu.ulgm.tasks.items():
         torch.testing.assert_close(on_gpu.ulgm.tasks[task].centres.cpu(), state.centres, atol=10 * tolerance, rtol=0)
+
+
+def train_windows(store, device, count: int) -> None:
+    """An epoch of so many windows, after one whose waits for memory and kernels don't count."""
+    clips = ClipDataset(store.splits["train"], device)
+    sizes = {task: CONFIG.head_sizes[task][0] for task in CONFIG.task_names}
+    ulgm = ULGM(torch.from_numpy(clips.split.labels["fusion"]), sizes, CONFIG.H).to(device)
+    model = make_model(store, CONFIG, device)
+    windows = [[torch.tensor([1, 5, 3, 0]), torch.tensor([4, 2, 7, 6])]] * count
+    train_one_epoch(model, ulgm, make_optimizer(model, CONFIG), Windows(clips, windows), 2, CONFIG)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the calls for which a program must wait for a GPU: those whose result's value or size depends on data."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
+            part is not None and part.dtype == torch.bool for part in args[1]
+        )
+        self.count += name in self.NAMES or by_mask
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_window_waits_for_the_device(store):
+    waits = []
+    for windows in (1, 3):
+        with Waits() as counter:
+            train_windows(store, CPU, windows)
+        waits.append(counter.count)
+    assert waits[0] == waits[1] > 0  # those at the epoch's end
+
+
+@needs_gpu
+def test_no_window_waits_for_the_gpu(store):
+    device = torch.device("cuda", 0)
+    train_windows(store, device, 1)
+    waits = []
+    for windows in (1, 3):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                train_windows(store, device, windows)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchroniz" in str(warning.message) for warning in caught))
+    assert waits[0] == waits[1]

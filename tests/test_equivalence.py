@@ -90,7 +90,7 @@ def test_one_window_has_the_gradient_of_its_microbatches(tmp_path):
         train_one_epoch(model, ulgm, Recorder(model.parameters(), lr=0), windows, epoch, CONFIG)
         plain.model.zero_grad()
         for microbatch in microbatches:
-            plain.microbatch(microbatch, epoch)
+            plain.microbatch(plain.batch(microbatch), epoch)
     compared = 0
     for name, parameter in plain.model.named_parameters():
         if parameter.grad is not None:

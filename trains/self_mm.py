@@ -16,7 +16,7 @@ from models.ulgm import ULGM
 from utils.batch import Batch
 from utils.functions import UserError
 from utils.metrics import lower_is_better, mean_absolute_error
-from utils.progress import Progress
+from utils.progress import progress
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
@@ -83,7 +83,7 @@ def train_one_epoch(
     model.train()
     seen = []  # of each pass: the clips, their weights and losses; read only at the end, as reading waits for a GPU
     microbatches = 0
-    for window in (progress := Progress(train, epoch)):
+    for window in progress(train, f"epoch {epoch:3d}", unit="window"):
         # As in the released code, an incomplete window at an epoch's end updates labels and features, but no weights.
         learns = config.keep_last_window or len(window.microbatches) == config.update_epochs
         outputs = []
@@ -100,7 +100,6 @@ def train_one_epoch(
             optimizer.zero_grad()
         ulgm.update(window.clips, window.microbatches, Outputs.join(outputs), epoch)
         microbatches += len(window.microbatches)
-        progress.show(seen[-1][2])
     clips, weights, clip_losses = (torch.cat(column).cpu() for column in zip(*seen, strict=True))
     if not torch.isfinite(clip_losses).all():
         names = ", ".join(train.ids[clip] for clip in clips[~torch.isfinite(clip_losses)][:3].tolist())
@@ -111,11 +110,12 @@ def train_one_epoch(
 
 def run_model(model: nn.Module, batch: Batch, config: Config) -> Outputs:
     """Encoders and heads, in bfloat16 where the config says so; scores and features come back in float32."""
-    with _autocast(batch, config):
+    with autocast(batch, config):
         return model(batch)
 
 
-def _autocast(batch: Batch, config: Config) -> torch.autocast:
+def autocast(batch: Batch, config: Config) -> torch.autocast:
+    """In this context encoders and heads compute in bfloat16, if the config says so."""
     return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
@@ -153,7 +153,7 @@ def encode_texts(model: nn.Module, windows: Windows, config: Config) -> None:
     vectors = torch.empty(len(windows.labels), model.text_encoder.width)
     for window in windows:
         for batch in window.passes:
-            with _autocast(batch, config):
+            with autocast(batch, config):
                 vectors[batch.clips.cpu()] = model.text_encoder(batch.text).float().cpu()
     windows.clips.replace_texts(vectors)
 

@@ -55,6 +55,7 @@ def pick_device(gpu_id: int | None):
         there = f"0 to {count - 1}" if count else "none: leave the flag out to run on the CPU"
         raise UserError(f"--gpu_ids {gpu_id}: no such GPU; PyTorch sees {there}")
     torch.cuda.set_device(gpu_id)  # what names no GPU, such as pinning memory, then doesn't wake another one
+    torch.set_float32_matmul_precision("high")  # TF32: float32 products with 10 bits of mantissa, sums in float32
     return torch.device("cuda", gpu_id)
 
 

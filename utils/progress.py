@@ -1,23 +1,10 @@
-"""The bar of one epoch."""
+"""Progress bars, all of one style: they vanish when done, and are silent where the output is no terminal."""
 
-import time
+from collections.abc import Iterable
 
-from torch import Tensor
 from tqdm import tqdm
 
 
-class Progress:
-    """Goes through an epoch's windows and shows how far it is; silent where the output is no terminal."""
-
-    def __init__(self, windows, epoch: int):
-        self._bar = tqdm(windows, desc=f"epoch {epoch:3d}", unit="window", leave=False, disable=None)
-        self._shown = 0.0
-
-    def __iter__(self):
-        return iter(self._bar)
-
-    def show(self, losses: Tensor) -> None:
-        """Shows the mean of a pass's losses (B,); once a second at most, as reading them waits for a GPU."""
-        if not self._bar.disable and time.monotonic() - self._shown > 1:
-            self._shown = time.monotonic()
-            self._bar.set_postfix(loss=f"{losses.mean().item():.4f}")
+def progress(items: Iterable | None = None, what: str = "", unit: str = "it", total: int | None = None) -> tqdm:
+    """A bar over items; without items, one that is moved by `update`. total: where the items don't tell how many."""
+    return tqdm(items, desc=what, unit=unit, unit_scale=unit == "B", total=total, leave=False, disable=None)

@@ -1,0 +1,268 @@
+"""Times our training step against the released code's way, side by side on this machine:
+
+    python -m benchmarks.throughput                     # MOSI, MOSEI and SIMS, for the README's table
+    python -m benchmarks.throughput --quick             # MOSI once, in less than two minutes
+
+BERT-base with random weights, features of the published sizes with random values. Both ways get the same weights and clips
+and are first shown to come to the same scores, losses and labels. Then windows are timed in turn, one of each way, so that
+a machine whose speed drifts treats them alike; a ratio is the median over windows.
+"""
+
+import argparse
+import dataclasses
+import json
+import pickle
+import sys
+import tempfile
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from benchmarks.corpora import SHAPES, Shape, make_features
+from benchmarks.machine import describe, matrix_rate, needed_flops, peak_memory, seconds
+from benchmarks.plain_baseline import PlainWay, plain_adam
+from benchmarks.tables import as_table
+from config.config_regression import DATASETS, Config, make_config
+from data.load_data import ClipDataset, Windows, evaluation_windows
+from data.store import FeatureStore, open_store
+from models.self_mm import Outputs, SelfMM
+from models.ulgm import ULGM
+from trains.self_mm import autocast, evaluate, make_optimizer, train_one_epoch
+from utils.functions import pick_device
+from utils.metrics import METRICS
+
+RELEASED = "released way"
+EVALUATED = 229  # clips of the validation split, as many as MOSI has
+
+
+class ReleasedWay:
+    """The baseline, under the names that are timed."""
+
+    def __init__(self, model: SelfMM, features: dict, config: Config, device: torch.device):
+        self.model, self.config = model, config
+        self.train = PlainWay(model, features["train"], config, device)
+        self.valid = PlainWay(model, features["valid"], config, device)
+        self.optimizer = plain_adam(make_optimizer(model, config))
+
+    def batches(self, microbatches: list[Tensor]) -> list:
+        return [self.train.batch(clips) for clips in microbatches]
+
+    def text(self, batch) -> Tensor:
+        return self.train.text(batch)
+
+    def sequences(self, batch) -> list[Tensor]:
+        return self.train.sequences(batch)
+
+    def relabel(self, microbatches: list[Tensor], features: dict[str, Tensor]) -> None:
+        parts = {task: values.split([len(clips) for clips in microbatches]) for task, values in features.items()}
+        for number, clips in enumerate(microbatches):
+            self.train.update(
+                {task: part[number] for task, part in parts.items()}, clips.to(self.train.device), epoch=3
+            )
+
+    def step(self, microbatches: list[Tensor], epoch: int) -> float:
+        self.model.train()
+        return float(np.mean(self.train.step(microbatches, self.optimizer, epoch)))
+
+    def labels(self) -> dict[str, Tensor]:
+        return self.train.labels
+
+    def scores(self) -> np.ndarray:
+        return self.valid.score(torch.arange(len(self.valid.text_bert)), self.config.batch_size).numpy()
+
+
+class OurWay:
+    def __init__(self, model: SelfMM, store: FeatureStore, config: Config, device: torch.device):
+        self.model, self.config = model, config
+        self.train, self.valid = (ClipDataset(store.splits[name], device) for name in ("train", "valid"))
+        sizes = {task: config.head_sizes[task][0] for task in config.task_names}
+        labels = torch.from_numpy(self.train.split.labels["fusion"])
+        self.ulgm = ULGM(labels, sizes, config.H, config.exclude_zero).to(device)
+        self.optimizer = make_optimizer(model, config)
+
+    def batches(self, microbatches: list[Tensor]) -> list:
+        return self.train[microbatches].to(self.train.device).passes
+
+    def text(self, batch) -> Tensor:
+        with autocast(batch, self.config):
+            return self.model.text_encoder(batch.text)
+
+    def sequences(self, batch) -> list[Tensor]:
+        with autocast(batch, self.config):
+            return [self.model.audio_encoder(batch.audio), self.model.vision_encoder(batch.vision)]
+
+    def relabel(self, microbatches: list[Tensor], features: dict[str, Tensor]) -> None:
+        clips = torch.cat(microbatches).to(self.train.device)
+        self.ulgm.update(clips, [len(part) for part in microbatches], Outputs({}, features), epoch=3)
+
+    def step(self, microbatches: list[Tensor], epoch: int) -> float:
+        window = Windows(self.train, [microbatches])
+        return train_one_epoch(self.model, self.ulgm, self.optimizer, window, epoch, self.config)
+
+    def labels(self) -> dict[str, Tensor]:
+        return {task: state.labels for task, state in self.ulgm.tasks.items()}
+
+    def scores(self) -> np.ndarray:
+        return evaluate(self.model, evaluation_windows(self.valid), METRICS["mosi"], self.config)[1]["fusion"]
+
+
+def measure(shape: Shape, encoder: BertConfig, device: torch.device, repeats: int, **settings) -> dict:
+    """All figures of one dataset. settings: changes of its hyper-parameters."""
+    shape = dataclasses.replace(shape, clips=shape.clips | {"valid": min(EVALUATED, shape.clips["valid"]), "test": 2})
+    features = make_features(shape, encoder.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{shape.dataset}.pkl"
+        with open(path, "wb") as file:
+            pickle.dump(features, file)
+        store = open_store(path, DATASETS[shape.dataset], False, None, None)
+        path.unlink()
+        config = make_config(shape.dataset, **settings)
+        ways = make_ways(features, store, encoder, config, device)
+        microbatch_sizes = [config.batch_size] * config.update_epochs
+        random = torch.Generator().manual_seed(0)
+
+        def draw(sizes: list[int]) -> list[Tensor]:
+            return list(torch.randperm(len(store.splits["train"]), generator=random)[: sum(sizes)].split(sizes))
+
+        figures: dict[str, dict] = {name: defaultdict(list) for name in ways}
+        scores = {}
+        for _ in range(repeats):
+            for name, way in ways.items():
+                took = seconds(lambda way=way, name=name: scores.update({name: way.scores()}), device)
+                figures[name]["evaluation_seconds"].append(took)
+        agreement = {"scores": float(np.abs(scores[RELEASED] - scores["float32"]).max())}
+        agreement |= compare_steps(ways[RELEASED], ways["float32"], draw([4] * config.update_epochs))
+
+        window = draw(microbatch_sizes)  # uncounted, as the first step of a kind is slow
+        for name, way in ways.items():
+            figures[name]["memory"] = peak_memory(lambda way=way: way.step(window, epoch=3), device)
+        tokens = []
+        for _ in range(repeats):
+            window = draw(microbatch_sizes)
+            lengths = store.splits["train"].text.lengths[torch.cat(window)]
+            tokens.append(int(lengths.sum()))
+            for name, way in ways.items():
+                dtype = torch.bfloat16 if name == "bf16" else torch.float32
+                rate = matrix_rate(dtype, int(lengths.sum()), encoder, device)
+                step = seconds(lambda way=way, window=window: way.step(window, epoch=3), device)
+                figures[name]["rate"].append(rate)
+                figures[name]["seconds"].append(step)
+                figures[name]["share"].append(needed_flops(lengths, encoder) / rate / step)
+                for part, took in time_parts(way, window, device).items():
+                    figures[name][f"part: {part}"].append(took)
+    return {
+        "clips": sum(microbatch_sizes),
+        "tokens": tokens,
+        "padded_tokens": sum(microbatch_sizes) * shape.tokens,
+        "evaluated_clips": shape.clips["valid"],
+        "agreement": agreement,
+        "ways": {name: dict(values) for name, values in figures.items()},
+    }
+
+
+def make_ways(
+    features: dict, store: FeatureStore, encoder: BertConfig, config: Config, device: torch.device
+) -> dict[str, ReleasedWay | OurWay]:
+    """The baseline, ours in float32, and ours in bfloat16, each with a model of its own, all with the same weights."""
+    torch.manual_seed(0)
+    bert = BertModel(encoder, add_pooling_layer=False)
+    first = SelfMM(config, encoder.to_dict(), store.audio_width, store.vision_width, bert)
+    models = [first]
+    for _ in range(2):
+        models.append(SelfMM(config, encoder.to_dict(), store.audio_width, store.vision_width))
+        models[-1].load_state_dict(first.state_dict())
+    released, ours, in_bf16 = (model.to(device) for model in models)
+    return {
+        RELEASED: ReleasedWay(released, features, config, device),
+        "float32": OurWay(ours, store, config, device),
+        "bf16": OurWay(in_bf16, store, dataclasses.replace(config, precision="bf16"), device),
+    }
+
+
+def compare_steps(released: ReleasedWay, ours: OurWay, window: list[Tensor]) -> dict[str, float]:
+    """Three epochs of one small window without dropout, which both ways draw differently: largest differences.
+
+    Raises SystemExit where the two don't do the same.
+    """
+    difference = {"loss": 0.0, "labels": 0.0}
+    with without_dropout(released.model), without_dropout(ours.model):
+        for epoch in (1, 2, 3):
+            loss, other = released.step(window, epoch), ours.step(window, epoch)
+            difference["loss"] = max(difference["loss"], abs(loss - other))
+    moved = 0.0
+    clips = torch.cat(window)
+    for task, labels in released.labels().items():
+        apart = (labels - ours.labels()[task])[clips].abs().mean()
+        difference["labels"] = max(difference["labels"], float(apart))
+        moved = max(moved, float((labels - released.labels()["fusion"]).abs().max()))
+    if difference["loss"] > 1e-3 or difference["labels"] > 1e-2 or moved == 0:
+        sys.exit(f"the two ways don't do the same: they differ by {difference}; labels moved by {moved}")
+    return difference
+
+
+@contextmanager
+def without_dropout(model: nn.Module):
+    dropouts = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    for module in dropouts:
+        module.p = 0.0
+    yield
+    for module, p in dropouts.items():
+        module.p = p
+
+
+def time_parts(way: ReleasedWay | OurWay, window: list[Tensor], device: torch.device) -> dict[str, float]:
+    """Seconds of a window's parts, each run for itself."""
+    took: dict[str, float] = defaultdict(float)
+    made = {}
+
+    def run(part: str, function) -> None:
+        took[part] += seconds(lambda: made.update({part: function()}), device)
+
+    run("data", lambda: way.batches(window))
+    way.model.train()
+    for batch in made["data"]:
+        run("text forward", lambda batch=batch: way.text(batch))
+        vectors = made["text forward"]
+        run("text backward", lambda vectors=vectors: vectors.backward(torch.ones_like(vectors)))
+        run("LSTMs", lambda batch=batch: sum(vector.sum() for vector in way.sequences(batch)).backward())
+    sizes = {task: way.config.head_sizes[task][0] for task in way.config.task_names}
+    clips = sum(len(part) for part in window)
+    features = {task: torch.rand(clips, size, device=device) for task, size in sizes.items()}
+    run("ULGM", lambda: way.relabel(window, features))
+    run("optimizer", way.optimizer.step)
+    way.optimizer.zero_grad()
+    return dict(took)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n")[0])
+    parser.add_argument("--datasets", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="default: all")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="windows timed; default 5")
+    parser.add_argument("--quick", action="store_true", help="MOSI once")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one for each core")
+    parser.add_argument(
+        "--gpu_ids", type=int, metavar="N", help="as in run.py: -1 is the CPU; default: a GPU if there is one"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
+    args = parser.parse_args(argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    device = pick_device(args.gpu_ids)
+    datasets, repeats = (["mosi"], 1) if args.quick else (args.datasets, args.repeats)
+    result = {"machine": describe(device), "datasets": {}}
+    for name in datasets:
+        result["datasets"][name] = measure(SHAPES[name], BertConfig(), device, repeats)
+        print(as_table(name, result["datasets"][name]), flush=True)
+    print(", ".join(f"{key} {value}" for key, value in result["machine"].items() if value))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
