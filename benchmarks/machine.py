@@ -70,24 +70,25 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> int | N
     return resident("VmHWM") - before
 
 
-def matrix_rate(dtype: torch.dtype, rows: int, config: BertConfig, device: torch.device) -> float:
-    """FLOP/s of this machine's fastest matrix product, of the shapes that a text encoder multiplies (rows: tokens)."""
-    rates = []
-    for inside, outside in (
-        (config.hidden_size, config.intermediate_size),
-        (config.intermediate_size, config.hidden_size),
-    ):
+def matrix_rates(dtype: torch.dtype, rows: int, config: BertConfig, device: torch.device) -> dict[str, float]:
+    """FLOP/s of this machine's matrix products of the shapes that a text encoder multiplies, by each library that has them.
+
+    rows: tokens. The best of several tries and of two shapes: a limit, not a mean.
+    """
+    rates = {"torch.mm": 0.0}
+    width, inner = config.hidden_size, config.intermediate_size
+    for inside, outside in ((width, inner), (inner, width)):
         left = torch.randn(rows, inside, device=device).to(dtype)
         right = torch.randn(outside, inside, device=device).to(dtype)
-        products = [partial(torch.mm, left, right.T)]
+        products = {"torch.mm": partial(torch.mm, left, right.T)}
         if device.type == "cpu" and dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            products.append(partial(linear, left.to_mkldnn(), right))
-        for product in products:
+            products["oneDNN"] = partial(linear, left.to_mkldnn(), right)
+        for library, product in products.items():
             with torch.no_grad():
                 product()
                 fastest = min(seconds(product, device) for _ in range(5))
-            rates.append(2 * rows * inside * outside / fastest)
-    return max(rates)
+            rates[library] = max(rates.get(library, 0.0), 2 * rows * inside * outside / fastest)
+    return rates
 
 
 def needed_flops(lengths: np.ndarray, config: BertConfig) -> float:

@@ -28,8 +28,10 @@ def as_table(name: str, result: dict) -> str:
         row("seconds for a window", lambda way: f"{median(way['seconds']):.2f}"),
         row("clips a second", lambda way: f"{clips / median(way['seconds']):.1f}"),
         row("**times as fast**", lambda way: f"**{ratio(baseline['seconds'], way['seconds']):.1f}**"),
-        row("share of the machine's limit", lambda way: f"{median(way['share']):.0%}"),
-        row("matrix products, GFLOP/s", lambda way: f"{median(way['rate']) / 1e9:.0f}"),
+        row("share of the machine's limit", lambda way: f"{median(way['share: fastest']):.0%}"),
+        row("... which multiplies at GFLOP/s", lambda way: f"{median(way['rate: fastest']) / 1e9:.0f}"),
+        row("share of the limit by torch.mm", lambda way: f"{median(way['share: torch.mm']):.0%}"),
+        row("... which multiplies at GFLOP/s", lambda way: f"{median(way['rate: torch.mm']) / 1e9:.0f}"),
         row("memory for a step, GiB", lambda way: "?" if way["memory"] is None else f"{way['memory'] / GIB:.1f}"),
     ]
     for part in (key for key in baseline if key.startswith("part: ")):

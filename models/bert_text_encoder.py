@@ -50,12 +50,13 @@ def _run_layer(
     asking: (Q, width), these tokens; hidden: (T, width), all tokens; both sentence after sentence, grouped alike.
     Returns (Q, width).
     """
-    self_attention, attention_output = layer.attention.self, layer.attention.output
-    context = _attend(self_attention, asking, asking_groups, hidden, groups)
-    context = attention_output.dropout(_linear(attention_output.dense, context))
-    attended = attention_output.LayerNorm(context + asking)
-    inner = layer.intermediate.intermediate_act_fn(_linear(layer.intermediate.dense, attended))
-    return layer.output.LayerNorm(layer.output.dropout(_linear(layer.output.dense, inner)) + attended)
+    after_attention, after_inner = layer.attention.output, layer.output
+    context = _attend(layer.attention.self, asking, asking_groups, hidden, groups)
+    context = _dropout(after_attention.dropout, _linear(after_attention.dense, _ready(context)))
+    attended = after_attention.LayerNorm(context + asking)
+    inner = layer.intermediate.intermediate_act_fn(_linear(layer.intermediate.dense, _ready(attended)))
+    inner = _dropout(after_inner.dropout, _linear(after_inner.dense, _ready(inner)))
+    return after_inner.LayerNorm(inner + attended)
 
 
 def _attend(
@@ -64,27 +65,38 @@ def _attend(
     """Each asking token's mean of its sentence's values: (Q, width)."""
     heads = attention.num_attention_heads
     dropout = attention.dropout.p if attention.training else 0.0
+    ready = _ready(hidden)
+    ready_to_ask = ready if asking is hidden else _ready(asking)
     sizes = [group.tokens for group in groups]
-    queries = _linear(attention.query, asking).split([group.tokens for group in asking_groups])
-    keys, values = _linear(attention.key, hidden).split(sizes), _linear(attention.value, hidden).split(sizes)
+    queries = _linear(attention.query, ready_to_ask).split([group.tokens for group in asking_groups])
+    keys, values = _linear(attention.key, ready).split(sizes), _linear(attention.value, ready).split(sizes)
     contexts = []
-    for asking_group, group, *parts in zip(asking_groups, groups, queries, keys, values, strict=True):
-        query, key, value = (
-            part.pad(rows, heads) for part, rows in zip((asking_group, group, group), parts, strict=True)
-        )
+    for asking_group, group, query, key, value in zip(asking_groups, groups, queries, keys, values, strict=True):
+        query, key, value = asking_group.pad(query, heads), group.pad(key, heads), group.pad(value, heads)
         mask = None if group.mask is None else group.mask[:, None, None]
         context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         contexts.append(asking_group.unpad(context))
     return torch.cat(contexts)
 
 
-def _linear(layer: nn.Linear, rows: Tensor) -> Tensor:
-    """layer(rows).
+def _ready(rows: Tensor) -> Tensor:
+    """The rows as `_linear` wants them.
 
-    For float32 on an x86 CPU, PyTorch calls MKL, which on AMD's processors multiplies at half the rate of oneDNN. Tensors in
-    oneDNN's layout are given to oneDNN: the same float32 arithmetic, summed in another order.
+    For float32 on an x86 CPU, PyTorch multiplies by MKL, which on AMD's processors has half the rate of oneDNN. What is in
+    oneDNN's layout it gives to oneDNN: the same arithmetic, summed in another order.
     """
     x86 = rows.device.type == "cpu" and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    if x86 and rows.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-        return linear(rows.to_mkldnn(), layer.weight, layer.bias).to_dense()
-    return layer(rows)
+    in_float32 = rows.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return rows.to_mkldnn() if x86 and in_float32 else rows
+
+
+def _linear(layer: nn.Linear, rows: Tensor) -> Tensor:
+    return linear(rows, layer.weight, layer.bias).to_dense() if rows.is_mkldnn else layer(rows)
+
+
+def _dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
+    """Dropout whose random numbers a CPU draws in half the time that PyTorch's takes."""
+    if not layer.training or layer.p == 0 or rows.device.type != "cpu":
+        return layer(rows)
+    kept = torch.rand(rows.shape) >= layer.p
+    return rows * (kept.to(rows.dtype) / (1 - layer.p))
