@@ -120,7 +120,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--precision",
         type=str.lower,
         choices=["float32", "bf16"],
-        help="arithmetic of encoders and heads; default float32, as released. bf16 is faster where the chip supports it",
+        help="arithmetic of encoders and heads; default float32, as released (on a GPU its products are TF32). bf16 is "
+        "faster where the chip supports it",
     )
     machine.add_argument(
         "--max_clips_per_pass",
@@ -140,7 +141,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         metavar="N",
         default=0,
-        help="processes that prepare windows ahead; default 0: none. Raise it to 1 or 2 when a GPU waits for data",
+        help="processes that prepare windows ahead; default 0: none. Raise it to 1 or 2 where a GPU's memory doesn't hold "
+        "the features; where it does, they lie there and nobody is needed",
     )
     args = parser.parse_args(argv)
     _check(args)

@@ -1,5 +1,6 @@
 """Reading, checking and caching of feature files."""
 
+import io
 import os
 import pickle
 import shutil
@@ -8,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import tiny
+from tqdm import tqdm
 
 from config.config_regression import DATASETS
 from data import feature_file, store
@@ -17,6 +19,7 @@ from data.restricted_pickle import load_pickle
 from data.store import open_store
 from data.tokens import make_tokeniser
 from models.pretrained_bert import load_tokenizer
+from utils import progress
 from utils.functions import UserError
 
 MOSI = DATASETS["mosi"]
@@ -191,6 +194,21 @@ def test_a_window_is_padded_to_its_own_longest_clip(path):
         np.testing.assert_array_equal(batch.audio.values[rank, :length], features["audio"][clip, :length])
         assert not batch.audio.values[rank, length:].any()
     assert batch.weights.tolist() == [0.5, 0.5, 1.0] and window.microbatches == [2, 1]
+
+
+def test_a_conversion_shows_how_far_it_is(path, monkeypatch):
+    bars = []
+
+    def on_a_terminal(*arguments, **settings):
+        bars.append(tqdm(*arguments, **settings | {"disable": False, "file": io.StringIO()}))
+        return bars[-1]
+
+    monkeypatch.setattr(progress, "tqdm", on_a_terminal)
+    opened(path)
+    reading, *writing = bars
+    assert reading.total == reading.n == path.stat().st_size
+    assert [bar.desc for bar in writing[:3]] == [f"writing train {name}" for name in ("text", "audio", "vision")]
+    assert [bar.n for bar in writing] == [tiny.SIZES[split] for split in tiny.SIZES for _ in range(3)]
 
 
 def test_what_a_killed_conversion_left_is_removed_after_a_day(path):
