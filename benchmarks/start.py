@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = [
         [
             what,
-            f"{figures[way]['seconds']:.1f}",
+            f"{figures[way]['seconds']:.2f}",
             f"{figures[way]['peak'] / GIB:.2f}",
             f"{figures[way]['peak'] / size:.2f}",
             f"{figures[way]['growth'] / GIB:.2f}",

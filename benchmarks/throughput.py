@@ -116,7 +116,8 @@ def measure(
     shape: Shape, encoder: BertConfig, device: torch.device, repeats: int, quick: bool = False, **settings
 ) -> dict:
     """All figures of one dataset. quick: without those of the parts. settings: changes of its hyper-parameters."""
-    shape = dataclasses.replace(shape, clips=shape.clips | {"valid": EVALUATED // 8 if quick else EVALUATED, "test": 2})
+    valid = min(EVALUATED // 8 if quick else EVALUATED, shape.clips["valid"])
+    shape = dataclasses.replace(shape, clips=shape.clips | {"valid": valid, "test": 2})
     features = make_features(shape, encoder.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{shape.dataset}.pkl"
@@ -137,17 +138,17 @@ def measure(
         agreement = {"scores": float(np.abs(scores[RELEASED] - scores["float32"]).max())}
         agreement |= compare_steps(ways[RELEASED], ways["float32"], draw([4] * config.update_epochs))
 
-        windows = [draw(window_sizes) for _ in range(TURN)]  # a turn that isn't timed, until memory has settled
-        for name, way in ways.items():
-            figures[name]["memory"] = peak_memory(lambda way=way: way.step(windows[0], epoch=3), device)
-            for window in windows if name != RELEASED else []:
-                way.step(window, epoch=3)
         tokens = []
-        for _ in range(repeats):
-            windows = [draw(window_sizes) for _ in range(TURN)]
+        for turn in range(repeats):
+            # Its first window isn't timed: in it the memory that the other ways left is settled anew.
+            first, *windows = (draw(window_sizes) for _ in range(1 + TURN))
             lengths = [store.splits["train"].text.lengths[torch.cat(window)] for window in windows]
-            tokens.append(int(lengths[0].sum()))
+            tokens += [int(part.sum()) for part in lengths]
             for name, way in ways.items():
+                if turn == 0:
+                    figures[name]["memory"] = peak_memory(lambda way=way, first=first: way.step(first, epoch=3), device)
+                else:
+                    way.step(first, epoch=3)
                 time_turn(way, windows if name != RELEASED else windows[:1], lengths, encoder, device, figures[name])
                 if not quick:
                     for part, took in time_parts(way, windows[0], device).items():

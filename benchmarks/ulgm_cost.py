@@ -30,6 +30,9 @@ def measure(device: torch.device, corpora: tuple[int, ...] = CORPORA, repeats: i
     window = sum(microbatches)
     features = {task: torch.rand(window, size, generator=random).to(device) for task, size in sizes.items()}
     ulgms = {clips: ULGM(torch.rand(clips, generator=random) * 2 - 1, sizes, CONFIG.H).to(device) for clips in corpora}
+    for ulgm in ulgms.values():
+        for state in ulgm.tasks.values():
+            state.features.zero_()  # else the system gives each page only when it is first written
     took: dict[int, list[float]] = {clips: [] for clips in corpora}
     for repeat in range(-5, repeats):
         for clips, ulgm in ulgms.items():
