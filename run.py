@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from config.command_line import parse_arguments
-from utils.functions import UserError, make_folder, make_log
+from utils.functions import UserError, keep_freed_memory, make_folder, make_log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,6 +22,7 @@ def run(args) -> None:
     # Imported here, so that --help and a misspelt flag don't wait for torch and transformers.
     import torch
 
+    keep_freed_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     try:

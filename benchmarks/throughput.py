@@ -33,7 +33,7 @@ from data.store import FeatureStore, open_store
 from models.self_mm import Outputs, SelfMM
 from models.ulgm import ULGM
 from trains.self_mm import autocast, evaluate, make_optimizer, train_one_epoch
-from utils.functions import pick_device
+from utils.functions import keep_freed_memory, pick_device
 from utils.metrics import METRICS
 
 RELEASED = "released way"
@@ -271,6 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
     args = parser.parse_args(argv)
+    keep_freed_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = pick_device(args.gpu_ids)

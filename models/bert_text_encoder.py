@@ -96,7 +96,7 @@ def _linear(layer: nn.Linear, rows: Tensor) -> Tensor:
 
 def _dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
     """Dropout whose random numbers a CPU draws in half the time that PyTorch's takes."""
-    if not layer.training or layer.p == 0 or rows.device.type != "cpu":
+    if not layer.training or not 0 < layer.p < 1 or rows.device.type != "cpu":
         return layer(rows)
     kept = torch.rand(rows.shape) >= layer.p
     return rows * (kept.to(rows.dtype) / (1 - layer.p))

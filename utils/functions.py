@@ -1,8 +1,10 @@
 """Small helpers: the error that users see, seeds, devices, versions, the log."""
 
 import argparse
+import ctypes
 import importlib.metadata
 import logging
+import platform
 import random
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import tempfile
 import uuid
 from pathlib import Path
 from typing import NoReturn
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers of its settings
 
 
 class UserError(Exception):
@@ -57,6 +61,18 @@ def pick_device(gpu_id: int | None):
     torch.cuda.set_device(gpu_id)  # what names no GPU, such as pinning memory, then doesn't wake another one
     torch.set_float32_matmul_precision("high")  # TF32: float32 products with 10 bits of mantissa, sums in float32
     return torch.device("cuda", gpu_id)
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep what a training step frees, for the next step.
+
+    glibc returns blocks of 32 MB and more to the system at once, as BERT's larger activations are, and getting their pages
+    anew takes up to a tenth of a step. The program's peak of memory stays what it is.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 28)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def versions() -> str:
