@@ -95,7 +95,7 @@ def _linear(layer: nn.Linear, rows: Tensor) -> Tensor:
 
 
 def _dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
-    """Dropout whose random numbers a CPU draws in half the time that PyTorch's takes."""
+    """layer(rows). PyTorch draws a Bernoulli number for each value, which a CPU does slower than uniform ones."""
     if not layer.training or not 0 < layer.p < 1 or rows.device.type != "cpu":
         return layer(rows)
     kept = torch.rand(rows.shape) >= layer.p

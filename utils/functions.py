@@ -66,8 +66,8 @@ def pick_device(gpu_id: int | None):
 def keep_freed_memory() -> None:
     """Lets the C library keep what a training step frees, for the next step.
 
-    glibc returns blocks of 32 MB and more to the system at once, as BERT's larger activations are, and getting their pages
-    anew takes up to a tenth of a step. The program's peak of memory stays what it is.
+    glibc returns blocks of 32 MB and more to the system at once, as BERT's larger activations are, and each of their pages
+    must be got anew in the next step. The program's peak of memory stays what it is.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
