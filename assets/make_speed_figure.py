@@ -1,13 +1,15 @@
 """Writes speed.svg, the README's picture of the speed, from what the benchmark measured:
 
 python -m benchmarks.throughput --json assets/speed.json
-python assets/make_speed_figure.py
+python -m assets.make_speed_figure
 """
 
 import json
 from pathlib import Path
 from statistics import median
 from xml.sax.saxutils import escape
+
+from benchmarks.tables import ratio
 
 HERE = Path(__file__).parent
 COLOURS = {"released way": "#8a94a3", "float32": "#0068a8", "bf16": "#008a65"}
@@ -30,7 +32,7 @@ def draw(result: dict) -> str:
     }
     fastest = max(max(ways.values()) for ways in speeds.values())
     machine = result["machine"]
-    device = machine["gpu"] or f"{machine['threads']} cores of an {machine['cpu']}"
+    device = machine["gpu"] or f"{machine['threads']} threads on an {machine['cpu']}"
     parts = [
         text(20, 26, "Training speed: clips a second", size=16, weight="bold"),
         text(20, 46, f"BERT-base, windows of 128 clips, {device}, PyTorch {machine['torch']}", GREY, 12),
@@ -40,7 +42,9 @@ def draw(result: dict) -> str:
         parts.append(text(20, y + 1.5 * BAR + 5, dataset.upper(), weight="bold"))
         for name, speed in ways.items():
             length = (RIGHT - LEFT) * speed / fastest
-            times = "" if name == "released way" else f"   {speed / ways['released way']:.1f} times as fast"
+            measured = result["datasets"][dataset]["ways"]
+            times = ratio(measured["released way"]["seconds"], measured[name]["seconds"])
+            times = "" if name == "released way" else f"   {times:.1f} times as fast"
             parts += [
                 text(LEFT - 8, y + BAR - 4, name, GREY, 12, "end"),
                 f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR - 3}" rx="2" fill="{COLOURS[name]}"/>',

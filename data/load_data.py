@@ -28,7 +28,7 @@ class ClipDataset(Dataset):
         self.split = split
         self.device = device
         sequences = (split.text, split.audio, split.vision)
-        self.home = device if _fit(sequences, device) else CPU
+        self.home = device if _has_room(sequences, device) else CPU
         self._text, self._audio, self._vision = (part if self.home == CPU else part.to(device) for part in sequences)
         self._max_clips_per_pass = max_clips_per_pass
         self._text_vectors: Tensor | None = None
@@ -64,8 +64,8 @@ class ClipDataset(Dataset):
         self._text_vectors = vectors.to(self.home)
 
 
-def _fit(sequences: Iterable[Ragged], device: torch.device) -> bool:
-    """Whether a GPU has room for them, and as much again for the training."""
+def _has_room(sequences: Iterable[Ragged], device: torch.device) -> bool:
+    """Whether a device is a GPU whose free memory is twice what the sequences need."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)

@@ -99,4 +99,4 @@ def _dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
     if not layer.training or not 0 < layer.p < 1 or rows.device.type != "cpu":
         return layer(rows)
     kept = torch.rand(rows.shape) >= layer.p
-    return rows * (kept.to(rows.dtype) / (1 - layer.p))
+    return rows * kept * (1 / (1 - layer.p))

@@ -24,6 +24,13 @@ class LSTMEncoder(nn.Module):
         their states. Exact, and on a CPU much faster than `pack_padded_sequence`, whose backward fills a whole gradient at
         every time step.
         """
+        # On a GPU autocast would run an LSTM in float16, whose range is too small, whatever it was asked for: so in float32.
+        with torch.autocast("cuda", enabled=False):
+            states = self._last_states(frames)
+        return self.linear(self.dropout(states))
+
+    def _last_states(self, frames: Frames) -> Tensor:
+        """(B, hidden_size), in the order of the clips."""
         state = None
         last_states = []  # of the sequences that end in each stretch, the shortest first
         for start, end, sequences, going_on in frames.stretches:
@@ -34,4 +41,4 @@ class LSTMEncoder(nn.Module):
             over = torch.arange(going_on, sequences, device=last_real.device)
             last_states.append(states[over, last_real])
             state = tuple(part[:, :going_on].contiguous() for part in state)
-        return self.linear(self.dropout(torch.cat(last_states[::-1])[frames.ranks]))
+        return torch.cat(last_states[::-1])[frames.ranks]

@@ -38,7 +38,7 @@ def make_model(store, config, device):
 def test_training_on_a_gpu_equals_training_on_the_cpu(store, monkeypatch, precision, tolerance, features):
     config = make_config("mosi", batch_size=4, update_epochs=2, max_epochs=4, precision=precision, **DROPOUTS)
     if features != "on the GPU":
-        monkeypatch.setattr("data.load_data._fit", lambda sequences, device: False)
+        monkeypatch.setattr("data.load_data._has_room", lambda sequences, device: False)
     num_workers = 1 if features == "from a worker" else 0
     results = []
     for device in (CPU, torch.device("cuda", 0)):
@@ -104,5 +104,5 @@ def test_no_window_waits_for_the_gpu(store):
                 train_windows(store, device, windows)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        waits.append(sum("synchroniz" in str(warning.message) for warning in caught))
+        waits.append(sum("called a synchronizing" in str(warning.message) for warning in caught))
     assert waits[0] == waits[1]

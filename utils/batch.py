@@ -76,8 +76,8 @@ class Group(_Movable):
     def pad(self, rows: Tensor, heads: int) -> Tensor:
         """(tokens, width) -> (sentences, heads, length, width / heads), zero where no token stands."""
         if self.slots is not None:
-            places = rows.new_zeros(self.sentences * self.length, rows.shape[1])
-            rows = places.index_copy(0, self.slots, rows)
+            padded = rows.new_zeros(self.sentences * self.length, rows.shape[1])
+            rows = padded.index_copy(0, self.slots, rows)
         return rows.view(self.sentences, self.length, heads, -1).transpose(1, 2)
 
     def unpad(self, padded: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class PackedText(_Movable):
         """
         starts = np.flatnonzero(np.diff(lengths, prepend=-1)) if by_length else [0]
         groups = [Group.from_lengths(part) for part in np.split(lengths, starts[1:])]
-        ids, segments = tokens.long().unbind(1)
+        ids, segments = tokens.long().T.contiguous().unbind(0)
         positions, first = torch.from_numpy(places(lengths)), torch.from_numpy(np.cumsum(lengths) - lengths)
         return cls(ids, segments, positions, first, groups, torch.from_numpy(ranks))
 

@@ -67,12 +67,12 @@ def keep_freed_memory() -> None:
     """Lets the C library keep what a training step frees, for the next step.
 
     glibc returns blocks of 32 MB and more to the system at once, as BERT's larger activations are, and each of their pages
-    must be got anew in the next step. The program's peak of memory stays what it is.
+    must be got anew in the next step.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 28)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+        if libc.mallopt(M_MMAP_THRESHOLD, 1 << 28):  # refused by old versions, which keep their own rule then
+            libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def versions() -> str:
