@@ -44,7 +44,7 @@ def draw(result: dict) -> str:
             length = (RIGHT - LEFT) * speed / fastest
             measured = result["datasets"][dataset]["ways"]
             times = ratio(measured["released way"]["seconds"], measured[name]["seconds"])
-            times = "" if name == "released way" else f"   {times:.1f} times as fast"
+            times = "" if name == "released way" else f", {times:.1f} times as fast"
             parts += [
                 text(LEFT - 8, y + BAR - 4, name, GREY, 12, "end"),
                 f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR - 3}" rx="2" fill="{COLOURS[name]}"/>',
