@@ -1,20 +1,27 @@
 """Trains and tests a model over several seeds: python run.py --modelName self_mm --datasetName mosi"""
 
+import shlex
 import sys
 from pathlib import Path
 
 from config.command_line import parse_arguments
-from utils.functions import UserError, keep_freed_memory, make_folder, make_log
+from utils.functions import UserError, keep_freed_memory, make_deterministic, make_folder, make_log
+from utils.signals import Stopped, stop_signals
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for what the user can mend, told in one line."""
+    """Returns the exit status: 0; 2 for what the user can mend, told in one line; 130 or 143 after a signal."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        args = parse_arguments(argv)
-        run(args)
+        with stop_signals():
+            run(parse_arguments(argv))
     except UserError as error:
         print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
         return 2
+    except Stopped as stop:
+        again = argv if "--resume" in argv else [*argv, "--resume"]
+        print(f"stopped by {stop.name}; to go on: python run.py {shlex.join(again)}", file=sys.stderr)
+        return stop.status
     return 0
 
 
@@ -25,6 +32,8 @@ def run(args) -> None:
     keep_freed_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if args.deterministic:
+        make_deterministic()
     try:
         test_checkpoint(args) if args.test_only else train_and_test(args)
     except torch.OutOfMemoryError:
@@ -36,9 +45,9 @@ def run(args) -> None:
 
 def train_and_test(args) -> None:
     """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
-    from trains.experiment import model_class, open_experiment
-    from utils.checkpoint import checkpoint_folder, load_checkpoint
-    from utils.results import add_seed_row, write_summary
+    from trains.experiment import open_experiment
+    from trains.seed_run import SeedRun
+    from utils.results import write_summary
 
     experiment = open_experiment(args)
     dataset = experiment.dataset.name
@@ -48,13 +57,10 @@ def train_and_test(args) -> None:
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     tests = []
     for seed in args.seeds:
-        folder = checkpoint_folder(models, args.modelName, dataset, seed)
-        times = experiment.train(seed, folder, log)
-        metrics, scores = experiment.test(load_checkpoint(folder, model_class(args.modelName)))
-        tests.append((metrics, scores))
-        log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in metrics.items())}")
-        add_seed_row(seeds_csv, {"seed": seed} | metrics | times | experiment.facts)
-        write_summary(seeds_csv, summary_csv, list(metrics))
+        test = SeedRun(experiment, seed, models, seeds_csv, log, args.save_every).run(args.resume)
+        log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
+        write_summary(seeds_csv, summary_csv, experiment.metric_names)
+        tests.append(test)
     log.info(experiment.report(f"test, {len(tests)} seed{'s' * (len(tests) > 1)}", tests))
     log.info(f"checkpoints in {models}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
 

@@ -31,8 +31,8 @@ from config.config_regression import DATASETS, Config, make_config
 from data.load_data import ClipDataset, Windows, evaluation_windows
 from data.store import FeatureStore, open_store
 from models.self_mm import Outputs, SelfMM
-from models.ulgm import ULGM
-from trains.self_mm import autocast, evaluate, make_optimizer, train_one_epoch
+from trains.self_mm import autocast, evaluate, train_one_epoch
+from trains.training import Training, make_optimizer
 from utils.functions import keep_freed_memory, pick_device
 from utils.metrics import METRICS
 
@@ -81,10 +81,8 @@ class OurWay:
     def __init__(self, model: SelfMM, store: FeatureStore, config: Config, device: torch.device):
         self.model, self.config = model, config
         self.train, self.valid = (ClipDataset(store.splits[name], device) for name in ("train", "valid"))
-        sizes = {task: config.head_sizes[task][0] for task in config.task_names}
-        labels = torch.from_numpy(self.train.split.labels["fusion"])
-        self.ulgm = ULGM(labels, sizes, config.H, config.exclude_zero).to(device)
-        self.optimizer = make_optimizer(model, config)
+        self.training = Training(model, evaluation_windows(self.train), config)
+        self.ulgm, self.optimizer = self.training.ulgm, self.training.optimizer
 
     def batches(self, microbatches: list[Tensor]) -> list:
         return self.train[microbatches].to(self.train.device).passes
@@ -102,7 +100,10 @@ class OurWay:
         self.ulgm.update(clips, [len(part) for part in microbatches], Outputs({}, features), epoch=3)
 
     def run(self, windows: list[list[Tensor]], epoch: int) -> float:
-        return train_one_epoch(self.model, self.ulgm, self.optimizer, Windows(self.train, windows), epoch, self.config)
+        self.training.epochs = epoch - 1
+        loss = train_one_epoch(self.training, Windows(self.train, lambda epoch: windows), self.config)
+        self.training.finish_epoch()
+        return loss
 
     def labels(self) -> dict[str, Tensor]:
         return {task: state.labels for task, state in self.ulgm.tasks.items()}

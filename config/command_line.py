@@ -75,6 +75,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "config: give the dataset, preset and --bert that it was trained with)",
     )
 
+    what.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was stopped, with the same flags: finished seeds are taken from the seeds CSV, an "
+        "unfinished one from where it was saved. Does no harm where there is nothing to go on with",
+    )
+
     files = parser.add_argument_group("files")
     files.add_argument(
         "--dataPath", type=Path, metavar="FILE", help="feature pickle; default the dataset's below the data root"
@@ -106,6 +113,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="DIR",
         default=Path("results/results"),
         help="where the CSVs go; default results/results",
+    )
+    files.add_argument(
+        "--save_every",
+        type=float,
+        metavar="MINUTES",
+        default=5.0,
+        help="save the training's state at the first epoch's end after so many minutes; default 5. A better epoch, and a "
+        "signal to stop (SIGTERM, SIGUSR1, Ctrl-C), save it anyway",
     )
 
     machine = parser.add_argument_group("machine")
@@ -144,6 +159,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="processes that prepare windows ahead; default 0: none. Raise it to 1 or 2 where a GPU's memory doesn't hold "
         "the features; where it does, they lie there and nobody is needed",
     )
+    machine.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="let a GPU compute the same to the bit each time, more slowly; a CPU does so anyway with the same --threads",
+    )
     args = parser.parse_args(argv)
     _check(args)
     return args
@@ -160,9 +180,9 @@ def _check(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"--seeds {seed}: expected a number from 0 to 4294967295")
-    for flag, least in (("threads", 1), ("num_workers", 0)):
+    for flag, least in (("threads", 1), ("num_workers", 0), ("save_every", 0)):
         value = getattr(args, flag)
-        if value is not None and value < least:
+        if value is not None and not value >= least:
             raise UserError(f"--{flag} {value}: expected {least} or more")
 
 

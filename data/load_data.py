@@ -1,16 +1,17 @@
 """Clips -> windows: which clips form a micro-batch, and their tensors."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from config.config_regression import Config
 from data.ragged import Ragged
 from data.store import Split
 from utils.batch import Batch, Frames, PackedText, Window, send
+from utils.signals import ignore_in_worker
 
 CPU = torch.device("cpu")
 CPU_STRETCHES = 8  # parts that a CPU's LSTMs run a window's sequences in: more are no faster
@@ -80,49 +81,26 @@ def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray
     return sequences.gather(numbers[order]), sequences.lengths[numbers[order]], ranks
 
 
-class ShuffledWindows(Sampler):
-    """A new random order each epoch: micro-batches of batch_size clips, update_epochs of them in a window."""
-
-    def __init__(self, clips: int, batch_size: int, update_epochs: int, generator: torch.Generator):
-        self._clips, self._batch_size, self._update_epochs = clips, batch_size, update_epochs
-        self._generator = generator
-
-    def __len__(self) -> int:
-        return -(-self._clips // (self._batch_size * self._update_epochs))
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        microbatches = torch.randperm(self._clips, generator=self._generator).split(self._batch_size)
-        for start in range(0, len(microbatches), self._update_epochs):
-            yield list(microbatches[start : start + self._update_epochs])
-
-
-class SortedWindows(Sampler):
-    """For evaluation: every clip once, those of like length together, so that little is padded."""
-
-    def __init__(self, lengths: np.ndarray):
-        self._batches = torch.from_numpy(np.argsort(lengths, kind="stable")).split(EVALUATION_BATCH)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        return ([batch] for batch in self._batches)
-
-
 class Windows:
-    """The windows of a split, on the device that trains; iterating again gives the next epoch's."""
+    """The windows of a split, on the device that trains."""
 
-    def __init__(self, clips: ClipDataset, sampler: Sampler, num_workers: int = 0):
-        """num_workers: processes that prepare windows ahead, where the features lie in the CPU's memory; 0: none."""
+    def __init__(self, clips: ClipDataset, order: Callable[[int], list[list[Tensor]]], num_workers: int = 0):
+        """order: an epoch's number -> its windows, each a list of micro-batches, each a tensor of clip numbers.
+
+        num_workers: processes that prepare windows ahead, where the features lie in the CPU's memory; 0: none.
+        """
         self.clips = clips
+        self._order = order
+        self._plan: list[list[Tensor]] = []  # what the loader goes through next
         workers = num_workers if clips.home == CPU else 0
         self._loader = DataLoader(
             clips,
-            sampler=sampler,
-            batch_size=None,  # the sampler already says what a batch is
+            sampler=self._plan,
+            batch_size=None,  # the plan already says what a batch is
             num_workers=workers,
             pin_memory=workers > 0 and clips.device.type == "cuda",
             persistent_workers=workers > 0,
+            worker_init_fn=ignore_in_worker,
             generator=torch.Generator(),  # else the loader draws from the stream that dropout draws from
         )
 
@@ -141,18 +119,34 @@ class Windows:
         return self.clips.split.labels["fusion"]
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self._order(1))
+
+    def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
+        """The windows of an epoch, from 1, but for those that are done."""
+        self._plan[:] = self._order(epoch)[done:]
+        return (window.to(self.device) for window in self._loader)
 
     def __iter__(self) -> Iterator[Window]:
-        return (window.to(self.device) for window in self._loader)
+        return self.of_epoch(1)
 
 
 def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers: int = 0) -> Windows:
-    """Shuffled by a random stream of the seed's own, so that nothing else that draws numbers changes the order."""
-    generator = torch.Generator().manual_seed(seed)
-    sampler = ShuffledWindows(len(clips), config.batch_size, config.update_epochs, generator)
-    return Windows(clips, sampler, num_workers)
+    """Each epoch in a random order of its own, which depends on nothing but the seed and the epoch's number.
+
+    So a run can go on in any epoch, and nothing else that draws numbers changes the order.
+    """
+
+    def order(epoch: int) -> list[list[Tensor]]:
+        shuffled = np.random.default_rng([seed, epoch]).permutation(len(clips))
+        microbatches = torch.from_numpy(shuffled).split(config.batch_size)
+        starts = range(0, len(microbatches), config.update_epochs)
+        return [list(microbatches[start : start + config.update_epochs]) for start in starts]
+
+    return Windows(clips, order, num_workers)
 
 
 def evaluation_windows(clips: ClipDataset, num_workers: int = 0) -> Windows:
-    return Windows(clips, SortedWindows(clips.split.audio.lengths), num_workers)
+    """Every clip once, those of like length together, so that little is padded."""
+    by_length = torch.from_numpy(np.argsort(clips.split.audio.lengths, kind="stable"))
+    windows = [[batch] for batch in by_length.split(EVALUATION_BATCH)]
+    return Windows(clips, lambda epoch: windows, num_workers)

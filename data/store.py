@@ -26,7 +26,8 @@ import numpy as np
 from config.config_regression import Dataset
 from data.feature_file import SPLITS, FeatureFile, FeatureSplit, read_feature_file
 from data.ragged import Ragged
-from utils.functions import UserError, unfinished
+from utils.files import unfinished
+from utils.functions import UserError
 
 FORMAT = 1  # a change of the layout above makes old stores unused
 FROM_FILE = "text_bert"

@@ -126,15 +126,25 @@ class ULGM(nn.Module):
                 labels[task] = (epoch - 1) / (epoch + 1) * labels[task] + 2 / (epoch + 1) * new
         return labels
 
-    def check(self) -> None:
+    def is_sound(self, clips: Tensor) -> Tensor:
+        """() bool: whether each class has a clip, and these clips' labels are numbers. Asks without making a GPU wait.
+
+        A class that is lost within a window leaves labels that are no numbers.
+        """
+        return torch.stack(
+            [(state.counts >= 1).all() & torch.isfinite(state.labels[clips]).all() for state in self.tasks.values()]
+        ).all()
+
+    def check(self, epoch: int = 0) -> None:
         """Raises UserError where a task has lost one of its classes: its centre would be 0 / 0, and so the labels to come.
 
-        A label that is no number shows that a class was lost for a while.
+        epoch: in which that is seen; 0: before the first.
         """
         for task, state in self.tasks.items():
             if (state.counts < 1).any() or not torch.isfinite(state.labels).all():
                 positive, negative = (int(count) for count in state.counts)
                 raise UserError(
-                    f"ULGM: the {task} labels were all of one sign ({positive} positive, {negative} negative clips now), so a "
-                    "class had no centre; more clips of the rarer sign, or a lower learning rate, mend this"
+                    f"{f'epoch {epoch}: ' if epoch else ''}ULGM: the {task} labels were all of one sign ({positive} positive, "
+                    f"{negative} negative clips now), so a class had no centre; more clips of the rarer sign, or a lower "
+                    "learning rate, mend this"
                 )

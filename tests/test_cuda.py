@@ -11,8 +11,8 @@ from config.config_regression import DATASETS, make_config
 from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import open_store
 from models.self_mm import SelfMM
-from models.ulgm import ULGM
-from trains.self_mm import fit, make_optimizer, train_one_epoch
+from trains.self_mm import fit, train_one_epoch
+from trains.training import Training
 from utils.metrics import METRICS
 
 CPU = torch.device("cpu")
@@ -40,28 +40,29 @@ def test_training_on_a_gpu_equals_training_on_the_cpu(store, monkeypatch, precis
     if features != "on the GPU":
         monkeypatch.setattr("data.load_data._has_room", lambda sequences, device: False)
     num_workers = 1 if features == "from a worker" else 0
-    results = []
+    results, centres = [], []
     for device in (CPU, torch.device("cuda", 0)):
         clips = {name: ClipDataset(split, device) for name, split in store.splits.items()}
         model = make_model(store, config, device)
         train = training_windows(clips["train"], config, seed=1, num_workers=num_workers)
-        *_, last = fit(model, train, evaluation_windows(clips["valid"]), config, METRICS["mosi"])
+        training = Training(model, train, config)
+        *_, last = fit(training, train, evaluation_windows(clips["valid"]), config, METRICS["mosi"])
         results.append(last)
+        centres.append({task: state.centres.cpu() for task, state in training.ulgm.tasks.items()})
     on_cpu, on_gpu = results
     assert on_gpu.train_loss == pytest.approx(on_cpu.train_loss, abs=tolerance)
     assert on_gpu.valid["Loss"] == pytest.approx(on_cpu.valid["Loss"], abs=tolerance)
-    for task, state in on_cpu.ulgm.tasks.items():
-        torch.testing.assert_close(on_gpu.ulgm.tasks[task].centres.cpu(), state.centres, atol=10 * tolerance, rtol=0)
+    torch.testing.assert_close(centres[1], centres[0], atol=10 * tolerance, rtol=0)
 
 
 def train_windows(store, device, count: int) -> None:
     """An epoch of so many windows, after one whose waits for memory and kernels don't count."""
     clips = ClipDataset(store.splits["train"], device)
-    sizes = {task: CONFIG.head_sizes[task][0] for task in CONFIG.task_names}
-    ulgm = ULGM(torch.from_numpy(clips.split.labels["fusion"]), sizes, CONFIG.H).to(device)
-    model = make_model(store, CONFIG, device)
-    windows = [[torch.tensor([1, 5, 3, 0]), torch.tensor([4, 2, 7, 6])]] * count
-    train_one_epoch(model, ulgm, make_optimizer(model, CONFIG), Windows(clips, windows), 2, CONFIG)
+    order = [[torch.tensor([1, 5, 3, 0]), torch.tensor([4, 2, 7, 6])]] * count
+    windows = Windows(clips, lambda epoch: order)
+    training = Training(make_model(store, CONFIG, device), windows, CONFIG)
+    training.epochs = 1
+    train_one_epoch(training, windows, CONFIG)
 
 
 class Waits(TorchDispatchMode):

@@ -12,8 +12,9 @@ from config.config_regression import DATASETS, make_config
 from data.load_data import ClipDataset, Windows
 from data.store import open_store
 from models.self_mm import SelfMM
-from models.ulgm import NEGATIVE, POSITIVE, ULGM
-from trains.self_mm import make_optimizer, train_one_epoch
+from models.ulgm import NEGATIVE, POSITIVE
+from trains.self_mm import train_one_epoch
+from trains.training import Training, make_optimizer
 
 CONFIG = make_config(
     "mosi", batch_size=4, update_epochs=2,
@@ -23,17 +24,8 @@ CONFIG = make_config(
 )  # fmt: skip
 
 
-class FixedOrder:
-    """The same micro-batches each epoch."""
-
-    def __init__(self, microbatches: list[torch.Tensor], update_epochs: int):
-        self.windows = [microbatches[i : i + update_epochs] for i in range(0, len(microbatches), update_epochs)]
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __iter__(self):
-        return iter(self.windows)
+def into_windows(microbatches: list[torch.Tensor], update_epochs: int) -> list[list[torch.Tensor]]:
+    return [microbatches[i : i + update_epochs] for i in range(0, len(microbatches), update_epochs)]
 
 
 def make_pair(tmp_path, config):
@@ -47,9 +39,7 @@ def make_pair(tmp_path, config):
         models.append(SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert))
     models[1].load_state_dict(models[0].state_dict())
     clips = ClipDataset(store.splits["train"], max_clips_per_pass=config.max_clips_per_pass)
-    sizes = {task: config.head_sizes[task][0] for task in config.task_names}
-    ulgm = ULGM(torch.from_numpy(clips.split.labels["fusion"]), sizes, config.H, config.exclude_zero)
-    return models[0], ulgm, clips, PlainWay(models[1], features["train"], config)
+    return models[0], clips, PlainWay(models[1], features["train"], config)
 
 
 @pytest.mark.parametrize(
@@ -60,24 +50,26 @@ def make_pair(tmp_path, config):
 def test_windowed_training_equals_the_plain_way(tmp_path, changes):
     """21 clips in micro-batches of 4 and windows of 2: two full windows and one of 4 + 4 and one micro-batch of 1 left."""
     config = dataclasses.replace(CONFIG, **changes)
-    model, ulgm, clips, plain = make_pair(tmp_path, config)
+    model, clips, plain = make_pair(tmp_path, config)
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(3)).split(config.batch_size)
-    windows = FixedOrder(list(order), config.update_epochs)
-    optimizer, plain_optimizer = make_optimizer(model, config), plain_adam(make_optimizer(plain.model, config))
+    windows = into_windows(list(order), config.update_epochs)
+    ours = Windows(clips, lambda epoch: windows)
+    training, plain_optimizer = Training(model, ours, config), plain_adam(make_optimizer(plain.model, config))
     for epoch in (1, 2, 3, 4):
-        loss = train_one_epoch(model, ulgm, optimizer, Windows(clips, windows), epoch, config)
+        loss = train_one_epoch(training, ours, config)
+        training.finish_epoch()
         plain_losses = []
         for window in windows:
             plain_losses += plain.step(window, plain_optimizer, epoch)
         assert loss == pytest.approx(np.mean(plain_losses), abs=1e-5)
-        for task, state in ulgm.tasks.items():
+        for task, state in training.ulgm.tasks.items():
             torch.testing.assert_close(state.labels, plain.labels[task], atol=2e-4, rtol=0)
             for sign in (POSITIVE, NEGATIVE):
                 torch.testing.assert_close(state.centres[sign], plain.centres[task][sign], atol=2e-5, rtol=0)
 
 
 def test_one_window_has_the_gradient_of_its_microbatches(tmp_path):
-    model, ulgm, clips, plain = make_pair(tmp_path, CONFIG)
+    model, clips, plain = make_pair(tmp_path, CONFIG)
     gradients = {}
 
     class Recorder(torch.optim.SGD):
@@ -85,9 +77,12 @@ def test_one_window_has_the_gradient_of_its_microbatches(tmp_path):
             gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
 
     microbatches = [torch.tensor([3, 1, 4, 15]), torch.tensor([9, 2, 6, 5])]
+    windows = Windows(clips, lambda epoch: [microbatches])
+    training = Training(model, windows, CONFIG)
+    training.optimizer = Recorder(model.parameters(), lr=0)
     for epoch in (1, 2, 3):  # in epoch 3 the unimodal tasks weigh in
-        windows = Windows(clips, FixedOrder(microbatches, 2))
-        train_one_epoch(model, ulgm, Recorder(model.parameters(), lr=0), windows, epoch, CONFIG)
+        train_one_epoch(training, windows, CONFIG)
+        training.finish_epoch()
         plain.model.zero_grad()
         for microbatch in microbatches:
             plain.microbatch(plain.batch(microbatch), epoch)

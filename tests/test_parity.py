@@ -21,6 +21,7 @@ from models.pretrained_bert import load_bert
 from models.self_mm import SelfMM
 from models.ulgm import NEGATIVE, POSITIVE
 from trains.self_mm import evaluate, fit
+from trains.training import Training
 from utils.metrics import METRICS
 from utils.released_checkpoint import load_released_weights
 
@@ -34,21 +35,11 @@ CPU = torch.device("cpu")
 LEFT_OUT = {"text_out", "t_bert_dropout", "need_data_aligned"}
 
 
-class RecordedOrder:
-    """Gives each epoch's windows in the recorded order."""
-
-    def __init__(self, epochs: list[dict], update_epochs: int):
-        self._epochs = iter(epochs)
-        self._update_epochs = update_epochs
-        self._windows = max(-(-len(epoch["train_batches"]) // update_epochs) for epoch in epochs)
-
-    def __len__(self) -> int:
-        return self._windows
-
-    def __iter__(self):
-        microbatches = [torch.tensor(batch) for batch in next(self._epochs)["train_batches"]]
-        for start in range(0, len(microbatches), self._update_epochs):
-            yield microbatches[start : start + self._update_epochs]
+def recorded_windows(record: dict, epoch: int) -> list[list[torch.Tensor]]:
+    """An epoch's windows in the recorded order."""
+    microbatches = [torch.tensor(batch) for batch in record["epochs"][epoch - 1]["train_batches"]]
+    step = record["hyper_parameters"]["update_epochs"]
+    return [microbatches[start : start + step] for start in range(0, len(microbatches), step)]
 
 
 def recorded_config(record: dict) -> Config:
@@ -70,15 +61,16 @@ def test_replay_of_the_released_run(folder: Path, max_clips_per_pass: int, tmp_p
     model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert)
     load_released_weights(model, load_file(folder / "initial_weights.safetensors"), folder)
     recorded_ulgm = load_file(folder / "ulgm.safetensors")
-    train = Windows(clips["train"], RecordedOrder(record["epochs"], config.update_epochs))
+    train = Windows(clips["train"], lambda epoch: recorded_windows(record, epoch))
+    training = Training(model, train, config)
 
     best, results = {}, []
-    for result in fit(model, train, evaluation_windows(clips["valid"]), config, metrics):
+    for result in fit(training, train, evaluation_windows(clips["valid"]), config, metrics):
         results.append(result)
         recorded = record["epochs"][result.epoch - 1]
         assert result.train_loss == pytest.approx(recorded["train_loss"], abs=2e-4)
         assert_metrics(result.valid, recorded["valid"])
-        for task, state in result.ulgm.tasks.items():
+        for task, state in training.ulgm.tasks.items():
             difference = (state.labels - recorded_ulgm[f"epoch{result.epoch}.labels.{task}"]).abs()
             assert difference.mean() < 1e-4 and difference.max() < 5e-2, (result.epoch, task)
             for sign, name in ((POSITIVE, "pos"), (NEGATIVE, "neg")):

@@ -14,13 +14,15 @@ from config.config_regression import DATASETS, REPOSITORY, make_config
 from data.load_data import ClipDataset, evaluation_windows
 from data.store import open_store
 from models.self_mm import SelfMM
-from trains.self_mm import evaluate, make_optimizer
+from trains.self_mm import evaluate
+from trains.training import make_optimizer
 from utils.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from utils.functions import UserError
 from utils.metrics import METRICS
 from utils.results import add_seed_row, write_summary
 
 CPU = torch.device("cpu")
+LABELS = pd.DataFrame({"id": ["clip1"], "fusion": [0.5]})
 
 
 def row(seed: int, mae: float, config_hash: str = "0123456789") -> dict:
@@ -52,7 +54,7 @@ def test_rows_with_new_columns_keep_the_old_ones(tmp_path):
 def test_processes_that_write_at_once_lose_no_row(tmp_path):
     code = (
         "import sys; from pathlib import Path; from utils.results import add_seed_row\n"
-        "for seed in range(8): add_seed_row(Path(sys.argv[1]), {'seed': seed, 'worker': sys.argv[2], 'config_hash': 'x'})"
+        "for seed in range(8): add_seed_row(Path(sys.argv[1]), {'model': 'm', 'seed': seed, 'worker': sys.argv[2], 'config_hash': 'x'})"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "seeds.csv")]
     workers = [subprocess.Popen([*command, str(number)], cwd=REPOSITORY) for number in range(3)]
@@ -77,7 +79,8 @@ def scores_of(model: SelfMM, clips: ClipDataset) -> dict[str, np.ndarray]:
 def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
     model, clips = trained
     expected = scores_of(model, clips)
-    save_checkpoint(model, tmp_path / "models" / "one", {"dataset": "mosi"}, None)
+    (tmp_path / "models").mkdir()
+    save_checkpoint(model, tmp_path / "models" / "one", {"dataset": "mosi"}, None, LABELS)
     for loaded in (
         SelfMM.from_pretrained(tmp_path / "models" / "one"),
         load_checkpoint(tmp_path / "models" / "one", SelfMM),
@@ -86,7 +89,7 @@ def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
         scores = scores_of(loaded, clips)
         assert scores.keys() == expected.keys() == {"fusion", "audio", "vision"}
         assert all(np.array_equal(scores[task], expected[task]) for task in expected)
-    assert read_facts(tmp_path / "models" / "one") == {"dataset": "mosi"}
+    assert read_facts(tmp_path / "models" / "one")["dataset"] == "mosi"
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["one"]
 
 
@@ -96,7 +99,8 @@ def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
 def test_a_damaged_checkpoint_is_one_clear_error(trained, tmp_path, damage):
     model, _ = trained
     folder = tmp_path / "models" / "one"
-    save_checkpoint(model, folder, {}, None)
+    folder.parent.mkdir()
+    save_checkpoint(model, folder, {}, None, LABELS)
     config, weights = folder / "config.json", folder / "model.safetensors"
     if damage == "no config":
         config.unlink()

@@ -31,8 +31,8 @@ def test_a_run_leaves_checkpoints_rows_summary_and_log(workplace, capsys):
     assert expected | {"config_hash", "versions", "commit", "features_sha1"} <= set(rows.columns)
     summary = pd.read_csv(SUMMARY_CSV)
     assert summary["Model"].tolist() == ["self_mm"] and summary["seeds"].tolist() == ["1 2"]
-    assert summary["MAE_mean"][0] == pytest.approx(rows["MAE"].mean() * 100, abs=0.005)
-    assert summary["MAE_std"][0] == pytest.approx(np.std(rows["MAE"]) * 100, abs=0.005)
+    assert summary["MAE_mean"][0] == pytest.approx(rows["MAE"].mean() * 100, abs=0.00501)  # rounded to 2 digits
+    assert summary["MAE_std"][0] == pytest.approx(np.std(rows["MAE"]) * 100, abs=0.00501)  # rounded to 2 digits
     for seed in (1, 2):
         folder = Path(f"results/models/self_mm-mosi-regression-{seed}")
         assert {"config.json", "model.safetensors", "tokenizer"} <= {path.name for path in folder.iterdir()}
@@ -224,7 +224,7 @@ def test_features_that_are_not_finite_are_counted_and_read_as_0(workplace, capsy
 def test_the_loss_that_is_no_number_stops_the_run_with_the_clip(workplace, capsys):
     assert workplace.run("--set", "learning_rate_other=1e38", "learning_rate_bert=1e38", "--max_epochs", "9") == 2
     line = capsys.readouterr().err
-    assert re.search(r"epoch \d: the loss is no number any more, first at video\d", line)
+    assert re.search(r"epoch \d: the loss is no number any more, at video\d", line)
 
 
 def test_a_gpu_whose_memory_is_full_names_the_flag_that_helps(workplace, capsys, monkeypatch):

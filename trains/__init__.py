@@ -1,6 +1,7 @@
 """How each model of --modelName is trained. A new way is a file here and a line below.
 
-A trainer is called as fit is: fit(model, train, valid, config, metrics), and yields an EpochResult after each epoch.
+A trainer is called as fit is: fit(training, train, valid, config, metrics). It goes on from where the Training stands, keeps
+in it all that it needs to go on, and yields an EpochResult after each epoch.
 """
 
 from trains.self_mm import fit

@@ -4,8 +4,6 @@ import copy
 import dataclasses
 import hashlib
 import json
-import logging
-import time
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +15,17 @@ from torch import nn
 from config.command_line import chosen_settings
 from config.config_regression import DATASETS, Config, Dataset, data_root, make_config
 from data.demo import ensure_demo
-from data.load_data import ClipDataset, evaluation_windows, training_windows
+from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, make_tokeniser
 from models import MODELS
 from models.pretrained_bert import Pretrained, find_bert, fingerprint, load_pretrained, load_tokenizer
 from models.ulgm import ULGM
-from trains import TRAINERS
 from trains.self_mm import encode_texts, evaluate
-from utils.checkpoint import load_checkpoint, read_facts, save_checkpoint
+from trains.training import Training
+from utils.checkpoint import load_checkpoint, read_facts
 from utils.functions import UserError, commit, pick_device, set_seed, versions
-from utils.metrics import METRICS
+from utils.metrics import METRICS, metric_names
 from utils.published import published_scores
 from utils.released_checkpoint import load_released_weights, read_released_file
 from utils.report import closing_report
@@ -49,6 +47,7 @@ class Experiment:
             for name, split in self.store.splits.items()
         }
         self.metrics = METRICS[self.dataset.metrics]
+        self.metric_names = metric_names(self.metrics)
         decisive = {
             "model": self.model_name,
             "dataset": self.dataset.name,
@@ -65,13 +64,24 @@ class Experiment:
             "versions": versions(),
             "commit": commit(),
         }
+        # What a repeated or resumed run needs besides, to come to the same numbers to the bit.
+        self.conditions = {
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "max_clips_per_pass": self.config.max_clips_per_pass,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+
+    @property
+    def config_hash(self) -> str:
+        return self.facts["config_hash"]
 
     def describe(self) -> str:
         """What the log opens with."""
         clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
-        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips; {self.device}"]
+        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips"]
         lines += [" ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items())]
-        lines += ["; ".join(f"{key} {value}" for key, value in self.facts.items())]
+        lines += ["; ".join(f"{key} {value}" for key, value in (self.facts | self.conditions).items())]
         replaced = {where: count for where, count in self.store.replaced.items() if count}
         lines += [f"{where}: {count} values are not finite and are read as 0" for where, count in replaced.items()]
         return "\n".join(lines)
@@ -84,8 +94,8 @@ class Experiment:
         widths = (self.store.audio_width, self.store.vision_width)
         return MODELS[self.model_name](self.config, bert_config, *widths, bert).to(self.device)
 
-    def train(self, seed: int, folder: Path, log: logging.Logger) -> dict[str, float]:
-        """Trains one model and keeps its best checkpoint in a folder. Returns how long it took."""
+    def new_training(self, seed: int) -> tuple[Training, Windows, Windows]:
+        """A training at its beginning, and the windows that it learns from and is judged by."""
         set_seed(seed)
         model = self.new_model()
         if not self.config.use_finetune:
@@ -94,31 +104,39 @@ class Experiment:
                     encode_texts(model, evaluation_windows(clips), self.config)
         train = training_windows(self.clips["train"], self.config, seed, self.num_workers)
         valid = evaluation_windows(self.clips["valid"], self.num_workers)
+        return Training(model, train, self.config), train, valid
 
-        start = time.perf_counter()
-        for result in TRAINERS[self.model_name](model, train, valid, self.config, self.metrics):
-            if result.is_best:
-                facts = self.facts | {"seed": seed, "epoch": result.epoch}
-                save_checkpoint(model, folder, facts, self.encoder.tokenizer)
-            log.info(f"seed {seed}  {result}")
-        seconds = time.perf_counter() - start
-        return {
-            "best_epoch": result.best_epoch,
-            "epochs": result.epoch,
-            "seconds": round(seconds, 2),
-            "seconds_per_epoch": round(seconds / result.epoch, 2),
-        }
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """The fusion score's metrics on the test split; MAE and Corr of each modality alone that the file has labels for."""
+        values, scores = evaluate(
+            model.to(self.device), evaluation_windows(self.clips["test"]), self.metrics, self.config
+        )
+        return values | self._alone(scores)
 
-    def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """The fusion score's metrics on the test split, and each task's scores (N,) in the file's order."""
-        windows = evaluation_windows(self.clips["test"])
-        return evaluate(model.to(self.device), windows, self.metrics, self.config)
+    def tested(self, row: dict[str, str]) -> dict[str, float]:
+        """What `test` returned, from the row of the seeds CSV that it went into."""
+        names = [*self.metric_names, *self._alone(self._guess())]
+        return {name: float(row.get(name) or "nan") for name in names}
 
-    def report(self, title: str, tests: list[tuple[dict[str, float], dict[str, np.ndarray]]]) -> str:
+    def report(self, title: str, tests: list[dict[str, float]]) -> str:
         """The closing table over what `test` returned for each seed."""
-        train_labels, test_labels = (self.store.splits[name].labels for name in ("train", "test"))
-        published = published_scores(self.dataset.name, self.config.tasks)
-        return closing_report(title, tests, train_labels, test_labels, self.metrics, published)
+        guess = self._guess()
+        values = self.metrics(guess["fusion"], self.store.splits["test"].labels["fusion"]) | self._alone(guess)
+        return closing_report(title, tests, values, published_scores(self.dataset.name, self.config.tasks))
+
+    def _guess(self) -> dict[str, np.ndarray]:
+        """For each task in use that has labels, the mean of its training labels, as scores (N,) on the test split."""
+        train, test = (self.store.splits[name].labels for name in ("train", "test"))
+        return {task: np.full_like(test[task], train[task].mean()) for task in self.config.task_names if task in test}
+
+    def _alone(self, scores: dict[str, np.ndarray]) -> dict[str, float]:
+        """How each modality's scores (N,) agree with labels of its own on the test split, where there are any."""
+        values = {}
+        truth = self.store.splits["test"].labels
+        for task in [task for task in scores if task != "fusion" and task in truth]:
+            metrics = self.metrics(scores[task], truth[task])
+            values |= {f"{task}_{name}": metrics[name] for name in ("MAE", "Corr")}
+        return values
 
 
 def open_experiment(args: Namespace) -> Experiment:
@@ -129,9 +147,9 @@ def open_experiment(args: Namespace) -> Experiment:
     model_class(args.modelName)
     dataset = DATASETS[args.datasetName or "mosi"]
     config = make_config(dataset.name, args.preset, **chosen_settings(args))
-    scores = ["Loss", *METRICS[dataset.metrics](np.ones(2), np.ones(2))]
-    if config.KeyEval not in scores:
-        raise UserError(f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; known: {', '.join(scores)}")
+    known = metric_names(METRICS[dataset.metrics])
+    if config.KeyEval not in known:
+        raise UserError(f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; known: {', '.join(known)}")
     device = pick_device(args.gpu_ids[0] if args.gpu_ids else None)
     path = _find_features(args.dataPath, dataset, args.aligned)
     encoder = load_pretrained(find_bert(args.bert, dataset))
@@ -156,7 +174,7 @@ def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
         raise UserError(f"--test_only {path}: holds its own model; leave out --set, --preset, --tasks and --bert")
     facts = read_facts(path)
     model = load_checkpoint(path, model_class(args.modelName))
-    name = args.datasetName or facts.get("dataset")
+    name = args.datasetName or str(facts.get("dataset"))
     if name not in DATASETS:
         raise UserError(f"{path}: doesn't say on which dataset it was trained; add --datasetName")
     dataset = DATASETS[name]

@@ -1,6 +1,5 @@
 """The training of Self-MM (Algorithm 1 of the paper): one network, four tasks, and labels that are made on the way."""
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from config.config_regression import Config
 from data.load_data import Windows
 from models.self_mm import Outputs
 from models.ulgm import ULGM
+from trains.training import Training
 from utils.batch import Batch
 from utils.functions import UserError
 from utils.metrics import lower_is_better, mean_absolute_error
 from utils.progress import progress
+from utils.signals import stop_if_asked
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
@@ -33,7 +34,6 @@ class EpochResult:
     valid: dict[str, float]  # metrics, and Loss: the mean absolute error of fusion
     best_epoch: int  # so far, by KeyEval on the validation split
     seconds: float
-    ulgm: ULGM  # labels and centres as the epoch left them
 
     @property
     def is_best(self) -> bool:
@@ -46,66 +46,60 @@ class EpochResult:
         return f"epoch {self.epoch:2d}  {self.seconds:5.1f} s  train {self.train_loss:.4f}  valid: {scores}{best}"
 
 
-def fit(model: nn.Module, train: Windows, valid: Windows, config: Config, metrics: Metrics) -> Iterator[EpochResult]:
-    """Trains a model, and yields after each epoch, until `early_stop` epochs in a row were no better.
+def fit(training: Training, train: Windows, valid: Windows, config: Config, metrics: Metrics) -> Iterator[EpochResult]:
+    """Trains a model from where the training stands, and yields after each epoch, until it is over.
 
-    At each yield the model is as that epoch left it. Raises UserError where the loss is no number any more, or where a
-    class has no clip left.
+    At each yield the model is as that epoch left it. Raises UserError where a number is none any more, or where a class has
+    no clip left; and Stopped after the window in which a signal came.
     """
-    feature_sizes = {task: config.head_sizes[task][0] for task in config.task_names}
-    ulgm = ULGM(torch.from_numpy(train.labels), feature_sizes, config.H, config.exclude_zero).to(train.device)
-    optimizer = make_optimizer(model, config)
     sign = 1 if lower_is_better(config.KeyEval) else -1
-    best, best_epoch = float("inf"), 0
-    for epoch in itertools.count(1):
+    while not training.is_over(config):
         start = time.perf_counter()
-        train_loss = train_one_epoch(model, ulgm, optimizer, train, epoch, config)
-        valid_metrics, _ = evaluate(model, valid, metrics, config)
+        train_loss = train_one_epoch(training, train, config)
+        valid_metrics, _ = evaluate(training.model, valid, metrics, config)
         if not np.isfinite(valid_metrics["Loss"]):
-            raise UserError(f"epoch {epoch}: the validation loss is no number any more: try a lower learning rate")
+            raise UserError(f"epoch {training.epoch}: the validation loss is no number: try a lower learning rate")
         score = sign * valid_metrics[config.KeyEval]
-        if score <= best - MARGIN or epoch == 1:
-            best, best_epoch = (score if np.isfinite(score) else best), epoch  # a correlation may be undefined
-        yield EpochResult(epoch, train_loss, valid_metrics, best_epoch, time.perf_counter() - start, ulgm)
-        if epoch - best_epoch >= config.early_stop or epoch == config.max_epochs:
-            return
+        if score <= training.best_score - MARGIN or training.epoch == 1:
+            training.best_epoch = training.epoch
+            if np.isfinite(score):  # a correlation may be undefined
+                training.best_score = score
+        training.finish_epoch()
+        seconds = time.perf_counter() - start
+        yield EpochResult(training.epochs, train_loss, valid_metrics, training.best_epoch, seconds)
 
 
-def train_one_epoch(
-    model: nn.Module, ulgm: ULGM, optimizer: torch.optim.Optimizer, train: Windows, epoch: int, config: Config
-) -> float:
-    """Runs all windows once. Returns the loss, a mean over micro-batches.
+def train_one_epoch(training: Training, train: Windows, config: Config) -> float:
+    """Runs the windows that are left of the epoch under way. Returns its loss, a mean over micro-batches.
 
     The released code runs a window's micro-batches one by one and adds their gradients up. Neither the weights nor the
     window's own labels change inside a window, so one pass over all of it, with the sum of the micro-batches' mean losses,
     has the same gradient.
     """
+    model, ulgm, optimizer = training.model, training.ulgm, training.optimizer
     model.train()
-    seen = []  # of each pass: the clips, their weights and losses; read only at the end, as reading waits for a GPU
-    microbatches = 0
-    for window in progress(train, f"epoch {epoch:3d}", unit="window"):
+    windows = train.of_epoch(training.epoch, training.windows)
+    for window in progress(windows, f"epoch {training.epoch:3d}", "window", len(train)):
         # As in the released code, an incomplete window at an epoch's end updates labels and features, but no weights.
         learns = config.keep_last_window or len(window.microbatches) == config.update_epochs
-        outputs = []
+        outputs, losses = [], []
         with torch.set_grad_enabled(learns):
             for batch in window.passes:
                 output = run_model(model, batch, config)
-                clip_losses = multitask_loss(output, ulgm, batch)
+                clip_losses = batch.weights * multitask_loss(output, ulgm, batch)
                 if learns:
-                    (clip_losses * batch.weights).sum().backward()
-                seen.append((batch.clips, batch.weights, clip_losses.detach()))
+                    clip_losses.sum().backward()
                 outputs.append(output)
+                losses.append(clip_losses.detach())
+        training.between_windows = False
         if learns:
             optimizer.step()
-            optimizer.zero_grad()
-        ulgm.update(window.clips, window.microbatches, Outputs.join(outputs), epoch)
-        microbatches += len(window.microbatches)
-    clips, weights, clip_losses = (torch.cat(column).cpu() for column in zip(*seen, strict=True))
-    if not torch.isfinite(clip_losses).all():
-        names = ", ".join(train.ids[clip] for clip in clips[~torch.isfinite(clip_losses)][:3].tolist())
-        raise UserError(f"epoch {epoch}: the loss is no number any more, first at {names}: try a lower learning rate")
-    ulgm.check()
-    return float((clip_losses * weights).double().sum()) / microbatches
+        ulgm.update(window.clips, window.microbatches, Outputs.join(outputs), training.epoch)
+        training.count(window, torch.cat(losses))
+        optimizer.zero_grad()
+        stop_if_asked()
+    training.watch.raise_if_broken()
+    return float(training.loss) / training.microbatches
 
 
 def run_model(model: nn.Module, batch: Batch, config: Config) -> Outputs:
@@ -139,6 +133,7 @@ def evaluate(
         for batch in window.passes:
             clips.append(batch.clips)
             parts.append(run_model(model, batch, config))
+        stop_if_asked()
     order = torch.cat(clips).cpu().argsort()
     scores = {task: score.cpu()[order].numpy() for task, score in Outputs.join(parts).scores.items()}
     values = metrics(scores["fusion"], windows.labels)
@@ -156,26 +151,3 @@ def encode_texts(model: nn.Module, windows: Windows, config: Config) -> None:
             with autocast(batch, config):
                 vectors[batch.clips.cpu()] = model.text_encoder(batch.text).float().cpu()
     windows.clips.replace_texts(vectors)
-
-
-def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:
-    """Adam with the released groups: BERT's weights; its biases and LayerNorms, without decay; audio; vision; the rest."""
-    groups: dict[str, list] = {"bert": [], "bert_no_decay": [], "audio": [], "video": [], "other": []}
-    prefixes = {"text_encoder.": "bert", "audio_encoder.": "audio", "vision_encoder.": "video"}
-    for name, parameter in model.named_parameters():
-        group = next((group for prefix, group in prefixes.items() if name.startswith(prefix)), "other")
-        if group == "bert" and (name.endswith(".bias") or "LayerNorm" in name):
-            group = "bert_no_decay"
-        if parameter.requires_grad:
-            groups[group].append(parameter)
-
-    def settings(group: str) -> dict[str, float]:
-        source = group.removesuffix("_no_decay")
-        decay = 0.0 if group.endswith("_no_decay") else getattr(config, f"weight_decay_{source}")
-        return {"lr": getattr(config, f"learning_rate_{source}"), "weight_decay": decay}
-
-    # fused: one pass over the parameters, four times as fast on a CPU, and equal to the plain one within rounding
-    return torch.optim.Adam(
-        [{"params": members, "name": group, **settings(group)} for group, members in groups.items() if members],
-        fused=True,
-    )

@@ -4,12 +4,12 @@ import argparse
 import ctypes
 import importlib.metadata
 import logging
+import os
 import platform
 import random
 import subprocess
 import sys
 import tempfile
-import uuid
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +40,31 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)  # all GPUs too
 
 
+def random_streams(device) -> tuple[dict, dict]:
+    """Where every random stream stands that training may draw from: tensors, and plain values."""
+    import numpy as np
+    import torch
+
+    streams = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        streams["cuda"] = torch.cuda.get_rng_state(device)
+    kind, key, *rest = np.random.get_state()
+    return streams, {"python": random.getstate(), "numpy": [kind, key.tolist(), *rest]}
+
+
+def set_random_streams(streams: dict, values: dict, device) -> None:
+    """Takes over what `random_streams` gave."""
+    import numpy as np
+    import torch
+
+    version, key, gauss = values["python"]
+    random.setstate((version, tuple(key), gauss))
+    np.random.set_state(tuple(values["numpy"]))
+    torch.set_rng_state(streams["torch"])
+    if device.type == "cuda" and "cuda" in streams:
+        torch.cuda.set_rng_state(streams["cuda"], device)
+
+
 def pick_device(gpu_id: int | None):
     """The torch.device to run on.
 
@@ -61,6 +86,17 @@ def pick_device(gpu_id: int | None):
     torch.cuda.set_device(gpu_id)  # what names no GPU, such as pinning memory, then doesn't wake another one
     torch.set_float32_matmul_precision("high")  # TF32: float32 products with 10 bits of mantissa, sums in float32
     return torch.device("cuda", gpu_id)
+
+
+def make_deterministic() -> None:
+    """Makes a GPU compute the same to the bit each time. Must be called before it is first used."""
+    import torch
+
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # NVIDIA's condition for its libraries to repeat themselves
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # all memory is written before it is read
 
 
 def keep_freed_memory() -> None:
@@ -95,11 +131,6 @@ def commit() -> str:
         return ""
 
 
-def unfinished(path: Path) -> Path:
-    """A name beside a path that nobody else uses: for what is written there and renamed when it is whole."""
-    return path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
-
-
 def make_folder(path: Path) -> Path:
     """Makes a folder that results go to. Raises UserError where that can't be."""
     try:
@@ -110,6 +141,15 @@ def make_folder(path: Path) -> Path:
         raise UserError(f"{path}: can't write results there ({error.strerror}); name another folder") from None
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that gives up, with one line, where the disk is full: the run itself may go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        logging.getLogger(record.name).removeHandler(self)
+        print(f"{self.baseFilename}: can't be written any more ({error}); the run goes on without it", file=sys.stderr)
+
+
 def make_log(path: Path) -> logging.Logger:
     """A log that writes to the screen and appends to a file."""
     log = logging.getLogger("self_mm")
@@ -118,7 +158,7 @@ def make_log(path: Path) -> logging.Logger:
         log.removeHandler(handler)
         handler.close()
     log.propagate = False
-    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file = _LogFile(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     to_screen = logging.StreamHandler(sys.stdout)
     to_screen.setFormatter(logging.Formatter("%(message)s"))

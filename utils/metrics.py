@@ -1,5 +1,7 @@
 """The released code's metrics. Each takes float32 arrays (N,), prediction first, and returns name -> value."""
 
+from collections.abc import Callable
+
 import numpy as np
 from sklearn.metrics import f1_score
 
@@ -41,6 +43,11 @@ def sims_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
+
+
+def metric_names(metrics: Callable) -> list[str]:
+    """Of a family of metrics and of Loss, which every evaluation adds."""
+    return [*metrics(np.ones(2), np.ones(2)), "Loss"]
 
 
 def mean_absolute_error(prediction: np.ndarray, truth: np.ndarray) -> np.float32:

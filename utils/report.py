@@ -1,51 +1,42 @@
 """The table that closes a run: ours, beside what was published and what guessing the mean label would score."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
-Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+from config.config_regression import TASKS
 
 
 def closing_report(
-    title: str,
-    tests: list[tuple[dict[str, float], dict[str, np.ndarray]]],
-    train_labels: dict[str, np.ndarray],
-    test_labels: dict[str, np.ndarray],
-    metrics: Metrics,
-    published: dict[str, dict[str, float]],
+    title: str, tests: list[dict[str, float]], guess: dict[str, float], published: dict[str, dict[str, float]]
 ) -> str:
-    """tests: for each seed, the fusion score's metrics, and task -> scores (N,) on the test split.
+    """tests: for each seed, metric -> value; those of a modality alone are called after it, as audio_MAE.
 
-    The labels are by task. published: source -> metric -> value, accuracy and F1 in percent.
+    guess: the same metrics of guessing the mean label. published: source -> metric -> value, accuracy and F1 in percent.
     """
-    guess = np.full(len(test_labels["fusion"]), train_labels["fusion"].mean(), dtype=np.float32)
-    beside = {"guessing the mean": _as_printed(metrics(guess, test_labels["fusion"])), **published}
-    ours = [_as_printed(values) for values, _ in tests]
-    rows = [_row(metric, [values[metric] for values in ours], beside) for metric in ours[0]]
-    tables = [title, pd.DataFrame(rows).to_string(index=False)]
-
-    rows = []
-    for task in [task for task in tests[0][1] if task != "fusion" and task in test_labels]:
-        truth = test_labels[task]
-        alone = [metrics(scores[task], truth) for _, scores in tests]
-        mean_error = {"guessing the mean": {"MAE": float(np.abs(truth - train_labels[task].mean()).mean())}}
-        rows += [
-            _row(metric, [values[metric] for values in alone], mean_error, f"{task} ") for metric in ("MAE", "Corr")
+    alone = [metric for metric in tests[0] if metric.startswith(TASKS)]
+    beside = {"guessing the mean": _as_printed(guess)}
+    tables = [title, _table([metric for metric in tests[0] if metric not in alone], tests, beside | published)]
+    if alone:
+        tables += [
+            "each modality alone, against labels of its own that training never saw",
+            _table(alone, tests, beside),
         ]
-    if rows:
-        tables += ["each modality alone, against labels of its own that training never saw"]
-        tables += [pd.DataFrame(rows).to_string(index=False)]
     return "\n".join(tables)
 
 
-def _row(metric: str, values: list[float], beside: dict[str, dict[str, float]], prefix: str = "") -> dict[str, str]:
-    """One line of a table: mean and std over the seeds, then the columns beside: name -> metric -> value."""
-    row = {"": prefix + metric, "mean": _number(metric, np.mean(values))}
-    if len(values) > 1:
-        row["std"] = _number(metric, np.std(values))
-    return row | {name: _number(metric, column.get(metric, np.nan)) for name, column in beside.items()}
+def _table(metrics: list[str], tests: list[dict[str, float]], beside: dict[str, dict[str, float]]) -> str:
+    """A line for each metric: mean and std over the seeds, then the columns beside: name -> metric -> value."""
+    rows = []
+    for metric in metrics:
+        values = [_as_printed(test)[metric] for test in tests]
+        row = {
+            "": metric.replace("_", " ") if metric.startswith(TASKS) else metric,
+            "mean": _number(metric, np.mean(values)),
+        }
+        if len(values) > 1:
+            row["std"] = _number(metric, np.std(values))
+        rows.append(row | {name: _number(metric, column.get(metric, np.nan)) for name, column in beside.items()})
+    return pd.DataFrame(rows).to_string(index=False)
 
 
 def _is_percentage(metric: str) -> bool:

@@ -1,55 +1,70 @@
 """The CSVs that a run leaves behind: a row for each seed, and the summary over seeds."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
 
-from utils.functions import UserError, unfinished
+from utils.files import only_writer, replacing
+from utils.functions import UserError
+
+RUN = ["model", "config_hash", "seed"]  # rows that agree in these are of the same run, done again
 
 
-def add_seed_row(path: Path, row: dict) -> None:
-    """Adds a row to the seeds CSV. Processes that add to the same file wait for one another, and lose no row."""
-    with FileLock(f"{path}.lock"):
-        first = {key: row[key] for key in ("model", "dataset", "seed") if key in row}
-        rows = pd.DataFrame([first | row])
-        if path.exists():
-            rows = pd.concat([_read(path), rows], ignore_index=True)
-        _write(rows, path)
+def add_seed_row(path: Path, row: dict, replace: bool = False) -> None:
+    """Adds a row to the seeds CSV. Processes that add to the same file wait for one another, and lose no row.
+
+    replace: let it take the place of the last row of the same run, where there is one.
+    """
+    first = {key: row[key] for key in ("model", "dataset", "seed") if key in row}
+    added = pd.DataFrame([first | row]).astype(object)
+    with only_writer(path):
+        rows = _read(path)
+        same = rows.index[(rows[RUN] == [str(row.get(key)) for key in RUN]).all(axis=1)] if replace else []
+        table = pd.concat([rows, added], ignore_index=True) if len(rows) else added
+        if len(same):
+            table.loc[same[-1]] = table.iloc[-1]
+            table = table.iloc[:-1]
+        _write(table, path)
+
+
+def finished_rows(path: Path, model: str, seed: int) -> dict[str, dict[str, str]]:
+    """config_hash -> the seed's last row with it, as the CSV has it."""
+    rows = _read(path)
+    same = rows[(rows["model"] == model) & (rows["seed"] == str(seed))]
+    return {row["config_hash"]: row for row in same.to_dict("records")}
 
 
 def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
     """Computes the summary anew from the seed rows: one line for each model and config, in percent.
 
-    Of two rows with the same model, config and seed the later counts. std is that of the population, as released.
+    Of two rows of the same run the later counts. std is that of the population, as released.
     """
-    with FileLock(f"{seeds}.lock"):
-        rows = _read(seeds).drop_duplicates(["model", "config_hash", "seed"], keep="last")
+    with only_writer(seeds):
+        rows = _read(seeds).drop_duplicates(RUN, keep="last")
         lines = []
         for (model, config_hash), group in rows.groupby(["model", "config_hash"], sort=False):
             line = {"Model": model}
             for metric in metrics:
-                values = group[metric].to_numpy(dtype=float)
+                values = pd.to_numeric(group[metric]).to_numpy(dtype=float)
                 line |= {f"{metric}_mean": round(values.mean() * 100, 2), f"{metric}_std": round(values.std() * 100, 2)}
-            line |= {"seeds": " ".join(str(seed) for seed in sorted(group["seed"])), "config_hash": config_hash}
-            lines.append(line)
+            seeds_in_order = sorted(group["seed"], key=int)
+            lines.append(line | {"seeds": " ".join(seeds_in_order), "config_hash": config_hash})
         _write(pd.DataFrame(lines), summary)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"config_hash": str, "commit": str})  # a hash may look like a number
+    """The rows, each cell as it is written there, so that what is written again is the same; none where there is no file."""
+    if not path.exists():
+        return pd.DataFrame(columns=RUN)
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise UserError(f"{path}: can't be read ({str(error).strip()[:120]}); mend it, or move it away") from None
+    if missing := [column for column in RUN if column not in rows]:
+        raise UserError(f"{path}: has no column {missing[0]}; mend it, or move it away")
+    return rows
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    """Under a temporary name first: the file is the old one or the new one, never half of either."""
-    work = unfinished(path)
-    try:
+    with replacing(path) as work:
         table.to_csv(work, index=False, encoding="utf-8")
-        os.replace(work, path)
-    except OSError as error:
-        work.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: can't be written ({error.strerror}); is the disk full, or the file open in another program? What was "
-            "there still is, the checkpoint too: --test_only gives the scores again"
-        ) from None

@@ -1,0 +1,183 @@
+"""One seed's training with its files: started or resumed, saved on the way, stopped by a signal, broken off by a fault."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from data.load_data import Windows
+from trains import TRAINERS
+from trains.experiment import Experiment, model_class
+from trains.training import Training
+from utils.checkpoint import (
+    checkpoint_folder,
+    has_state,
+    load_checkpoint,
+    load_state,
+    read_facts,
+    read_state,
+    save_checkpoint,
+    save_state,
+    state_folder,
+)
+from utils.files import clear_leftovers, discard, only_writer
+from utils.functions import UserError
+from utils.results import add_seed_row, finished_rows
+from utils.signals import Stopped, held_back
+
+
+class SeedRun:
+    """One seed of an experiment: its checkpoint folder, its row in the seeds CSV, and its state until both are there."""
+
+    def __init__(
+        self, experiment: Experiment, seed: int, models: Path, seeds_csv: Path, log: logging.Logger, save_every: float
+    ):
+        """models: where checkpoint folders go. save_every: minutes between two savings of the state; see `_save`."""
+        self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
+        self.log, self.save_every = log, save_every
+        self.folder = checkpoint_folder(models, experiment.model_name, experiment.dataset.name, seed)
+        self.state = state_folder(self.folder)
+        self.identity = {"config_hash": experiment.config_hash, "seed": seed}
+        self.conditions = experiment.conditions | {"versions": experiment.facts["versions"]}
+        self.kept_epoch = 0  # whose checkpoint is in the folder
+
+    def run(self, resume: bool) -> dict[str, float]:
+        """Trains, tests the best epoch, and writes the row. Returns the test's metrics.
+
+        resume: take a finished seed from its row, and go on with an unfinished one.
+        """
+        with only_writer(
+            self.folder, "another run is training this seed; wait for it, or name another --model_save_dir"
+        ):
+            clear_leftovers(self.folder)
+            clear_leftovers(self.state)
+            if resume and (row := self._finished_row()):
+                return self.experiment.tested(row)
+            with held_back():
+                training, train, valid = self.experiment.new_training(self.seed)
+                self._start = time.perf_counter()
+                if has_state(self.state):
+                    self._resume(training) if resume else self.log.info(
+                        f"seed {self.seed}  starts anew, though an unfinished training is there, which --resume goes on with"
+                    )
+                with self._faults_told(training):
+                    times = self._train(training, train, valid)
+                    test = self.experiment.test(load_checkpoint(self.folder, model_class(self.experiment.model_name)))
+                row = {"seed": self.seed} | test | times | self.experiment.facts | self.experiment.conditions
+                add_seed_row(self.seeds_csv, row, replace=resume)
+                discard(self.state)
+            return test
+
+    def _finished_row(self) -> dict[str, str] | None:
+        rows = finished_rows(self.seeds_csv, self.experiment.model_name, self.seed)
+        row = rows.pop(self.experiment.config_hash, None)
+        if rows:
+            others = ", ".join(rows)
+            self.log.info(f"seed {self.seed}  rows of other settings or data are left alone (config {others})")
+        if row is None or (has_state(self.state) and read_state(self.state).get("identity") == self.identity):
+            return None
+        self.log.info(f"seed {self.seed}  is finished: taken from {self.seeds_csv}")
+        return row
+
+    def _train(self, training: Training, train: Windows, valid: Windows) -> dict[str, float]:
+        """Trains until it is over, and keeps the best epoch's checkpoint. Returns how long it took."""
+        self._saved = time.monotonic()
+        fit = TRAINERS[self.experiment.model_name]
+        for result in fit(training, train, valid, self.experiment.config, self.experiment.metrics):
+            self.log.info(f"seed {self.seed}  {result}")
+            self._save(training)
+        seconds = time.perf_counter() - self._start
+        return {
+            "best_epoch": training.best_epoch,
+            "epochs": training.epochs,
+            "seconds": round(seconds, 2),
+            "seconds_per_epoch": round(seconds / training.epochs, 2),
+        }
+
+    @contextlib.contextmanager
+    def _faults_told(self, training: Training) -> Iterator[None]:
+        """Where the training breaks off in this context, it is saved if it can be, and the user told what is there."""
+        try:
+            yield
+        except Stopped as stop:
+            self._save_state(training)
+            self.log.info(f"seed {self.seed}  {stop.name}: stopped after {training}; all of it is saved")
+            raise
+        except torch.OutOfMemoryError:
+            raise UserError(self._out_of_memory(training)) from None
+        except UserError as error:
+            kept = f"that of epoch {self.kept_epoch}, in {self.folder}" if self.kept_epoch else "none yet"
+            raise UserError(f"seed {self.seed}, {error}; last good checkpoint: {kept}") from None
+
+    def _save(self, training: Training) -> None:
+        """At an epoch's end: its checkpoint, if it is the best so far, and the state, then or after `save_every` minutes.
+
+        The state comes first: whenever a kill comes, the best epoch's checkpoint is there, or is the state's own model.
+        """
+        if training.at_best or time.monotonic() - self._saved >= 60 * self.save_every:
+            self._save_state(training)
+        if training.at_best:
+            self._save_checkpoint(training)
+
+    def _save_state(self, training: Training) -> None:
+        training.seconds = time.perf_counter() - self._start
+        tensors, values = training.state()
+        save_state(self.state, tensors, values | {"identity": self.identity, "conditions": self.conditions})
+        self._saved = time.monotonic()
+
+    def _save_checkpoint(self, training: Training) -> None:
+        labels = {task: state.labels.tolist() for task, state in training.ulgm.tasks.items()}
+        table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **labels})
+        facts = self.experiment.facts | {"seed": self.seed, "epoch": training.best_epoch}
+        save_checkpoint(training.model, self.folder, facts, self.experiment.encoder.tokenizer, table)
+        self.kept_epoch = training.best_epoch
+
+    def _resume(self, training: Training) -> None:
+        """Takes over the state, and sees to it that the best epoch's checkpoint is there. Raises UserError where it can't."""
+        tensors, values = load_state(self.state)
+        if values.get("identity") != self.identity:
+            other = (values.get("identity") or {}).get("config_hash")
+            raise UserError(
+                f"--resume: {self.state} is a training with other settings or data (config {other}, and the flags make "
+                f"{self.identity['config_hash']}): give its flags; or keep it and name another --model_save_dir; or leave "
+                "--resume out, to train anew in its place"
+            )
+        try:
+            training.restore(tensors, values)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"--resume: {self.state}: is no state of this training ({error}); remove it") from None
+        self._start -= training.seconds
+        if training.at_best:
+            self._save_checkpoint(training)
+        elif training.best_epoch:
+            facts = read_facts(self.folder)
+            if facts.get("epoch") != training.best_epoch or any(
+                facts.get(key) != self.identity[key] for key in self.identity
+            ):
+                raise UserError(
+                    f"--resume: {self.folder} doesn't hold the checkpoint of epoch {training.best_epoch} any more, which is "
+                    "the best of the training to go on with; leave --resume out, to train anew"
+                )
+            self.kept_epoch = training.best_epoch
+        self.log.info(f"seed {self.seed}  goes on after {training}")
+        was = values.get("conditions", {})
+        if changes := [
+            f"{key} {was.get(key)}, now {now}" for key, now in self.conditions.items() if was.get(key) != now
+        ]:
+            self.log.info(f"seed {self.seed}  not the same to the bit as without the stop: {'; '.join(changes)}")
+
+    def _out_of_memory(self, training: Training) -> str:
+        config = self.experiment.config
+        clips = config.max_clips_per_pass or config.batch_size * config.update_epochs
+        saved = "what was learned before is saved as it was last time"
+        if training.between_windows:
+            self._save_state(training)
+            saved = f"all is saved that was learned up to {training}"
+        advice = f"add --max_clips_per_pass {max(1, clips // 2)} (now {clips} go through at once; the gradient stays the same)"
+        if clips == 1:
+            advice = "try --precision bf16, or another GPU with --gpu_ids"
+        return f"seed {self.seed}: the GPU's memory is full: {advice}; {saved}: --resume goes on"

@@ -1,0 +1,139 @@
+"""Files that are whole at every moment: written beside their place, flushed to the disk, then renamed."""
+
+import contextlib
+import glob
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from utils.functions import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name to write a file or a folder under. When the block ends, and all of it is on the disk, it takes its place.
+
+    A kill or a full disk leaves the old one as it was. A folder can't take another's place in one step: the old one is
+    first moved to `former(path)`, where `whole` finds it. One process at a time may write: see `only_writer`.
+    Raises UserError where the disk refuses.
+    """
+    clear_leftovers(path)
+    work = unfinished(path)
+    try:
+        yield work
+        flush(work)
+        if path.is_dir():
+            remove(former(path))
+            os.replace(path, former(path))
+        os.replace(work, path)
+        remove(former(path))
+        _sync(path.parent)
+    except Exception as error:
+        reason = disk_error(error)
+        if reason is None:
+            raise
+        raise UserError(
+            f"{path}: can't be written ({reason}); is the disk full, or the file open in another program? What was there "
+            "still is; make room, and --resume goes on"
+        ) from None
+    finally:
+        remove(work)
+
+
+@contextlib.contextmanager
+def only_writer(path: Path, otherwise: str | None = None) -> Iterator[None]:
+    """In this context no other process, of any machine, is in the same context for this path.
+
+    It waits for the others; or, with `otherwise`, raises UserError with this text where there is one. The lock is flock's,
+    on a file beside the path, which stays: it ends with the process that holds it, and holds between machines where the
+    file system says so: NFS 4, and NFS 3 with its lock service; not a mount with nolock or local_lock.
+    """
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=-1 if otherwise is None else 0)
+    except Timeout:
+        raise UserError(f"{path}: {otherwise}") from None
+    except OSError as error:
+        raise UserError(f"{path}.lock: can't be locked ({error.strerror}); name a folder on another disk") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def unfinished(path: Path) -> Path:
+    """A name beside a path that nobody else uses."""
+    return path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
+
+
+def former(folder: Path) -> Path:
+    """Where a folder is while the next one takes its place."""
+    return folder.with_name(f"former-{folder.name}")
+
+
+def whole(folder: Path) -> Path:
+    """A folder, or what it was before, where a kill came between the two."""
+    return folder if folder.exists() or not former(folder).exists() else former(folder)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Removes what killed writers left beside a path. For its only writer."""
+    for leftover in path.parent.glob(f"unfinished-{glob.escape(path.name)}-{'[0-9a-f]' * 8}"):
+        remove(leftover)
+    if path.exists():
+        remove(former(path))
+
+
+def discard(folder: Path) -> None:
+    """Removes a folder, of which a kill must not leave a part under its name. For its only writer."""
+    for name in (former(folder), folder):
+        if name.exists():
+            os.replace(name, gone := unfinished(folder))
+            remove(gone)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there and can be removed."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or all of a folder, is on the disk."""
+    inside = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []
+    for part in [*inside, path]:
+        _sync(part)
+
+
+def checksum(file: Path) -> int:
+    """CRC-32 of a file's bytes, against damage."""
+    value = 0
+    with open(file, "rb") as stream:
+        while piece := stream.read(1 << 24):
+            value = zlib.crc32(piece, value)
+    return value
+
+
+def disk_error(error: Exception) -> str | None:
+    """What the disk refused, in the system's words; None for an error of another kind. Rust libraries only say it as text."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error).strip().split("\n")[0][:120] if "os error" in str(error) else None
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows has no such thing for folders
+        return
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
