@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from data.feature_file import UNIMODAL_LABELS
+from utils.files import flush
 from utils.functions import UserError
 
 SEED = 2021
@@ -56,6 +57,7 @@ def ensure_demo(folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as work:
             make_demo(made := Path(work) / folder.name)
+            flush(made)
             os.replace(made, folder)
     except OSError as error:
         if not _is_complete(folder):  # else another process was faster, and made the same

@@ -3,19 +3,19 @@
 A pickle pads every clip to the longest and must be read whole. The store keeps the real frames only, all clips of a split
 end to end, as .npy files that are mapped into memory: a second start reads nothing, and several runs share one copy.
 
-    FILE.pkl.store/<key>/meta.json                             the pickle's size, mtime and SHA-1; counts
+    FILE.pkl.store/<key>/meta.json                             the pickle's size, mtime and SHA-1; counts; its own files
                          train/audio.npy  audio_offsets.npy    (total_frames, width) float32; (N + 1,) int64
                          train/vision.npy  text.npy            text: (total_tokens, 2) int32, token id and segment id
                          train/labels.npz  clips.json          task -> (N,) float32; ids and texts
 
-A store is written under a temporary name and renamed, so one that exists is whole. Its key changes with the pickle, so
-it is never changed, only replaced.
+A store is written under a temporary name, flushed and renamed, so one that exists is whole; meta.json knows its files' sizes,
+times and checksums, and one that was damaged since is made anew. Its key changes with the pickle, so it is never changed, only
+replaced.
 """
 
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ import numpy as np
 from config.config_regression import Dataset
 from data.feature_file import SPLITS, FeatureFile, FeatureSplit, read_feature_file
 from data.ragged import Ragged
-from utils.files import unfinished
+from utils.files import checksum, flush, read_json, remove, unfinished, write_json
 from utils.functions import UserError
 
-FORMAT = 1  # a change of the layout above makes old stores unused
+FORMAT = 2  # a change of the layout above makes old stores unused
 FROM_FILE = "text_bert"
 
 
@@ -90,8 +90,10 @@ def open_store(
         sources.append(f"{tokeniser.fingerprint}-{dataset.text_length}")
     for source in sources:
         folder = home / _short(key, source)
-        if (folder / "meta.json").exists():
+        if _is_whole(folder):
             return _load(folder)
+        if folder.exists():
+            print(f"{folder} is damaged, and is made anew")
 
     file = read_feature_file(path, dataset, aligned)
     has_tokens = all(split.text_bert is not None for split in file.splits.values())
@@ -109,8 +111,23 @@ def _short(key: str, source: str) -> str:
     return hashlib.sha1(f"{key}-{source}".encode()).hexdigest()[:12]
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a store is there, and as it was written. One that is damaged is no loss: it is made anew.
+
+    Files that have kept their size and time are trusted, so that a start reads nothing; others, as in a copy, are read.
+    """
+    try:
+        for name, (size, mtime_ns, crc) in read_json(folder / "meta.json")["files"].items():
+            status = (folder / name).stat()
+            if status.st_size != size or (status.st_mtime_ns != mtime_ns and checksum(folder / name) != crc):
+                return False
+        return True
+    except (OSError, ValueError):
+        return False
+
+
 def _load(folder: Path) -> FeatureStore:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = read_json(folder / "meta.json")
     splits = {}
     for name in SPLITS:
         part = folder / name
@@ -140,19 +157,27 @@ def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | Non
             (work / name).mkdir()
             counts = _write_split(split, work / name, tokenise, f"{file.path}: {name}")
             replaced |= {f"{name} {key}": count for key, count in counts.items()}
-        (work / "meta.json").write_text(json.dumps(meta | {"replaced": replaced}), encoding="utf-8")
+        files = {}
+        for file in [path for path in work.rglob("*") if path.is_file()]:
+            status = file.stat()
+            files[str(file.relative_to(work))] = [status.st_size, status.st_mtime_ns, checksum(file)]
+        write_json(work / "meta.json", meta | {"replaced": replaced, "files": files})
+        flush(work)
         outdated = [other for other in folder.parent.iterdir() if _is_outdated(other, meta)]
-        if not folder.exists():
+        if not _is_whole(folder):
+            if folder.exists():
+                os.replace(folder, damaged := unfinished(folder))
+                outdated.append(damaged)
             os.replace(work, folder)
         for other in outdated:
-            shutil.rmtree(other, ignore_errors=True)
+            remove(other)
     except OSError as error:
-        if not folder.exists():  # else another process was faster, and its store is as good
+        if not _is_whole(folder):  # else another process was faster, and its store is as good
             raise UserError(
                 f"{folder.parent}: can't write the cache ({error.strerror}); name a folder with --cache_dir"
             ) from None
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        remove(work)
 
 
 def _is_outdated(folder: Path, meta: dict) -> bool:
@@ -161,9 +186,9 @@ def _is_outdated(folder: Path, meta: dict) -> bool:
         if folder.name.startswith("unfinished-"):
             return time.time() - folder.stat().st_mtime > 24 * 3600
         other = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return any(other.get(key) != meta[key] for key in ("format", "size", "mtime_ns"))
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
-    return any(other.get(key) != meta[key] for key in ("format", "size", "mtime_ns"))
 
 
 def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None, where: str) -> dict[str, int]:

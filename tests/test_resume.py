@@ -3,19 +3,22 @@
 import json
 import os
 import re
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import tiny
-import torch
+from conftest import Workplace
 
-from benchmarks.faults import outcome
+from benchmarks.faults import finish, outcome
 from utils import files
+from utils.files import only_writer
 
 FLAGS = ("--seeds", "1", "2", "--max_epochs", "5")
-MODELS = Path("results/models")
+CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
+STATE = Path("results/models/self_mm-mosi-regression-1-training")
 SEEDS_CSV = Path("results/results/normals/mosi-regression-seeds.csv")
 
 
@@ -26,8 +29,6 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """What a run leaves that nobody stopped."""
-    from conftest import Workplace
-
     folder, before = tmp_path_factory.mktemp("undisturbed"), Path.cwd()
     place = Workplace(folder)
     os.chdir(folder)
@@ -90,3 +91,148 @@ def test_a_kill_before_any_renaming_loses_nothing(workplace, undisturbed, monkey
             workplace.run(*FLAGS)
     assert workplace.run(*FLAGS, "--resume") == 0
     assert outcome(workplace.folder) == undisturbed
+
+
+def stop_in_epoch_3(workplace, monkeypatch, *words: str) -> None:
+    """A run of seed 1 that is stopped in its third epoch."""
+    with monkeypatch.context() as patch:
+        at_call(patch, "trains.self_mm.run_model", 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert workplace.run("--seeds", "1", "--max_epochs", "5", *words) == 143
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("number", "moment"), [(signal.SIGKILL, 0.5), (signal.SIGKILL, 0.9), (signal.SIGTERM, 0.7)])
+def test_a_killed_process_is_resumed(workplace, undisturbed, number, moment):
+    """benchmarks/faults.py does this a hundred times, on the demo."""
+    process = os.fork()
+    if process == 0:
+        os.setsid()
+        os._exit(workplace.run(*FLAGS, "--num_workers", "1"))
+    time.sleep(moment)
+    os.killpg(process, number)  # as a cluster does: the workers too
+    assert finish(process) in (0, 143, -signal.SIGKILL)
+    assert workplace.run(*FLAGS, "--resume") == 0
+    assert outcome(workplace.folder) == undisturbed
+
+
+def test_two_stops_in_one_epoch(workplace, undisturbed, monkeypatch):
+    words = []
+    for call in (6, 1):  # after the second window, and after the one that follows
+        with monkeypatch.context() as patch:
+            at_call(patch, "trains.self_mm.run_model", call, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            assert workplace.run(*FLAGS, *words) == 143
+        words = ["--resume"]
+    assert workplace.run(*FLAGS, "--resume") == 0
+    assert outcome(workplace.folder) == undisturbed
+
+
+def test_resuming_a_finished_run_trains_nothing_and_gives_the_same_table(workplace, undisturbed, monkeypatch, capsys):
+    assert workplace.run(*FLAGS) == 0
+    table = capsys.readouterr().out.split("test, 2 seeds")[1]
+    rows = SEEDS_CSV.read_bytes()
+    shutil.rmtree("results/models")  # not even the checkpoints are needed
+    monkeypatch.delattr("trains.self_mm.train_one_epoch")
+    assert workplace.run(*FLAGS, "--resume") == 0
+    assert capsys.readouterr().out.split("test, 2 seeds")[1] == table
+    assert SEEDS_CSV.read_bytes() == rows
+
+
+def test_resuming_nothing_is_starting(workplace, undisturbed):
+    assert workplace.run(*FLAGS, "--resume") == 0
+    assert outcome(workplace.folder) == undisturbed
+
+
+def test_rows_of_another_config_are_told_and_not_mixed(workplace, capsys):
+    assert workplace.run() == 0
+    assert workplace.run("--set", "H=2", "--resume") == 0
+    assert "rows of other settings or data are left alone" in capsys.readouterr().out
+    assert len(pd.read_csv(SEEDS_CSV)) == 2
+
+
+def test_a_state_of_another_config_is_refused_and_kept(workplace, monkeypatch, capsys):
+    stop_in_epoch_3(workplace, monkeypatch)
+    before = outcome(workplace.folder)
+    capsys.readouterr()
+    assert workplace.run("--seeds", "1", "--max_epochs", "5", "--set", "H=2", "--resume") == 2
+    assert "is a training with other settings or data" in capsys.readouterr().err
+    assert outcome(workplace.folder) == before
+
+
+def test_a_new_start_beside_an_unfinished_training_is_told(workplace, monkeypatch, capsys):
+    stop_in_epoch_3(workplace, monkeypatch)
+    assert workplace.run("--seeds", "1", "--max_epochs", "5") == 0
+    assert "starts anew" in capsys.readouterr().out
+    assert not STATE.exists()
+
+
+def test_another_way_of_computing_is_told(workplace, monkeypatch, capsys):
+    stop_in_epoch_3(workplace, monkeypatch)
+    capsys.readouterr()
+    assert workplace.run("--seeds", "1", "--max_epochs", "5", "--max_clips_per_pass", "3", "--resume") == 0
+    assert "not the same to the bit as without the stop: max_clips_per_pass 0, now 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "damage", ["a byte of state.safetensors", "a digit of state.json", "no state.json", "no checkpoint"]
+)
+def test_what_cannot_be_resumed_is_one_clear_line(workplace, monkeypatch, capsys, damage):
+    stop_in_epoch_3(workplace, monkeypatch)
+    file = STATE / damage.split()[-1]
+    if damage == "a byte of state.safetensors":
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    elif damage == "a digit of state.json":
+        state = json.loads(file.read_text())
+        file.write_text(json.dumps(state | {"epochs": state["epochs"] + 1}))
+    elif damage == "no checkpoint":
+        shutil.rmtree(CHECKPOINT)
+    else:
+        file.unlink()
+    capsys.readouterr()
+    assert workplace.run("--seeds", "1", "--max_epochs", "5", "--resume") == 2
+    error = capsys.readouterr().err
+    assert re.match(r"error: .*results/models/self_mm-mosi-regression-1", error) and error.count("\n") == 1
+
+
+def test_two_runs_of_one_seed_at_once_are_refused(workplace, capsys):
+    CHECKPOINT.parent.mkdir(parents=True)
+    with only_writer(CHECKPOINT):
+        assert workplace.run("--seeds", "1") == 2
+    assert "another run is training this seed" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_stops_at_once(workplace, monkeypatch, capsys):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_call(monkeypatch, "trains.self_mm.run_model", 7, twice)
+    assert workplace.run("--seeds", "1", "--max_epochs", "5") == 130
+
+
+def test_a_signal_before_training_stops_at_once(workplace, monkeypatch, capsys):
+    at_call(monkeypatch, "trains.experiment.open_store", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert workplace.run("--seeds", "1") == 143
+    assert not workplace.written()
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM; to go on: python run.py")
+
+
+def test_the_state_is_saved_every_so_often(workplace, monkeypatch):
+    """Here at each epoch's end; with the default, only at those of better epochs and of stops."""
+    saved = []
+    monkeypatch.setattr("trains.seed_run.save_state", lambda folder, tensors, values: saved.append(values["epochs"]))
+    assert workplace.run("--seeds", "1", "--max_epochs", "5", "--save_every", "0") == 0
+    assert saved == [1, 2, 3, 4, 5]
+
+
+def test_deterministic_computes_the_same_on_a_cpu(workplace, undisturbed):
+    import torch
+
+    try:
+        assert workplace.run(*FLAGS, "--deterministic") == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    weights = "results/models/self_mm-mosi-regression-1/model.safetensors"
+    assert outcome(workplace.folder)[weights] == undisturbed[weights]
+    assert pd.read_csv(SEEDS_CSV)["deterministic"].tolist() == [True, True]

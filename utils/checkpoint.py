@@ -7,22 +7,21 @@ by then, and the tokenizer. A state is state.json and state.safetensors. Both ar
 import contextlib
 import io
 import json
-import zlib
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from config.config_regression import Config
-from utils.files import checksum, replacing, whole
+from utils.files import checksum, read_json, replacing, whole, write_json
 from utils.functions import UserError
 
 FACTS = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
-WEIGHTS, TENSORS = "model.safetensors", "state.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 def checkpoint_folder(root: Path, model: str, dataset: str, seed: int) -> Path:
@@ -54,7 +53,7 @@ def save_checkpoint(
 
 def read_facts(folder: Path) -> dict:
     """What a checkpoint says of its training; {} where it says nothing. Raises UserError where there is no checkpoint."""
-    facts = _read_json(whole(folder) / "config.json", f"{folder}: no checkpoint there").get(FACTS, {})
+    facts = _settings(folder).get(FACTS, {})
     if not isinstance(facts, dict):
         raise UserError(f"{folder}/config.json: {FACTS} is no table of facts")
     return facts
@@ -69,7 +68,7 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     try:
         if "checksum" in facts and facts["checksum"] != checksum(there / WEIGHTS):
             raise ValueError(f"{WEIGHTS} is not what config.json says it is: its checksum differs")
-        _check_shapes(_read_json(there / "config.json"), there / WEIGHTS, model_class)
+        _check_shapes(_settings(folder), there / WEIGHTS, model_class)
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints that it loads
             return model_class.from_pretrained(there, strict=True)
     except UserError as error:
@@ -77,6 +76,19 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     except Exception as error:  # damaged files fail in many ways
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(f"{folder}: can't be loaded as {model_class.__name__} ({reason})") from None
+
+
+def _settings(folder: Path) -> dict:
+    """A checkpoint's config.json, which may be of any origin. Raises UserError where it is no JSON object."""
+    try:
+        settings = json.loads((whole(folder) / "config.json").read_text(encoding="utf-8"))
+        if isinstance(settings, dict):
+            return settings
+        raise ValueError("no JSON object")
+    except OSError as error:
+        raise UserError(f"{folder}: no checkpoint there: config.json can't be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{folder}/config.json: damaged ({error})") from None
 
 
 def _check_shapes(settings: dict, weights: Path, model_class: type[nn.Module]) -> None:
@@ -99,8 +111,8 @@ def save_state(folder: Path, tensors: dict[str, Tensor], values: dict) -> None:
     """
     with replacing(folder) as work:
         work.mkdir()
-        save_file(tensors, work / TENSORS)
-        (work / "state.json").write_text(json.dumps(values | {"checksum": _checksum(work, values)}), encoding="utf-8")
+        save_file(tensors, work / "state.safetensors")
+        write_json(work / "state.json", values | {"tensors": checksum(work / "state.safetensors")})
 
 
 def has_state(folder: Path) -> bool:
@@ -109,36 +121,23 @@ def has_state(folder: Path) -> bool:
 
 def read_state(folder: Path) -> dict:
     """The plain values of a state. Raises UserError where they are damaged."""
-    return _read_json(whole(folder) / "state.json", _no_state(folder))
+    try:
+        return read_json(whole(folder) / "state.json")
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from None
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
     """What `save_state` wrote. Raises UserError where it is damaged."""
     values = read_state(folder)
+    file = whole(folder) / "state.safetensors"
     try:
-        if values.pop("checksum", None) == _checksum(whole(folder), values):
-            return load_file(whole(folder) / TENSORS), values
-    except OSError:
-        pass
-    raise UserError(_no_state(folder))
+        if values["tensors"] != checksum(file):
+            raise ValueError(f"{file.name} is damaged: its checksum differs")
+        return load_file(file), values
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise _damaged(folder, error) from None
 
 
-def _no_state(folder: Path) -> str:
-    return f"{folder}: the training can't go on from there, as it is damaged; without --resume the seed is trained anew"
-
-
-def _checksum(folder: Path, values: dict) -> int:
-    """Of both files of a state."""
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode(), checksum(folder / TENSORS))
-
-
-def _read_json(path: Path, complaint: str = "") -> dict:
-    """Raises UserError where there is no object in the file: the complaint, and why."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("no JSON object")
-        return content
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or f"damaged: {error}"
-        raise UserError(f"{complaint}: {path.name} can't be read ({reason})") from None
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(f"{folder}: can't go on from there ({error}); without --resume the seed is trained anew")

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import shutil
 import uuid
@@ -120,6 +121,26 @@ def checksum(file: Path) -> int:
         while piece := stream.read(1 << 24):
             value = zlib.crc32(piece, value)
     return value
+
+
+def write_json(path: Path, values: dict) -> None:
+    """Writes an object with a checksum of itself."""
+    path.write_text(json.dumps(values | {"checksum": _json_checksum(values)}), encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """What `write_json` wrote. Raises OSError, or ValueError where it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("checksum") == _json_checksum(values):
+            return values
+    except (AttributeError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{path.name} is damaged: its checksum differs")
+
+
+def _json_checksum(values: dict) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def disk_error(error: Exception) -> str | None:
