@@ -146,7 +146,8 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         error = sys.exc_info()[1]
-        logging.getLogger(record.name).removeHandler(self)
+        self.setLevel(sys.maxsize)  # takes no further record
+        self.stream = None  # nor flushes this one at the end
         print(f"{self.baseFilename}: can't be written any more ({error}); the run goes on without it", file=sys.stderr)
 
 
