@@ -8,13 +8,20 @@ BIN = .venv/bin
 endif
 INSTALLED = .venv/installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test fuzz lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run.py --modelName self_mm --datasetName demo --seeds 1111 1112 1113
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+# Some ten minutes; the counts of what was loaded and what refused stand in the statistics that it prints.
+FUZZ_EXAMPLES ?= 20000
+
+fuzz: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/test_fuzz*.py --hypothesis-show-statistics
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

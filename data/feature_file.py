@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import DATASETS, Dataset
-from data.restricted_pickle import load_pickle
+from data.restricted_pickle import load_pickle, one_line
 from utils.functions import Parser, UserError
 
 SPLITS = ("train", "valid", "test")
@@ -131,14 +131,16 @@ class _SplitChecker:
         """A numeric array of N clips."""
         if key not in self.content:
             raise self.error(key, f"missing; the split has {_listed(self.content)}")
+        value = self.content[key]
+        if not _holds_numbers(value):
+            kind = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise self.error(key, f"expected an array of numbers {layout}; found {kind} with other values")
         try:
-            array = np.asarray(self.content[key])
+            array = np.asarray(value)
         except ValueError:
             raise self.error(
                 key, f"the clips' shapes differ; expected one array {layout}: pad them to one length"
             ) from None
-        if array.dtype.kind not in "iufb":
-            raise self.error(key, f"expected an array of numbers {layout}; found {array.dtype} {array.shape}")
         if array.ndim != dimensions or (self.clips and len(array) != self.clips) or 0 in array.shape:
             raise self.error(key, f"expected {layout} with N = {self.clips}; found {array.shape}")
         return array
@@ -154,10 +156,10 @@ class _SplitChecker:
             raise self.error(key, f"expected N = {self.clips} texts, one for each id; found {len(values)}")
         texts = []
         for number, value in enumerate(values):
-            written = value if isinstance(value, bytes) else str(value).encode(errors="surrogatepass")
+            written = value if isinstance(value, bytes) else _written(value).encode(errors="surrogatepass")
             texts.append(written.decode(errors="replace"))
             if needed and (not isinstance(value, str | bytes) or "\ufffd" in texts[-1]):
-                raise self.error(key, f"number {number} is no text: {str(value)[:40]!r}")
+                raise self.error(key, f"number {number} is no text: {_written(value)[:40]!r}")
         return texts
 
     def sequences(self, key: str) -> np.ndarray:
@@ -195,7 +197,8 @@ class _SplitChecker:
         return tokens, lengths
 
     def labels(self, key: str) -> np.ndarray:
-        labels = self.array(key, 1, "(N,)").astype(np.float32)
+        with np.errstate(over="ignore"):  # too large for float32 is infinite
+            labels = self.array(key, 1, "(N,)").astype(np.float32)
         self.complain_at(key, ~np.isfinite(labels), labels, "labels must be numbers; leave the clip out or label it")
         bound = self.dataset.label_bound
         what = f"outside [-{bound:g}, {bound:g}], the range of {self.dataset.name}; --datasetName names the dataset"
@@ -208,11 +211,23 @@ class _SplitChecker:
             clip = int(wrong.argmax())
             found = f" has {values[clip]:g}" if values is not None else ""
             others = f" (and {wrong.sum() - 1} other clips)" if wrong.sum() > 1 else ""
-            raise self.error(key, f"clip {self.ids[clip]}{found}: {what}{others}")
+            raise self.error(key, f"clip {one_line(self.ids[clip])}{found}: {what}{others}")
 
 
 def _listed(content: dict) -> str:
-    return ", ".join(str(key) for key in content) or "nothing"
+    return one_line(", ".join(str(key) for key in content)) or "nothing"
+
+
+def _written(value: object) -> str:
+    """A text or number as it reads; a container, which may be of any size, by its kind."""
+    return type(value).__name__ if isinstance(value, list | tuple | dict | set | frozenset | np.ndarray) else str(value)
+
+
+def _holds_numbers(value: object) -> bool:
+    """Whether an array can be made of it that is no larger than its parts: beside a long text, each number takes as much."""
+    if isinstance(value, list | tuple):
+        return all(map(_holds_numbers, value))
+    return isinstance(value, int | float) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "iufb")
 
 
 def describe(file: FeatureFile) -> str:

@@ -1,182 +1,235 @@
 """Reads a pickle that may come from anyone: arrays, numbers, text and containers, and nothing that could run code.
 
-A pickle is a program that may name any function and call it. Here it can name only what rebuilds a numpy array or
-scalar, as numpy 1 and numpy 2 write them, and a set; all else is refused by name.
+A pickle is a program that may name any function and call it, and that may ask for any amount of memory or time. Here it
+can name only what rebuilds a numpy array or scalar, as numpy 1 and numpy 2 write them, and a set; each of its
+instructions costs memory and time in proportion to the bytes that the file spends on it.
 """
 
 import hashlib
-import math
+import io
 import pickle
-from collections.abc import Callable
+import struct
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
+from data.pickled_arrays import ADMITTED, DType, fill, is_machine_integer, plain_key
 from utils.functions import UserError
 from utils.progress import progress
 
-PIECE = 1 << 20  # bytes
+PIECE = 1 << 20  # bytes; as large as this, an item's size is compared with what the file still holds
+DEPTH = 32  # containers within one another; the layout has three
+
+# What a file may grow to. Content may stand in a pickle once and be named many times, so that a short file is a huge one
+# as soon as it is copied or printed.
+GROWTH, FREE_GROWTH = 16, 16 << 20  # bytes in memory for a byte of the file, and what any file may have
 
 
-class _DType:
-    """Stands for numpy.dtype. A real one takes any state from a pickle, such as that of pointers without their flags."""
-
-    def __init__(self, name: str, align: bool = False, copy: bool = True):
-        self.dtype = np.dtype(name) if isinstance(name, str) else None
-
-    def __setstate__(self, state: tuple) -> None:
-        _version, byte_order, *structure = state[:5]
-        if structure != [None, None, None]:
-            raise ValueError("a structured array")
-        if byte_order in ("<", ">"):
-            self.dtype = self.plain().newbyteorder(byte_order)
-
-    def plain(self) -> np.dtype:
-        if self.dtype is None or self.dtype.kind not in "biufcSUO" or self.dtype.subdtype is not None:
-            raise ValueError(f"an array of {self.dtype}")
-        return self.dtype
-
-
-class _Array(np.ndarray):
-    """An array that checks what a pickle fills it with: numpy itself trusts the length of a list of objects."""
-
-    def __setstate__(self, state: tuple) -> None:
-        version, shape, dtype, is_fortran, data = state
-        dtype = dtype.plain()
-        if any(type(size) is not int or size < 0 for size in shape):
-            raise ValueError(f"an array of shape {shape}")
-        if dtype.kind == "O":
-            complete = type(data) is list and len(data) == math.prod(shape)
-        else:
-            data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
-            complete = type(data) is bytes and len(data) == math.prod(shape) * dtype.itemsize
-        if not complete:
-            raise ValueError(f"an array of shape {shape} with other data")
-        super().__setstate__((version, tuple(shape), dtype, bool(is_fortran), data))
-
-
-class _Admitted:
-    """A function under the name that a pickle knows it by. A pickle can call it, and change nothing about it."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable):
-        object.__setattr__(self, "_function", function)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise ValueError(f"a pickle that sets {name}")
-
-    def __call__(self, *arguments: object) -> object:
-        return self._function(*arguments)
-
-
-def _array_type() -> None:
-    """The class numpy.ndarray, which pickles name but don't call."""
-    raise ValueError("an array made by hand")
-
-
-def _empty_array(subtype: object, shape: tuple, dtype: object) -> np.ndarray:
-    """The array that a pickle then fills; numpy always writes it with shape (0,)."""
-    if subtype is not _ADMITTED["numpy", "ndarray"] or tuple(shape) != (0,):
-        raise ValueError("an array that numpy didn't write")
-    return _Array((0,), dtype=np.int8)
-
-
-def _scalar(dtype: _DType, value: bytes = b"") -> np.generic:
-    plain = dtype.plain()
-    value = value.encode("latin1") if isinstance(value, str) else value
-    return np.frombuffer(value, dtype=plain, count=1)[0] if plain.itemsize else plain.type()
-
-
-def _array_from_buffer(buffer: bytes, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(buffer, dtype=dtype.plain()).reshape(shape, order=order)
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """How protocols before 3 write bytes."""
-    if encoding != "latin1":
-        raise ValueError(f"bytes in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    """How protocols before 3 write b"". With an argument, bytes could ask for any amount of memory."""
-    return b""
-
-
-_ADMITTED = {
-    ("numpy", "ndarray"): _Admitted(_array_type),
-    ("numpy", "dtype"): _Admitted(_DType),
-    ("_codecs", "encode"): _Admitted(_latin1_bytes),
-    **{(core, "_reconstruct"): _Admitted(_empty_array) for core in ("numpy.core.multiarray", "numpy._core.multiarray")},
-    **{(core, "scalar"): _Admitted(_scalar) for core in ("numpy.core.multiarray", "numpy._core.multiarray")},
-    **{(core, "_frombuffer"): _Admitted(_array_from_buffer) for core in ("numpy.core.numeric", "numpy._core.numeric")},
-    **{(builtins, "bytes"): _Admitted(_empty_bytes) for builtins in ("builtins", "__builtin__")},
-    **{(builtins, kind.__name__): kind for builtins in ("builtins", "__builtin__") for kind in (set, frozenset)},
-}
-
-
-class _RefusedError(Exception):
+class RefusedError(Exception):
     pass
 
 
-class _Unpickler(pickle.Unpickler):
+# Instructions that do no more than push a value, or move and keep those that are there.
+_HARMLESS = """
+    PROTO STOP MARK POP POP_MARK DUP PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST EMPTY_DICT EMPTY_SET GLOBAL STACK_GLOBAL
+"""
+
+
+class _Instructions(dict):
+    def __missing__(self, code: int) -> None:
+        for name in pickle.__all__:
+            if getattr(pickle, name) == bytes([code]):
+                raise RefusedError(f"the instruction {name}")
+        raise ValueError(f"there is no instruction {code}")
+
+
+class RestrictedUnpickler(pickle._Unpickler):
+    """Python's own reader in Python; the one in C takes memory at a pickle's word, for a memo of billions of entries."""
+
+    def __init__(self, reader: "BoundedReader", allowance: int):
+        super().__init__(reader, encoding="latin1")
+        self._reader = reader
+        self._allowance = allowance  # bytes that may yet be copied
+
     def find_class(self, module: str, name: str) -> object:
         try:
-            return _ADMITTED[module, name]
+            return ADMITTED[module, name]
         except KeyError:
-            raise _RefusedError(f"{module}.{name}") from None
+            raise RefusedError(f"{module}.{name}") from None
+
+    def load_frame(self) -> None:
+        self._reader.announce(self._count())  # the file is read in pieces anyway
+
+    def load_bytearray8(self) -> None:
+        count = self._count()
+        self._reader.announce(count)
+        self.append(bytearray(count))
+        self._reader.readinto(self.stack[-1])
+
+    def _count(self) -> int:
+        return struct.unpack("<Q", self.read(8))[0]
+
+    def load_reduce(self) -> None:
+        arguments = self.pop_tuple()
+        self.stack[-1] = self.stack[-1](*arguments)  # all that can be called is in ADMITTED
+
+    def load_build(self) -> None:
+        state = self.pop_tuple()
+        target = self.stack[-1]
+        if type(target) is DType:
+            target.set_state(state)
+        elif type(target) is np.ndarray:
+            fill(target, state)
+        else:
+            raise ValueError("a pickle that changes what isn't an array")
+
+    def pop_tuple(self) -> tuple:
+        """What a call or a state is made of. It is copied maybe, and the same can be named many times."""
+        items = self.stack.pop()
+        if type(items) is not tuple:
+            raise ValueError("arguments that aren't a tuple")
+        self._allowance -= sum(len(item) for item in items if isinstance(item, str | bytes | bytearray | list | tuple))
+        if self._allowance < 0:
+            raise ValueError("a pickle that copies the same content again and again")
+        return items
+
+    def load_append(self) -> None:
+        item = self.stack.pop()
+        self._container(list).append(item)
+
+    def load_appends(self) -> None:
+        items = self.pop_mark()
+        self._container(list).extend(items)
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self._container(set).update(map(plain_key, items))
+
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()  # first: it puts another list in the place of the one that `append` appends to
+        self.append(frozenset(map(plain_key, items)))
+
+    def load_setitem(self) -> None:
+        self._set_items([self.stack.pop(-2), self.stack.pop()])
+
+    def load_setitems(self) -> None:
+        self._set_items(self.pop_mark())
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set_items(items)
+
+    def _set_items(self, items: list) -> None:
+        self._container(dict).update(zip(map(plain_key, items[::2]), items[1::2], strict=True))
+
+    def _container(self, kind: type) -> list | set | dict:
+        if type(self.stack[-1]) is not kind:
+            raise ValueError(f"items for what is no {kind.__name__}")
+        return self.stack[-1]
+
+    dispatch = _Instructions(
+        {code[0]: pickle._Unpickler.dispatch[code[0]] for code in (getattr(pickle, name) for name in _HARMLESS.split())}
+    )
+    dispatch |= {pickle.FRAME[0]: load_frame, pickle.BYTEARRAY8[0]: load_bytearray8, pickle.REDUCE[0]: load_reduce}
+    dispatch |= {pickle.BUILD[0]: load_build, pickle.APPEND[0]: load_append, pickle.APPENDS[0]: load_appends}
+    dispatch |= {pickle.ADDITEMS[0]: load_additems, pickle.FROZENSET[0]: load_frozenset, pickle.DICT[0]: load_dict}
+    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
 
 
-class _HashingReader:
-    """A file that is hashed while it is read, so that a large one is read once."""
+def _measure(value: object, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
+    """The bytes of a value once each text, number and array in it is written out, and how deep its containers go.
 
-    def __init__(self, file: BinaryIO, bar: tqdm):
+    known: what containers, by their id, have been measured before. One that holds itself is too deep.
+    """
+    if value is None or isinstance(value, float) or is_machine_integer(value):
+        return 8, 0
+    if isinstance(value, str | bytes | bytearray):
+        return 8 + 4 * len(value), 0
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.dtype.kind != "O"):
+        return 8 + value.size * max(8, value.itemsize), 0
+    if not isinstance(value, list | tuple | set | frozenset | dict | np.ndarray):
+        raise ValueError(f"it holds what is no array, plain value or container, of type {type(value).__name__}")
+    if id(value) not in known:
+        size = height = 0
+        if depth < DEPTH:
+            items = chain(value.keys(), value.values()) if isinstance(value, dict) else getattr(value, "flat", value)
+            for item in items:
+                item_size, item_height = _measure(item, known, depth + 1)
+                size, height = size + item_size, max(height, item_height)
+        if depth + height >= DEPTH:
+            raise ValueError("its containers lie too deep within one another")
+        known[id(value)] = size + 8, height + 1
+    return known[id(value)]
+
+
+class _HashedFile(io.RawIOBase):
+    """A file that is hashed while it is read, so that a large one is read once: a piece at a time, while that is in the cache."""
+
+    def __init__(self, file: io.RawIOBase, bar: tqdm):
         self._file = file
         self._bar = bar
         self.sha1 = hashlib.sha1()
+        self._position = 0
 
-    def read(self, size: int = -1) -> bytes:
-        return self._hashed(self._file.read(size))
+    def readable(self) -> bool:
+        return True
 
-    def readline(self) -> bytes:
-        return self._hashed(self._file.readline())
+    def tell(self) -> int:
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fills the buffer, with an array of gigabytes maybe: a piece at a time, so that it is hashed while in the cache."""
-        count = 0
-        while got := self._file.readinto(piece := memoryview(buffer)[count : count + PIECE]):
-            self._hashed(piece[:got])
-            count += got
+        count = self._file.readinto(piece := memoryview(buffer)[:PIECE])
+        self.sha1.update(piece[:count])
+        self._bar.update(count)
+        self._position += count
         return count
 
-    def finish(self) -> str:
-        while self.read(PIECE):
-            pass
-        return self.sha1.hexdigest()
 
-    def _hashed(self, data: bytes | memoryview) -> bytes | memoryview:
-        self.sha1.update(data)
-        self._bar.update(len(data))
-        return data
+class BoundedReader(io.BufferedReader):
+    """Takes no memory for items that are larger than the rest of the file."""
+
+    def __init__(self, raw: _HashedFile, size: int):
+        super().__init__(raw, PIECE)
+        self._size = size
+
+    def announce(self, count: int) -> None:
+        if count > self._size - self.tell():
+            raise EOFError("it announces more than it holds")
+
+    def read(self, count: int) -> bytes:
+        if count > PIECE:
+            self.announce(count)
+        return super().read(count)
 
 
 def load_pickle(path: Path) -> tuple[object, str]:
     """The content of a pickle, and the file's SHA-1.
 
-    Raises UserError for a file that can't be read, is no pickle, or asks for anything but arrays and plain values.
+    The content can be copied, compared and printed at will: its containers are few deep, and written out it takes no more
+    than GROWTH times the file. Raises UserError for a file that can't be read, is no pickle, or asks for anything but arrays
+    and plain values.
     """
     try:
         size = path.stat().st_size
-        with open(path, "rb") as file, progress(what=f"reading {path.name}", unit="B", total=size) as bar:
-            reader = _HashingReader(file, bar)
-            content = _Unpickler(reader, encoding="latin1").load()
-            return content, reader.finish()
-    except _RefusedError as refused:
+        allowance = GROWTH * size + FREE_GROWTH
+        with open(path, "rb", buffering=0) as file, progress(what=f"reading {path.name}", unit="B", total=size) as bar:
+            hashed = _HashedFile(file, bar)
+            reader = BoundedReader(hashed, size)
+            content = RestrictedUnpickler(reader, allowance).load()
+            if _measure(content, {})[0] > allowance:
+                raise ValueError("it names the same content again and again")
+            while reader.read(PIECE):
+                pass
+            return content, hashed.sha1.hexdigest()
+    except RefusedError as refused:
         raise UserError(
-            f"{path}: refused: the pickle asks for {refused}, and a feature file needs only numpy arrays and builtin "
+            f"{path}: refused: the pickle asks for {one_line(refused)}, and a feature file needs only numpy arrays and builtin "
             "containers; a file that asks for more can run code. Get it from where the authors published it"
         ) from None
     except OSError as error:
@@ -184,4 +237,11 @@ def load_pickle(path: Path) -> tuple[object, str]:
     except MemoryError:
         raise UserError(f"{path}: this machine's memory doesn't hold it, or it is damaged") from None
     except Exception as error:  # a damaged pickle can fail in any way at all
-        raise UserError(f"{path}: not a feature pickle, or damaged ({type(error).__name__}: {error})") from None
+        raise UserError(
+            f"{path}: not a feature pickle, or damaged ({type(error).__name__}: {one_line(error)})"
+        ) from None
+
+
+def one_line(said: object) -> str:
+    """What an error or a text says, fit for a message: it may come from the file."""
+    return "".join(character if character.isprintable() else "?" for character in str(said)[:200])

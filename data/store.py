@@ -163,7 +163,7 @@ def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | Non
             files[str(file.relative_to(work))] = [status.st_size, status.st_mtime_ns, checksum(file)]
         write_json(work / "meta.json", meta | {"replaced": replaced, "files": files})
         flush(work)
-        outdated = [other for other in folder.parent.iterdir() if _is_outdated(other, meta)]
+        outdated = [other for other in folder.parent.iterdir() if other != folder and _is_outdated(other, meta)]
         if not _is_whole(folder):
             if folder.exists():
                 os.replace(folder, damaged := unfinished(folder))

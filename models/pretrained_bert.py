@@ -11,13 +11,21 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from config.config_regression import Dataset
+from data.restricted_pickle import one_line
 from utils.functions import UserError
+from utils.released_checkpoint import check_outline
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+# All that a config.json can set. It knows many more: code to run, kernels to fetch, other files to read.
+SETTINGS = """
+    vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act max_position_embeddings
+    type_vocab_size hidden_dropout_prob attention_probs_dropout_prob initializer_range layer_norm_eps pad_token_id
+""".split()
+MOST_LAYERS = 1000  # the largest BERT models have 48
 VOCABULARY = ("vocab.txt", "tokenizer.json")
 
 
@@ -64,11 +72,14 @@ def load_bert(source: str) -> BertModel:
     """BERT with its pretrained weights, in float32, without the pooler. Raises UserError where that fails."""
 
     def load(**where: bool) -> tuple[BertModel, dict]:
-        kind = transformers.AutoConfig.from_pretrained(source, **where).model_type
-        if kind != "bert":
+        stored, _ = transformers.PretrainedConfig.get_config_dict(source, **where)
+        if stored.get("model_type") != "bert":
+            kind = one_line(stored.get("model_type"))
             raise UserError(f"--bert {source}: is a {kind} model; Self-MM's text encoder takes BERT models")
+        config = BertConfig(**{name: stored[name] for name in SETTINGS if name in stored})
+        _check_size(source, config)
         settings = {"add_pooling_layer": False, "dtype": torch.float32, "output_loading_info": True}
-        return BertModel.from_pretrained(source, **settings, **where)
+        return BertModel.from_pretrained(source, config=config, trust_remote_code=False, **settings, **where)
 
     bert, report = _from_disk_or_hub(source, load)
     if report["missing_keys"]:
@@ -77,12 +88,32 @@ def load_bert(source: str) -> BertModel:
     return bert
 
 
+def _check_size(source: str, config: BertConfig) -> None:
+    """Raises for a model that is larger than its weights: it would be built before they are looked at."""
+    if config.num_hidden_layers > MOST_LAYERS:
+        raise ValueError(
+            f"config.json: {config.num_hidden_layers} layers, more than the {MOST_LAYERS} that any model has"
+        )
+    if not Path(source).is_dir():
+        return
+    pickled = list(Path(source).glob("pytorch_model*.bin"))
+    weights = sum(path.stat().st_size for path in [*pickled, *Path(source).glob("model*.safetensors")])
+    sizes = config.vocab_size, config.max_position_embeddings, config.type_vocab_size, config.intermediate_size
+    rows = sum(sizes[:3]) + config.num_hidden_layers * (4 * config.hidden_size + 2 * config.intermediate_size)
+    if min(sizes) < 1 or rows * config.hidden_size > weights:  # bytes; no weight takes less than one
+        raise ValueError("config.json: another size of model than the weights are for")
+    for path in pickled:
+        check_outline(path)
+
+
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     """The encoder's own tokenizer; None for a folder without a vocabulary, which is enough where text_bert is there."""
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARY):
         return None
-    return _from_disk_or_hub(source, lambda **where: AutoTokenizer.from_pretrained(source, **where))
+    return _from_disk_or_hub(
+        source, lambda **where: AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+    )
 
 
 def _from_disk_or_hub(source: str, load: Callable):
@@ -95,9 +126,11 @@ def _from_disk_or_hub(source: str, load: Callable):
             return load(local_files_only=True)
         except UserError:
             raise
-        except Exception as error:  # damaged files fail in many ways
+        except BaseException as error:  # damaged files fail in many ways
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of tokenizers, in Rust
+                raise
             if Path(source).is_dir():
-                reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+                reason = one_line(str(error).strip().split("\n")[0]) or type(error).__name__
                 raise UserError(f"--bert {source}: can't be loaded ({reason}); download the folder anew") from None
     print(f"{source} is not on this disk: downloading it")
     with _quiet(bars=True):

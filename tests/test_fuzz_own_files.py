@@ -1,0 +1,159 @@
+"""Files that this program wrote itself, damaged since: stores, checkpoints, states and CSVs."""
+
+import functools
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import fuzzing
+import numpy as np
+import pandas as pd
+import tiny
+import torch
+from hypothesis import given, strategies
+from safetensors.torch import load
+
+from config.config_regression import DATASETS, make_config
+from data.store import FeatureStore, open_store
+from models.pretrained_bert import load_tokenizer
+from models.self_mm import SelfMM
+from utils.checkpoint import load_checkpoint, load_state, read_facts, save_checkpoint, save_state
+from utils.results import add_seed_row, finished_rows
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+@strategies.composite
+def one_damaged(draw, make) -> tuple[str, dict[str, bytes]]:
+    """The files that a function makes, one of them damaged or gone. Returns its name too."""
+    files = dict(make())
+    name = draw(strategies.sampled_from(sorted(files)))
+    if draw(strategies.integers(0, 19)) == 0:
+        del files[name]
+    elif name.endswith(".json"):
+        files[name] = draw(fuzzing.mutated_json(json.loads(files[name])))
+    else:
+        files[name] = draw(fuzzing.mutated_bytes(files[name]))
+    return name, files
+
+
+def open_tiny_store(folder: Path) -> FeatureStore:
+    os.utime(folder / "f.pkl", (1, 1))  # by which, among others, a store belongs to a file
+    return open_store(folder / "f.pkl", DATASETS["mosi"], False, None, None)
+
+
+@functools.cache
+def store_files() -> tuple[bytes, dict[str, bytes], dict[str, object]]:
+    """A feature file, the files of its store, and what is in it."""
+    with tempfile.TemporaryDirectory() as name:
+        tiny.write_features(Path(name) / "f.pkl")
+        expected = values(open_tiny_store(Path(name)))
+        return (Path(name) / "f.pkl").read_bytes(), contents(Path(name) / "f.pkl.store"), expected
+
+
+def values(store: FeatureStore) -> dict[str, object]:
+    found = {"sha1": store.sha1, "replaced": store.replaced}
+    for name, split in store.splits.items():
+        found |= {f"{name} ids": split.ids, f"{name} raw_text": split.raw_text}
+        found |= {f"{name} {task}": labels.tolist() for task, labels in split.labels.items()}
+        for key in ("text", "audio", "vision"):
+            part = getattr(split, key)
+            found[f"{name} {key}"] = [part[clip].tolist() for clip in range(len(split))]
+    return found
+
+
+@fuzzing.SETTINGS
+@given(damaged=one_damaged(lambda: store_files()[1]))
+def test_a_damaged_store_is_made_anew(damaged):
+    features, _, expected = store_files()
+    with fuzzing.fresh_folder() as folder:
+        write({"f.pkl": features}, folder)
+        write(damaged[1], folder / "f.pkl.store")
+        store = fuzzing.loaded(lambda: open_tiny_store(folder), folder)
+        assert store is not None and values(store) == expected
+
+
+@functools.cache
+def checkpoint_files() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as name:
+        bert = tiny.make_bert()
+        model = SelfMM(make_config("mosi"), bert.config.to_dict(), 5, 4, bert)
+        tokenizer = load_tokenizer(str(tiny.write_bert(Path(name) / "bert")))
+        save_checkpoint(model, Path(name) / "c", {"dataset": "mosi"}, tokenizer, pd.DataFrame({"id": ["a"]}))
+        return contents(Path(name) / "c")
+
+
+@fuzzing.SETTINGS
+@given(damaged=one_damaged(checkpoint_files))
+def test_a_damaged_checkpoint_is_loaded_as_it_says_or_refused(damaged):
+    name, files = damaged
+
+    def read(folder: Path) -> tuple[dict, SelfMM]:
+        load_tokenizer(str(folder / "tokenizer"))
+        return read_facts(folder), load_checkpoint(folder, SelfMM)
+
+    with fuzzing.fresh_folder() as folder:
+        write(files, folder / "c")
+        found = fuzzing.loaded(lambda: read(folder / "c"), folder)
+    if found is not None:
+        facts, model = found
+        settings = json.loads(files["config.json"])
+        assert facts == settings.get("trained_on", {})
+        written = settings["hyper_parameters"]
+        assert all(getattr(model.hyper_parameters, key) == value for key, value in written.items() if key != "tasks")
+        weights = load(checkpoint_files()["model.safetensors"])
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+@functools.cache
+def state_files() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as name:
+        save_state(Path(name) / "s", {"a": torch.randn(3, 5), "b": torch.zeros(2)}, {"epochs": 3, "random": [1, 2]})
+        return contents(Path(name) / "s")
+
+
+@fuzzing.SETTINGS
+@given(damaged=one_damaged(state_files))
+def test_a_damaged_state_is_refused(damaged):
+    _, files = damaged
+    with fuzzing.fresh_folder() as folder:
+        write(files, folder / "s")
+        found = fuzzing.loaded(lambda: load_state(folder / "s"), folder)
+        if found is not None:
+            tensors, state = found
+            expected = load(state_files()["state.safetensors"])
+            assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+            assert {"epochs": 3, "random": [1, 2]}.items() <= state.items()
+
+
+@functools.cache
+def csv_bytes() -> bytes:
+    with tempfile.TemporaryDirectory() as name:
+        for seed in range(3):
+            row = {"model": "self_mm", "dataset": "mosi", "seed": seed, "MAE": 0.7, "config_hash": "0123456789"}
+            add_seed_row(Path(name) / "seeds.csv", row)
+        return (Path(name) / "seeds.csv").read_bytes()
+
+
+@fuzzing.SETTINGS
+@given(data=strategies.data())
+def test_a_damaged_csv_is_read_or_refused(data):
+    with fuzzing.fresh_folder() as folder:
+        (folder / "seeds.csv").write_bytes(data.draw(fuzzing.mutated_bytes(csv_bytes())))
+        fuzzing.loaded(lambda: finished_rows(folder / "seeds.csv", "self_mm", 1), folder)
+
+
+def test_the_undamaged_files_load(tmp_path):
+    write(checkpoint_files(), tmp_path / "c")
+    write(state_files(), tmp_path / "s")
+    assert np.isfinite(load_checkpoint(tmp_path / "c", SelfMM).heads["fusion"].layer_1.weight.detach().numpy()).all()
+    assert load_state(tmp_path / "s")[1]["epochs"] == 3

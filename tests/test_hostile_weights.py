@@ -1,0 +1,172 @@
+"""Weights and --bert folders that try to run code, or to take all memory or time: each is refused in one line."""
+
+import collections
+import copy
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import fuzzing
+import pytest
+import tiny
+import torch
+
+from models.pretrained_bert import load_pretrained
+from utils.functions import UserError
+from utils.released_checkpoint import read_released_file
+
+
+class Calls:
+    """Pickled as the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def pth(weights: object, **how: bool) -> bytes:
+    file = io.BytesIO()
+    torch.save(weights, file, **how)
+    return file.getvalue()
+
+
+def rezipped(data: bytes, change) -> bytes:
+    """A .pth whose parts are written anew. change: name, content -> content, way of compression."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            content, compression = change(name, old.read(name))
+            new.writestr(name, content, compression)
+    return file.getvalue()
+
+
+def overlapping(data: bytes) -> bytes:
+    """A part of the zip file under two names: there once, read twice."""
+    file = io.BytesIO(data)
+    with zipfile.ZipFile(file, "a") as archive:
+        again = copy.copy(next(part for part in archive.filelist if part.filename.endswith("data/0")))
+        again.filename = again.orig_filename = again.filename[:-1] + "9"
+        archive.filelist.append(again)
+        archive.writestr("another", b"")  # or the directory isn't written anew
+    return file.getvalue()
+
+
+def programmed(find: bytes, replace: bytes, **how: bool) -> bytes:
+    """A good .pth with one thing changed in its pickle."""
+
+    def change(name: str, content: bytes) -> tuple[bytes, int]:
+        assert not name.endswith("data.pkl") or find in content
+        return content.replace(find, replace) if name.endswith("data.pkl") else content, zipfile.ZIP_STORED
+
+    if how:
+        data = pth(GOOD, **how)
+        assert find in data
+        return data.replace(find, replace)
+    return rezipped(pth(GOOD), change)
+
+
+GOOD = {"weight": torch.ones(300)}  # 300 is written in two bytes, as M and 2c 01
+OLD = {"_use_new_zipfile_serialization": False}
+ZEROS = {"weight": torch.zeros(1_000_000)}
+ATTRIBUTE = b"X\x04\x00\x00\x00keys"
+BILLION = b"J\x00\x00\x00\x40"
+WEIGHT_ATTACKS = {
+    "os.system": pth({"weight": Calls(os.system, "echo attacked > attacked.txt")}),
+    "os.system, old": pth({"weight": Calls(os.system, "echo attacked > attacked.txt")}, **OLD),
+    "torch.load": pth({"weight": Calls(torch.load, "weights.pth")}),
+    "torch.storage": pth({"weight": Calls(torch.storage._load_from_bytes, b"")}),
+    "bytearray": pth({"weight": Calls(bytearray, 1 << 40)}),
+    "Counter": pth({"weight": collections.Counter("abc")}),
+    "a giant by strides": pth(
+        {
+            "weight": Calls(
+                torch._utils._rebuild_device_tensor_from_cpu_tensor,
+                torch.ones(1).expand(1 << 40),
+                torch.float64,
+                "cpu",
+                False,
+            )
+        }
+    ),
+    "tuples as a key": programmed(b"X\x06\x00\x00\x00weight", b")" + b"2\x86" * 100),
+    "tuples as names of parts": pth({}, **OLD)[:-4] + b")" + b"2\x86" * 100 + b"\x85.",
+    "compressed": rezipped(pth(ZEROS), lambda name, content: (content, zipfile.ZIP_DEFLATED)),
+    "overlapping": overlapping(pth(ZEROS)),
+    "larger than its part": programmed(b"M\x2c\x01", BILLION),
+    "larger than its part, old": programmed(b"M\x2c\x01", BILLION, **OLD),
+    "beyond its storage": programmed(b"M\x2c\x01\x85", BILLION + b"\x85"),
+    "beyond its storage, old": programmed(b"M\x2c\x01\x85", BILLION + b"\x85", **OLD),
+    "old with a good zip behind": pth({"weight": Calls(os.system, "echo attacked > attacked.txt")}, **OLD) + pth(GOOD),
+    "attributes": programmed(b"}q\x00", b"ccollections\nOrderedDict\n)R}" + ATTRIBUTE + b"K\x01sbq\x00"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHT_ATTACKS)
+def test_a_hostile_pth_is_refused(tmp_path, name):
+    (tmp_path / "weights.pth").write_bytes(WEIGHT_ATTACKS[name])
+    with fuzzing.guarded(tmp_path), pytest.raises(UserError, match="not a file of weights, or damaged") as caught:
+        read_released_file(tmp_path / "weights.pth")
+    assert len(str(caught.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
+@pytest.fixture
+def bert(tmp_path):
+    return tiny.write_bert(tmp_path / "bert")
+
+
+def configure(folder: Path, name: str = "config.json", **changes: object) -> None:
+    path = folder / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9},
+        {"vocab_size": 10**12},
+        {"hidden_size": 2**31},
+        {"intermediate_size": 10**15},
+        {"max_position_embeddings": 10**12},
+        {"type_vocab_size": 10**12},
+        {"num_hidden_layers": -1, "vocab_size": -(10**12)},
+        {"model_type": "x\ny"},
+        {"hidden_size": "16"},
+    ],
+)
+def test_a_config_that_asks_for_another_model_than_its_weights_is_refused(bert, changes):
+    configure(bert, **changes)
+    with fuzzing.guarded(bert), pytest.raises(UserError, match="--bert") as caught:
+        load_pretrained(str(bert))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_bert_folder_runs_and_fetches_nothing(bert, monkeypatch):
+    """transformers would ask the terminal whether to run the code, and fetch the kernels."""
+    (bert / "evil.py").write_text("open('attacked.txt', 'w')")
+    code = {name: "evil.Evil" for name in ("AutoConfig", "AutoModel", "BertModel")}
+    fetched = {"_attn_implementation": "evil/kernels", "attn_implementation": "evil/kernels"}
+    quantized = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    others = {"transformers_weights": "../../secret", "fusion_config": {"all": True}, "per_layer_config": {"0": {}}}
+    configure(bert, auto_map=code, **fetched, **quantized, **others)
+    with fuzzing.guarded(bert):
+        assert load_pretrained(str(bert)).bert.config.hidden_size == 16
+    configure(bert, "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, tokenizer_class="Evil")
+    with fuzzing.guarded(bert):
+        try:
+            load_pretrained(str(bert))
+        except UserError as error:
+            assert "--bert" in str(error)
+    assert not (bert / "attacked.txt").exists()
+
+
+@pytest.mark.parametrize("name", WEIGHT_ATTACKS)
+def test_hostile_weights_in_a_bert_folder_are_refused(bert, name):
+    (bert / "model.safetensors").unlink()
+    (bert / "pytorch_model.bin").write_bytes(WEIGHT_ATTACKS[name] + bytes(100_000) * ("old" in name))
+    with fuzzing.guarded(bert), pytest.raises(UserError, match="--bert .* can't be loaded"):
+        load_pretrained(str(bert))
