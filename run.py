@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
         with stop_signals():
             run(parse_arguments(argv))
     except UserError as error:
-        print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
+        print("error:", error, file=sys.stderr)
         return 2
     except Stopped as stop:
         again = argv if "--resume" in argv else [*argv, "--resume"]

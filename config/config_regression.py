@@ -166,6 +166,8 @@ def _range(name: str, value: object) -> tuple[str, bool]:
         return "", True
     if name.endswith("_dropout"):
         return "0 <= value < 1", 0 <= value < 1
+    if name.endswith("_layers"):
+        return "1 to 100", 1 <= value <= 100
     if name in ("max_epochs", "max_clips_per_pass") or name.startswith("weight_decay"):
         return "0 or more", 0 <= value < float("inf")
     return "more than 0", 0 < value < float("inf")

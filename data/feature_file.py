@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import DATASETS, Dataset
-from data.restricted_pickle import load_pickle, one_line
-from utils.functions import Parser, UserError
+from utils.functions import Parser, UserError, brief
+from utils.restricted_pickle import load_pickle
 
 SPLITS = ("train", "valid", "test")
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
@@ -211,11 +211,11 @@ class _SplitChecker:
             clip = int(wrong.argmax())
             found = f" has {values[clip]:g}" if values is not None else ""
             others = f" (and {wrong.sum() - 1} other clips)" if wrong.sum() > 1 else ""
-            raise self.error(key, f"clip {one_line(self.ids[clip])}{found}: {what}{others}")
+            raise self.error(key, f"clip {brief(self.ids[clip])}{found}: {what}{others}")
 
 
 def _listed(content: dict) -> str:
-    return one_line(", ".join(str(key) for key in content)) or "nothing"
+    return brief(", ".join(str(key) for key in content)) or "nothing"
 
 
 def _written(value: object) -> str:

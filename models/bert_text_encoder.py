@@ -13,6 +13,13 @@ from transformers import BertConfig, BertModel
 
 from utils.batch import Group, PackedText
 
+# All that a config.json can set. transformers knows many more settings: code to run, kernels to fetch, files to read.
+SETTINGS = """
+    vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act max_position_embeddings
+    type_vocab_size hidden_dropout_prob attention_probs_dropout_prob initializer_range layer_norm_eps pad_token_id
+""".split()
+MOST_LAYERS = 1000  # the largest BERT models have 48
+
 
 class BertTextEncoder(nn.Module):
     """Sentences -> the last layer's vector of their first token, [CLS]."""
@@ -22,9 +29,9 @@ class BertTextEncoder(nn.Module):
         self.bert = bert
 
     @classmethod
-    def from_config(cls, bert_config: dict) -> "BertTextEncoder":
-        """An encoder with random weights. bert_config: the contents of a BERT folder's config.json."""
-        return cls(BertModel(BertConfig.from_dict(bert_config), add_pooling_layer=False))
+    def from_config(cls, stored: dict) -> "BertTextEncoder":
+        """An encoder with random weights. stored: the contents of a BERT folder's config.json."""
+        return cls(BertModel(bert_config(stored), add_pooling_layer=False))
 
     @property
     def width(self) -> int:
@@ -40,6 +47,16 @@ class BertTextEncoder(nn.Module):
             hidden = _run_layer(layer, hidden, text.groups, hidden, text.groups)
         first_tokens = [group.first_tokens() for group in text.groups]
         return _run_layer(last_layer, hidden[text.first], first_tokens, hidden, text.groups)[text.ranks]
+
+
+def bert_config(stored: dict) -> BertConfig:
+    """What counts of a config.json, which may be of any origin. Raises ValueError for more layers than any model has."""
+    config = BertConfig(**{name: stored[name] for name in SETTINGS if name in stored})
+    if config.num_hidden_layers > MOST_LAYERS:  # they would be built before anyone looks at the weights
+        raise ValueError(
+            f"config.json: {config.num_hidden_layers} layers, more than the {MOST_LAYERS} that any model has"
+        )
+    return config
 
 
 def _run_layer(

@@ -14,18 +14,12 @@ import transformers
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from config.config_regression import Dataset
-from data.restricted_pickle import one_line
-from utils.functions import UserError
-from utils.released_checkpoint import check_outline
+from models.bert_text_encoder import bert_config
+from utils.functions import UserError, brief
+from utils.weights_file import check_outline
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
-# All that a config.json can set. It knows many more: code to run, kernels to fetch, other files to read.
-SETTINGS = """
-    vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act max_position_embeddings
-    type_vocab_size hidden_dropout_prob attention_probs_dropout_prob initializer_range layer_norm_eps pad_token_id
-""".split()
-MOST_LAYERS = 1000  # the largest BERT models have 48
 VOCABULARY = ("vocab.txt", "tokenizer.json")
 
 
@@ -74,9 +68,9 @@ def load_bert(source: str) -> BertModel:
     def load(**where: bool) -> tuple[BertModel, dict]:
         stored, _ = transformers.PretrainedConfig.get_config_dict(source, **where)
         if stored.get("model_type") != "bert":
-            kind = one_line(stored.get("model_type"))
+            kind = brief(stored.get("model_type"))
             raise UserError(f"--bert {source}: is a {kind} model; Self-MM's text encoder takes BERT models")
-        config = BertConfig(**{name: stored[name] for name in SETTINGS if name in stored})
+        config = bert_config(stored)
         _check_size(source, config)
         settings = {"add_pooling_layer": False, "dtype": torch.float32, "output_loading_info": True}
         return BertModel.from_pretrained(source, config=config, trust_remote_code=False, **settings, **where)
@@ -90,10 +84,6 @@ def load_bert(source: str) -> BertModel:
 
 def _check_size(source: str, config: BertConfig) -> None:
     """Raises for a model that is larger than its weights: it would be built before they are looked at."""
-    if config.num_hidden_layers > MOST_LAYERS:
-        raise ValueError(
-            f"config.json: {config.num_hidden_layers} layers, more than the {MOST_LAYERS} that any model has"
-        )
     if not Path(source).is_dir():
         return
     pickled = list(Path(source).glob("pytorch_model*.bin"))
@@ -130,7 +120,7 @@ def _from_disk_or_hub(source: str, load: Callable):
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of tokenizers, in Rust
                 raise
             if Path(source).is_dir():
-                reason = one_line(str(error).strip().split("\n")[0]) or type(error).__name__
+                reason = brief(error) or type(error).__name__
                 raise UserError(f"--bert {source}: can't be loaded ({reason}); download the folder anew") from None
     print(f"{source} is not on this disk: downloading it")
     with _quiet(bars=True):
@@ -139,7 +129,7 @@ def _from_disk_or_hub(source: str, load: Callable):
         except UserError:
             raise
         except Exception as error:  # out of reach, unknown, damaged
-            reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
+            reason = brief(error) or type(error).__name__
             raise UserError(
                 f"BERT {source!r} is not on this disk, and could not be downloaded ({reason}); on a machine with internet "
                 "download its config.json, model.safetensors and vocab.txt, and put them into pretrained_model/bert_en/ "

@@ -15,12 +15,12 @@ from config.config_regression import DATASETS
 from data import feature_file, store
 from data.feature_file import read_feature_file
 from data.load_data import ClipDataset
-from data.restricted_pickle import load_pickle
 from data.store import open_store
 from data.tokens import make_tokeniser
 from models.pretrained_bert import load_tokenizer
 from utils import progress
 from utils.functions import UserError
+from utils.restricted_pickle import load_pickle
 
 MOSI = DATASETS["mosi"]
 

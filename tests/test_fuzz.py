@@ -19,9 +19,9 @@ from hypothesis import given, strategies
 
 from config.config_regression import DATASETS
 from data.feature_file import describe, read_feature_file
-from data.restricted_pickle import load_pickle
 from models.pretrained_bert import load_pretrained, load_tokenizer
-from utils.released_checkpoint import read_released_file
+from utils.restricted_pickle import load_pickle
+from utils.weights_file import read_weights
 
 
 def every_kind(protocol: int) -> dict:
@@ -112,7 +112,7 @@ PTH = [saved(WEIGHTS), saved(WEIGHTS, _use_new_zipfile_serialization=False)]
 def test_a_damaged_pth_is_read_as_torch_reads_it_or_refused(data):
     with fuzzing.fresh_folder() as folder:
         (folder / "w.pth").write_bytes(data)
-        weights = fuzzing.loaded(lambda: read_released_file(folder / "w.pth"), folder)
+        weights = fuzzing.loaded(lambda: read_weights(folder / "w.pth"), folder)
     if weights is not None:
         theirs = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         assert list(weights) == list(theirs)

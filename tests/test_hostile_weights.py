@@ -15,7 +15,7 @@ import torch
 
 from models.pretrained_bert import load_pretrained
 from utils.functions import UserError
-from utils.released_checkpoint import read_released_file
+from utils.weights_file import read_weights
 
 
 class Calls:
@@ -109,7 +109,7 @@ WEIGHT_ATTACKS = {
 def test_a_hostile_pth_is_refused(tmp_path, name):
     (tmp_path / "weights.pth").write_bytes(WEIGHT_ATTACKS[name])
     with fuzzing.guarded(tmp_path), pytest.raises(UserError, match="not a file of weights, or damaged") as caught:
-        read_released_file(tmp_path / "weights.pth")
+        read_weights(tmp_path / "weights.pth")
     assert len(str(caught.value).splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
 

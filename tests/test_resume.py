@@ -54,7 +54,7 @@ def at_call(monkeypatch, name: str, number: int, action) -> None:
 
 
 # Each of the 2 seeds has 5 epochs; in each, 3 windows and an evaluation go through run_model.
-@pytest.mark.parametrize("call", [1, 2, 4, 6, 9, 13, 20, 21, 23, 35])
+@pytest.mark.parametrize("call", [1, 2, 4, 9, 20, 21, 35])
 def test_a_signal_saves_all_and_the_resumed_run_ends_the_same(workplace, undisturbed, monkeypatch, capsys, call):
     kind = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1][call % 3]
     with monkeypatch.context() as patch:
@@ -71,7 +71,7 @@ def test_a_signal_saves_all_and_the_resumed_run_ends_the_same(workplace, undistu
     assert outcome(workplace.folder) == undisturbed
 
 
-@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6, 7, 8, 16, 17, 18, 26, 27, 28, 29, 30])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6, 7, 16, 17, 30])
 def test_a_kill_before_any_renaming_loses_nothing(workplace, undisturbed, monkeypatch, call):
     """Renamings are where files and folders change; a seed has some twenty: states, checkpoints, row and summary."""
     killed = []

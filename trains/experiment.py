@@ -27,8 +27,9 @@ from utils.checkpoint import load_checkpoint, read_facts
 from utils.functions import UserError, commit, pick_device, set_seed, versions
 from utils.metrics import METRICS, metric_names
 from utils.published import published_scores
-from utils.released_checkpoint import load_released_weights, read_released_file
+from utils.released_checkpoint import load_released_weights
 from utils.report import closing_report
+from utils.weights_file import read_weights
 
 
 @dataclass
@@ -167,7 +168,7 @@ def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
     if path.is_file():
         experiment = open_experiment(args)
         model = experiment.new_model()
-        load_released_weights(model, read_released_file(path), path)
+        load_released_weights(model, read_weights(path), path)
         return experiment, model
 
     if args.settings or args.preset or args.tasks or args.bert:

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from config.config_regression import Config
 from utils.files import checksum, read_json, replacing, whole, write_json
-from utils.functions import UserError
+from utils.functions import UserError, brief
 
 FACTS = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
 WEIGHTS = "model.safetensors"
@@ -74,8 +74,7 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     except UserError as error:
         raise UserError(f"{folder}/config.json: {error}") from None
     except Exception as error:  # damaged files fail in many ways
-        reason = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"{folder}: can't be loaded as {model_class.__name__} ({reason})") from None
+        raise UserError(f"{folder}: can't be loaded as {model_class.__name__} ({brief(error)})") from None
 
 
 def _settings(folder: Path) -> dict:
@@ -88,7 +87,7 @@ def _settings(folder: Path) -> dict:
     except OSError as error:
         raise UserError(f"{folder}: no checkpoint there: config.json can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/config.json: damaged ({error})") from None
+        raise UserError(f"{folder}/config.json: damaged ({brief(error)})") from None
 
 
 def _check_shapes(settings: dict, weights: Path, model_class: type[nn.Module]) -> None:
@@ -140,4 +139,4 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"{folder}: can't go on from there ({error}); without --resume the seed is trained anew")
+    return UserError(f"{folder}: can't go on from there ({brief(error)}); without --resume the seed is trained anew")

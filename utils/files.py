@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from utils.functions import UserError
+from utils.functions import UserError, brief
 
 
 @contextlib.contextmanager
@@ -147,7 +147,7 @@ def disk_error(error: Exception) -> str | None:
     """What the disk refused, in the system's words; None for an error of another kind. Rust libraries only say it as text."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return str(error).strip().split("\n")[0][:120] if "os error" in str(error) else None
+    return brief(error) if "os error" in str(error) else None
 
 
 def _sync(path: Path) -> None:

@@ -19,6 +19,18 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers of its settings
 class UserError(Exception):
     """Something the user can mend. Its text is one line: what, where, and how to mend it."""
 
+    def __init__(self, message: str):
+        super().__init__(_printable(" ".join(message.split("\n"))))
+
+
+def brief(said: object) -> str:
+    """The first line of what an error or a file says, fit to be quoted in a message."""
+    return _printable(str(said).strip().split("\n")[0][:200])
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
 
 class Parser(argparse.ArgumentParser):
     """Flags, spelt out; a wrong one is one line, as every mistake is, and not a page of usage."""

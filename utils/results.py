@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.files import only_writer, replacing
-from utils.functions import UserError
+from utils.functions import UserError, brief
 
 RUN = ["model", "config_hash", "seed"]  # rows that agree in these are of the same run, done again
 
@@ -59,7 +59,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"{path}: can't be read ({str(error).strip()[:120]}); mend it, or move it away") from None
+        raise UserError(f"{path}: can't be read ({brief(error)}); mend it, or move it away") from None
     if missing := [column for column in RUN if column not in rows]:
         raise UserError(f"{path}: has no column {missing[0]}; mend it, or move it away")
     return rows

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.pickled_arrays import ADMITTED, DType, fill, is_machine_integer, plain_key
-from utils.functions import UserError
+from utils.functions import UserError, brief
+from utils.pickled_arrays import ADMITTED, DType, fill, is_machine_integer, plain_key
 from utils.progress import progress
 
 PIECE = 1 << 20  # bytes; as large as this, an item's size is compared with what the file still holds
@@ -229,7 +229,7 @@ def load_pickle(path: Path) -> tuple[object, str]:
             return content, hashed.sha1.hexdigest()
     except RefusedError as refused:
         raise UserError(
-            f"{path}: refused: the pickle asks for {one_line(refused)}, and a feature file needs only numpy arrays and builtin "
+            f"{path}: refused: the pickle asks for {brief(refused)}, and a feature file needs only numpy arrays and builtin "
             "containers; a file that asks for more can run code. Get it from where the authors published it"
         ) from None
     except OSError as error:
@@ -237,11 +237,4 @@ def load_pickle(path: Path) -> tuple[object, str]:
     except MemoryError:
         raise UserError(f"{path}: this machine's memory doesn't hold it, or it is damaged") from None
     except Exception as error:  # a damaged pickle can fail in any way at all
-        raise UserError(
-            f"{path}: not a feature pickle, or damaged ({type(error).__name__}: {one_line(error)})"
-        ) from None
-
-
-def one_line(said: object) -> str:
-    """What an error or a text says, fit for a message: it may come from the file."""
-    return "".join(character if character.isprintable() else "?" for character in str(said)[:200])
+        raise UserError(f"{path}: not a feature pickle, or damaged ({type(error).__name__}: {brief(error)})") from None
