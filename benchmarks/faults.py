@@ -9,6 +9,7 @@ libraries already; it trains two seeds, and saves at almost every epoch. For Lin
 import argparse
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -63,11 +64,18 @@ def finish(process: int) -> int:
 
 
 def disturbed(folder: Path, number: int, moment: float) -> int:
-    """A run that gets a signal after so many seconds, and is resumed. Returns the first part's exit status."""
-    process = start(folder)
-    time.sleep(moment)
-    os.kill(process, number)
-    status = finish(process)
+    """A run that gets a signal after so many seconds, earlier if it was over by then, and is resumed.
+
+    Returns the exit status that the signal gave it.
+    """
+    while True:
+        process = start(folder)
+        time.sleep(moment)
+        os.kill(process, number)
+        if status := finish(process):
+            break
+        shutil.rmtree(folder)
+        moment *= 0.8
     if finish(start(folder, "--resume")) != 0:
         raise RuntimeError(f"{folder}: the resumed run failed; see words.txt")
     return status

@@ -202,13 +202,16 @@ def test_two_runs_of_one_seed_at_once_are_refused(workplace, capsys):
     assert "another run is training this seed" in capsys.readouterr().err
 
 
-def test_a_second_ctrl_c_stops_at_once(workplace, monkeypatch, capsys):
+def test_a_second_ctrl_c_stops_at_once_and_leaves_the_state_before(workplace, undisturbed, monkeypatch):
     def twice():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    at_call(monkeypatch, "trains.self_mm.run_model", 7, twice)
-    assert workplace.run("--seeds", "1", "--max_epochs", "5") == 130
+    with monkeypatch.context() as patch:
+        at_call(patch, "trains.self_mm.run_model", 7, twice)
+        assert workplace.run(*FLAGS) == 130
+    assert workplace.run(*FLAGS, "--resume") == 0
+    assert outcome(workplace.folder) == undisturbed
 
 
 def test_a_signal_before_training_stops_at_once(workplace, monkeypatch, capsys):

@@ -104,8 +104,9 @@ class SeedRun:
         try:
             yield
         except Stopped as stop:
-            self._save_state(training)
-            self.log.info(f"seed {self.seed}  {stop.name}: stopped after {training}; all of it is saved")
+            if stop.held_back:
+                self._save_state(training)
+                self.log.info(f"seed {self.seed}  {stop.name}: stopped after {training}; all of it is saved")
             raise
         except torch.OutOfMemoryError:
             raise UserError(self._out_of_memory(training)) from None

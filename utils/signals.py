@@ -16,7 +16,9 @@ _received: int | None = None
 class Stopped(BaseException):
     """A signal asked the program to stop. Like KeyboardInterrupt, no handler of errors takes it for one."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, held_back: bool):
+        """held_back: until work was in a state to be saved."""
+        self.held_back = held_back
         self.name = signal.Signals(number).name
         self.status = 130 if number == signal.SIGINT else 143
         super().__init__(self.name)
@@ -52,7 +54,7 @@ def stop_if_asked() -> None:
     global _received
     if _received is not None:
         number, _received = _received, None
-        raise Stopped(number)
+        raise Stopped(number, held_back=True)
 
 
 def ignore_in_worker(_worker: int) -> None:
@@ -67,4 +69,4 @@ def _handle(number: int, _frame: object) -> None:
     if _holding_back and not impatient:
         _received = number
     else:
-        raise Stopped(number)
+        raise Stopped(number, held_back=False)
