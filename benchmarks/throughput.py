@@ -33,7 +33,7 @@ from data.store import FeatureStore, open_store
 from models.self_mm import Outputs, SelfMM
 from trains.self_mm import autocast, evaluate, train_one_epoch
 from trains.training import Training, make_optimizer
-from utils.functions import keep_freed_memory, pick_device
+from utils.functions import keep_freed_memory, make_deterministic, pick_device
 from utils.metrics import METRICS
 
 RELEASED = "released way"
@@ -282,14 +282,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--gpu_ids", type=int, metavar="N", help="as in run.py: -1 is the CPU; default: a GPU if there is one"
     )
+    parser.add_argument("--deterministic", action="store_true", help="as in run.py, for ours and for the released way")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
     args = parser.parse_args(argv)
     keep_freed_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if args.deterministic:
+        make_deterministic()
     device = pick_device(args.gpu_ids)
     datasets, repeats = (["mosi"], 1) if args.quick else (args.datasets, args.repeats)
-    result = {"machine": describe(device), "datasets": {}}
+    result = {"machine": describe(device) | {"deterministic": args.deterministic}, "datasets": {}}
     for name in datasets:
         result["datasets"][name] = measure(SHAPES[name], BertConfig(), device, repeats, args.quick)
         print(as_table(name, result["datasets"][name]), flush=True)

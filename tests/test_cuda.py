@@ -1,5 +1,8 @@
 """A GPU arrives where the CPU does, and need not wait for the program. Most of it is skipped where there is no GPU."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -7,7 +10,8 @@ import tiny
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from config.config_regression import DATASETS, make_config
+from benchmarks.faults import outcome
+from config.config_regression import DATASETS, REPOSITORY, make_config
 from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import open_store
 from models.self_mm import SelfMM
@@ -107,3 +111,37 @@ def test_no_window_waits_for_the_gpu(store):
                 torch.cuda.set_sync_debug_mode("default")
         waits.append(sum("called a synchronizing" in str(warning.message) for warning in caught))
     assert waits[0] == waits[1]
+
+
+RUN = "import sys, run\n{}\nsys.exit(run.main(sys.argv[1:]))"
+STOPPED = """
+import os, signal
+from trains import self_mm
+
+run_model, calls = self_mm.run_model, []
+
+def stopping(*arguments):
+    calls.append(1)
+    if len(calls) == 10:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return run_model(*arguments)
+
+self_mm.run_model = stopping
+"""
+
+
+@needs_gpu
+def test_deterministic_runs_are_equal_to_the_bit_stopped_or_not(workplace, gpu_ids="0"):
+    """Each in a process of its own: what makes a GPU repeat itself must be said before it is first used."""
+    flags = ["--set", "batch_size=4", "update_epochs=2", "--max_epochs", "5", "--deterministic", "--resume"]
+    words = workplace.command("--gpu_ids", gpu_ids, *flags)
+    outcomes = []
+    for name, parts in {"one": [("", 0)], "two": [("", 0)], "stopped": [(STOPPED, 143), ("", 0)]}.items():
+        folder = workplace.folder / name
+        folder.mkdir()
+        for patch, status in parts:
+            command = [sys.executable, "-c", RUN.format(patch), *words]
+            finished = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+            assert finished.returncode == status
+        outcomes.append(outcome(folder))
+    assert outcomes[0] == outcomes[1] == outcomes[2]

@@ -24,6 +24,7 @@ from models.ulgm import ULGM
 from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
 from utils.checkpoint import load_checkpoint, read_facts
+from utils.files import whole
 from utils.functions import UserError, commit, pick_device, set_seed, versions
 from utils.metrics import METRICS, metric_names
 from utils.published import published_scores
@@ -162,7 +163,7 @@ def open_experiment(args: Namespace) -> Experiment:
 
 def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
     """What --test_only names, with the data to test it on: a checkpoint folder, or a .pth of the released code."""
-    path = args.test_only
+    path = whole(args.test_only)
     if not path.exists():
         raise UserError(f"--test_only {path}: nothing there; name a checkpoint folder, or a .pth of the released code")
     if path.is_file():
