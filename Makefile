@@ -17,7 +17,7 @@ test: lint
 	$(BIN)/python -m pytest -q
 
 # Some ten minutes; the counts of what was loaded and what refused stand in the statistics that it prints.
-FUZZ_EXAMPLES ?= 20000
+FUZZ_EXAMPLES ?= 5000
 
 fuzz: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
 fuzz: $(INSTALLED)

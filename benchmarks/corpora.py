@@ -84,13 +84,15 @@ def _make_split(
 def main(argv: list[str] | None = None) -> int:
     from transformers import BertConfig, BertModel
 
+    from utils.files import replacing
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corpora", description=__doc__.split("\n")[0])
     parser.add_argument("dataset", choices=list(SHAPES))
     parser.add_argument("folder", type=Path)
     args = parser.parse_args(argv)
     encoder = BertConfig()
     BertModel(encoder, add_pooling_layer=False).save_pretrained(args.folder / "bert")
-    with open(args.folder / f"{args.dataset}.pkl", "wb") as file:
+    with replacing(args.folder / f"{args.dataset}.pkl") as work, open(work, "wb") as file:
         pickle.dump(make_features(SHAPES[args.dataset], encoder.vocab_size), file)
     return 0
 

@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+import tiny
 import torch
 from conftest import Workplace
 
@@ -62,6 +63,15 @@ def main() -> None:
         status, said = run_quietly(place, *NEXT)
         check_failure(status, said, before)
         print(f"{leaving} bytes left: {said}", end="")
+
+    fill(0)
+    tiny.write_features(place.features, tiny.make_features(seed=5))
+    status, said = run_quietly(place, "--cache_dir", "results/cache")
+    assert status == 2 and "can't write the cache (No space left on device)" in said, (status, said)
+    BALLAST.unlink()
+    assert not [path for path in Path("results/cache").rglob("*") if path.is_file()]
+    tiny.write_features(place.features)
+    print(f"at the cache: {said}", end="")
 
     add_row = trains.seed_run.add_seed_row
 
