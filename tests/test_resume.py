@@ -97,7 +97,7 @@ def stop_in_epoch_3(workplace, monkeypatch, *words: str) -> None:
     """A run of seed 1 that is stopped in its third epoch."""
     with monkeypatch.context() as patch:
         at_call(patch, "trains.self_mm.run_model", 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        assert workplace.run("--seeds", "1", "--max_epochs", "5", *words) == 143
+        assert workplace.run(*words, "--seeds", "1", "--max_epochs", "5") == 143
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -113,6 +113,24 @@ def test_a_killed_process_is_resumed(workplace, undisturbed, number, moment):
     assert finish(process) in (0, 143, -signal.SIGKILL)
     assert workplace.run(*FLAGS, "--resume") == 0
     assert outcome(workplace.folder) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["use_finetune=False"],
+        ["keep_last_window=True", "KeyEval=Corr", "a_lstm_layers=2", "a_lstm_dropout=0.5"],
+        ["--tasks", "MT", "--max_clips_per_pass", "3", "--precision", "bf16"],
+    ],
+    ids=" ".join,
+)
+def test_any_kind_of_training_is_resumed(workplace, monkeypatch, words):
+    stop_in_epoch_3(workplace, monkeypatch, *words)
+    assert workplace.run(*words, "--seeds", "1", "--max_epochs", "5", "--resume") == 0
+    resumed = outcome(workplace.folder)
+    shutil.rmtree("results")
+    assert workplace.run(*words, "--seeds", "1", "--max_epochs", "5") == 0
+    assert outcome(workplace.folder) == resumed
 
 
 def test_two_stops_in_one_epoch(workplace, undisturbed, monkeypatch):

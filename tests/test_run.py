@@ -270,6 +270,14 @@ def test_the_checkpoint_says_what_it_was_trained_on(workplace):
     facts = json.loads((CHECKPOINT / "config.json").read_text())["trained_on"]
     assert str(workplace.folder) not in (CHECKPOINT / "config.json").read_text()  # it may be pushed to the hub
     assert facts["dataset"] == "mosi" and facts["seed"] == 1 and len(facts["features_sha1"]) == 40
+    row = pd.read_csv(SEEDS_CSV, dtype=str).iloc[0]
+    for key in ("config_hash", "versions", "commit", "features_sha1", "bert"):
+        assert facts[key] == row[key] or not facts[key]  # there is no commit outside a git checkout
+    assert facts["epoch"] == int(row["best_epoch"]) and "torch 2" in facts["versions"]
+    labels = pd.read_csv(CHECKPOINT / "labels.csv")
+    assert labels.columns.tolist() == ["id", "fusion", "text", "audio", "vision"]
+    assert labels["id"].tolist() == tiny.make_features()["train"]["id"].tolist()
+    assert labels["fusion"].tolist() == pytest.approx(tiny.make_features()["train"]["regression_labels"])
 
 
 def test_importing_run_prints_and_creates_nothing_and_help_is_quick(tmp_path):
