@@ -51,6 +51,15 @@ def test_rows_with_new_columns_keep_the_old_ones(tmp_path):
     assert table["MAE"].tolist() == [0.7, 0.8] and table["new"].isna().tolist() == [True, False]
 
 
+@pytest.mark.parametrize("damage", ["abc", "x" * 1000, "0.7\x00"])
+def test_a_damaged_row_is_one_clear_error(tmp_path, damage):
+    seeds = tmp_path / "seeds.csv"
+    add_seed_row(seeds, row(1, 0.7))
+    seeds.write_text(seeds.read_text().replace("0.7", damage))
+    with pytest.raises(UserError, match="seeds.csv: "):
+        write_summary(seeds, tmp_path / "summary.csv", ["MAE", "Corr"])
+
+
 def test_processes_that_write_at_once_lose_no_row(tmp_path):
     code = (
         "import sys; from pathlib import Path; from utils.results import add_seed_row\n"

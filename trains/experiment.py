@@ -116,9 +116,12 @@ class Experiment:
         return values | self._alone(scores)
 
     def tested(self, row: dict[str, str]) -> dict[str, float]:
-        """What `test` returned, from the row of the seeds CSV that it went into."""
+        """What `test` returned, from the row of the seeds CSV that it went into. Raises UserError where that is damaged."""
         names = [*self.metric_names, *self._alone(self._guess())]
-        return {name: float(row.get(name) or "nan") for name in names}
+        try:
+            return {name: float(row.get(name) or "nan") for name in names}
+        except ValueError as error:
+            raise UserError(f"the seeds CSV: the row of seed {row['seed']} is damaged ({error}); remove it") from None
 
     def report(self, title: str, tests: list[dict[str, float]]) -> str:
         """The closing table over what `test` returned for each seed."""

@@ -99,7 +99,7 @@ class Training:
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             number, _, name = name.partition(".")
-            moments.setdefault(int(number), {})[name] = tensor
+            moments.setdefault(int(number), {})[name] = tensor.clone()  # a file's memory is no place to step in
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.loss.copy_(tensors["loss"])

@@ -41,15 +41,21 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
     """
     with only_writer(seeds):
         rows = _read(seeds).drop_duplicates(RUN, keep="last")
-        lines = []
-        for (model, config_hash), group in rows.groupby(["model", "config_hash"], sort=False):
-            line = {"Model": model}
-            for metric in metrics:
-                values = pd.to_numeric(group[metric]).to_numpy(dtype=float)
-                line |= {f"{metric}_mean": round(values.mean() * 100, 2), f"{metric}_std": round(values.std() * 100, 2)}
-            seeds_in_order = sorted(group["seed"], key=int)
-            lines.append(line | {"seeds": " ".join(seeds_in_order), "config_hash": config_hash})
+        try:
+            lines = [_summarise(group, metrics) for _, group in rows.groupby(["model", "config_hash"], sort=False)]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{seeds}: a row is damaged ({brief(error)}); mend it, or move the file away") from None
         _write(pd.DataFrame(lines), summary)
+
+
+def _summarise(rows: pd.DataFrame, metrics: list[str]) -> dict[str, object]:
+    """One line of the summary, from the rows of one model and config."""
+    line = {"Model": rows["model"].iloc[0]}
+    for metric in metrics:
+        values = pd.to_numeric(rows[metric]).to_numpy(dtype=float)
+        line |= {f"{metric}_mean": round(values.mean() * 100, 2), f"{metric}_std": round(values.std() * 100, 2)}
+    seeds = " ".join(sorted(rows["seed"], key=int))
+    return line | {"seeds": seeds, "config_hash": rows["config_hash"].iloc[0]}
 
 
 def _read(path: Path) -> pd.DataFrame:
