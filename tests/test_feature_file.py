@@ -9,12 +9,13 @@ import time
 import numpy as np
 import pytest
 import tiny
+import torch
 from tqdm import tqdm
 
-from config.config_regression import DATASETS
+from config.config_regression import DATASETS, make_config
 from data import feature_file, store
 from data.feature_file import read_feature_file
-from data.load_data import ClipDataset
+from data.load_data import ClipDataset, training_windows
 from data.store import open_store
 from data.tokens import make_tokeniser
 from models.pretrained_bert import load_tokenizer
@@ -104,6 +105,26 @@ def test_a_warm_start_reads_no_pickle(path, monkeypatch):
     monkeypatch.setattr(store, "read_feature_file", lambda *_: pytest.fail("the pickle was read again"))
     second = opened(path)
     assert second.sha1 == first.sha1 and second.splits["test"].ids == first.splits["test"].ids
+
+
+def test_a_damaged_store_is_made_anew(path, capsys):
+    before = opened(path).splits["train"].audio.values.clone()  # else it would show the damage: it is mapped
+    file = next(path.parent.glob("*.store/*/train/audio.npy"))
+    content = file.read_bytes()
+    for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1])):
+        file.write_bytes(damaged)
+        again = opened(path)
+        assert torch.equal(again.splits["train"].audio.values, before)
+        assert "is damaged, and is made anew" in capsys.readouterr().out
+    assert len(list(path.parent.glob("*.store/*"))) == 1
+
+
+def test_a_copied_store_is_compared_with_its_checksums_and_used(path, monkeypatch):
+    opened(path)
+    for file in path.parent.glob("*.store/*/*/*"):
+        os.utime(file)
+    monkeypatch.setattr(store, "read_feature_file", lambda *_: pytest.fail("the pickle was read again"))
+    opened(path)
 
 
 def test_a_changed_pickle_is_converted_anew_and_the_old_store_goes(path):
@@ -252,3 +273,16 @@ def test_a_schema_error_names_the_split_the_key_and_the_clip(tmp_path):
         UserError, match=r"f\.pkl: valid: text_bert: clip video1\$_\$3: the mask must be ones, then zeros"
     ):
         read_feature_file(path, MOSI, aligned=False)
+
+
+def test_an_epochs_order_is_random_and_depends_on_seed_and_epoch_only(path):
+    clips = ClipDataset(opened(path).splits["train"])
+    config = make_config("mosi", batch_size=4, update_epochs=2)
+
+    def order(seed: int, epoch: int, done: int = 0) -> list[int]:
+        windows = training_windows(clips, config, seed).of_epoch(epoch, done)
+        return [clip for window in windows for clip in window.clips.tolist()]
+
+    orders = [tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (1, 2, 3)]
+    assert len(set(orders)) == 6 and all(sorted(found) == list(range(len(clips))) for found in orders)
+    assert tuple(order(2, 3)) == orders[-1] and tuple(order(2, 3, done=1)) == orders[-1][8:]
