@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import traceback
 from pathlib import Path
 
 from config.command_line import parse_arguments
@@ -10,7 +11,7 @@ from utils.signals import Stopped, stop_signals
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0; 2 for what the user can mend, told in one line; 130 or 143 after a signal."""
+    """Returns the exit status: 0; 1 for a bug; 2 for what the user can mend, told in one line; 130 or 143 after a signal."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         with stop_signals():
@@ -19,9 +20,14 @@ def main(argv: list[str] | None = None) -> int:
         print("error:", error, file=sys.stderr)
         return 2
     except Stopped as stop:
-        again = argv if "--resume" in argv else [*argv, "--resume"]
+        again = argv if {"--resume", "--test_only"} & set(argv) else [*argv, "--resume"]
         print(f"stopped by {stop.name}; to go on: python run.py {shlex.join(again)}", file=sys.stderr)
         return stop.status
+    except (
+        Exception
+    ):  # a bug. Caught, as its traceback keeps worker processes alive, for which Python would wait at the end
+        traceback.print_exc()
+        return 1
     return 0
 
 

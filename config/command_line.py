@@ -137,6 +137,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.gpu_ids is not None and len(args.gpu_ids) > 1:
         raise UserError(f"--gpu_ids {' '.join(map(str, args.gpu_ids))}: a run uses one GPU; start one run for each")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise UserError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is named twice")
     for seed in args.seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"--seeds {seed}: expected a number from 0 to 4294967295")

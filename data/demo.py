@@ -47,7 +47,7 @@ CONTRADICTS = 0.2  # the probability that a voice says the opposite of the words
 
 
 def ensure_demo(folder: Path) -> None:
-    """Makes the corpus and the BERT, unless they are there. A killed run leaves nothing half made.
+    """Makes the corpus and the BERT, unless they are there. A killed run leaves nothing half made under its name.
 
     Raises UserError where the folder can't be written, or holds something else.
     """

@@ -122,7 +122,7 @@ def _is_whole(folder: Path) -> bool:
             if status.st_size != size or (status.st_mtime_ns != mtime_ns and checksum(folder / name) != crc):
                 return False
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -18,6 +18,7 @@ import trains.seed_run
 from benchmarks.faults import outcome
 from models.self_mm import SelfMM
 from utils.checkpoint import has_state, load_checkpoint, load_state
+from utils.files import discard
 
 CHECKPOINT, STATE = (Path("results/models/self_mm-mosi-regression-1" + end) for end in ("", "-training"))
 BALLAST = Path("results/ballast")
@@ -59,6 +60,7 @@ def main() -> None:
     assert run_quietly(place)[0] == 0
     before = outcome(place.folder)
     for leaving in (0, 40_000, 400_000, 700_000, 900_000):
+        discard(STATE)
         fill(leaving)
         status, said = run_quietly(place, *NEXT)
         check_failure(status, said, before)
@@ -79,6 +81,7 @@ def main() -> None:
         fill(0)
         add_row(*arguments, **settings)
 
+    discard(STATE)
     trains.seed_run.add_seed_row = add_row_to_a_full_disk
     status, said = run_quietly(place, *NEXT)
     check_failure(status, said, before)

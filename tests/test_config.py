@@ -141,3 +141,8 @@ def test_published_scores_fit_the_tasks():
 def test_the_config_is_read_without_torch():
     code = "import config.config_regression, sys; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_a_seed_named_twice_is_refused():
+    with pytest.raises(UserError, match="--seeds 1 2 1: a seed is named twice"):
+        parse_arguments(["--seeds", "1", "2", "1"])

@@ -131,7 +131,7 @@ def test_memory_that_runs_out_amid_a_step_leaves_the_state_before(workplace, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", full)
-        assert "saved as it was last time: --resume goes on" in complaint(workplace, capsys)
+        assert "what was saved last stays: --resume goes on" in complaint(workplace, capsys)
     assert workplace.run("--max_epochs", "5", "--resume") == 0
     resumed = outcome(workplace.folder)
     shutil.rmtree("results")

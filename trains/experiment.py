@@ -68,7 +68,7 @@ class Experiment:
         }
         # What a repeated or resumed run needs besides, to come to the same numbers to the bit.
         self.conditions = {
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu",
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu(),
             "threads": torch.get_num_threads(),
             "max_clips_per_pass": self.config.max_clips_per_pass,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -142,6 +142,11 @@ class Experiment:
             metrics = self.metrics(scores[task], truth[task])
             values |= {f"{task}_{name}": metrics[name] for name in ("MAE", "Corr")}
         return values
+
+
+def _cpu() -> str:
+    """With the instructions that PyTorch uses: others round differently."""
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
 def open_experiment(args: Namespace) -> Experiment:

@@ -25,7 +25,7 @@ from utils.checkpoint import (
     state_folder,
 )
 from utils.files import clear_leftovers, discard, only_writer
-from utils.functions import UserError
+from utils.functions import UserError, brief
 from utils.results import add_seed_row, finished_rows
 from utils.signals import Stopped, held_back
 
@@ -42,7 +42,7 @@ class SeedRun:
         self.folder = checkpoint_folder(models, experiment.model_name, experiment.dataset.name, seed)
         self.state = state_folder(self.folder)
         self.identity = {"config_hash": experiment.config_hash, "seed": seed}
-        self.conditions = experiment.conditions | {"versions": experiment.facts["versions"]}
+        self.conditions = experiment.conditions | {key: experiment.facts[key] for key in ("versions", "commit")}
         self.kept_epoch = 0  # whose checkpoint is in the folder
 
     def run(self, resume: bool) -> dict[str, float]:
@@ -55,15 +55,19 @@ class SeedRun:
         ):
             clear_leftovers(self.folder)
             clear_leftovers(self.state)
-            if resume and (row := self._finished_row()):
+            rows = finished_rows(self.seeds_csv, self.experiment.model_name, self.seed)
+            if resume and (row := self._finished_row(rows)):
                 return self.experiment.tested(row)
+            if has_state(self.state) and not resume:
+                raise UserError(
+                    f"{self.state}: an unfinished training is there: add --resume to go on with it; or name another "
+                    "--model_save_dir, or remove it, to train anew"
+                )
             with held_back():
                 training, train, valid = self.experiment.new_training(self.seed)
                 self._start = time.perf_counter()
-                if has_state(self.state):
-                    self._resume(training) if resume else self.log.info(
-                        f"seed {self.seed}  starts anew, though an unfinished training is there, which --resume goes on with"
-                    )
+                if resume and has_state(self.state):
+                    self._resume(training)
                 with self._faults_told(training):
                     times = self._train(training, train, valid)
                     test = self.experiment.test(load_checkpoint(self.folder, model_class(self.experiment.model_name)))
@@ -72,8 +76,8 @@ class SeedRun:
                 discard(self.state)
             return test
 
-    def _finished_row(self) -> dict[str, str] | None:
-        rows = finished_rows(self.seeds_csv, self.experiment.model_name, self.seed)
+    def _finished_row(self, rows: dict[str, dict[str, str]]) -> dict[str, str] | None:
+        """rows: the seed's, by config hash."""
         row = rows.pop(self.experiment.config_hash, None)
         if rows:
             others = ", ".join(rows)
@@ -81,6 +85,7 @@ class SeedRun:
         if row is None or (has_state(self.state) and read_state(self.state).get("identity") == self.identity):
             return None
         self.log.info(f"seed {self.seed}  is finished: taken from {self.seeds_csv}")
+        self._tell_changes(row, "the row may not be the same to the bit as today's")
         return row
 
     def _train(self, training: Training, train: Windows, valid: Windows) -> dict[str, float]:
@@ -107,9 +112,20 @@ class SeedRun:
             if stop.held_back:
                 self._save_state(training)
                 self.log.info(f"seed {self.seed}  {stop.name}: stopped after {training}; all of it is saved")
+            else:
+                self.log.info(
+                    f"seed {self.seed}  {stop.name}: stopped at once; what was learned since the last saving is lost"
+                )
             raise
-        except torch.OutOfMemoryError:
-            raise UserError(self._out_of_memory(training)) from None
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error):
+                raise UserError(self._out_of_memory(training)) from None
+            if "DataLoader worker" in str(error):
+                raise UserError(
+                    f"seed {self.seed}: {brief(error)}; if it was for want of memory, --num_workers 0 needs less; --resume "
+                    "goes on from the last saving"
+                ) from None
+            raise
         except UserError as error:
             kept = f"that of epoch {self.kept_epoch}, in {self.folder}" if self.kept_epoch else "none yet"
             raise UserError(f"seed {self.seed}, {error}; last good checkpoint: {kept}") from None
@@ -144,8 +160,8 @@ class SeedRun:
             other = (values.get("identity") or {}).get("config_hash")
             raise UserError(
                 f"--resume: {self.state} is a training with other settings or data (config {other}, and the flags make "
-                f"{self.identity['config_hash']}): give its flags; or keep it and name another --model_save_dir; or leave "
-                "--resume out, to train anew in its place"
+                f"{self.identity['config_hash']}): give its flags; or name another --model_save_dir, or "
+                "remove it, to train anew"
             )
         try:
             training.restore(tensors, values)
@@ -161,20 +177,21 @@ class SeedRun:
             ):
                 raise UserError(
                     f"--resume: {self.folder} doesn't hold the checkpoint of epoch {training.best_epoch} any more, which is "
-                    "the best of the training to go on with; leave --resume out, to train anew"
+                    f"the best of the training to go on with; remove {self.state}, to train anew"
                 )
             self.kept_epoch = training.best_epoch
         self.log.info(f"seed {self.seed}  goes on after {training}")
-        was = values.get("conditions", {})
-        if changes := [
-            f"{key} {was.get(key)}, now {now}" for key, now in self.conditions.items() if was.get(key) != now
-        ]:
-            self.log.info(f"seed {self.seed}  not the same to the bit as without the stop: {'; '.join(changes)}")
+        self._tell_changes(values.get("conditions", {}), "may not be the same to the bit as without the stop")
+
+    def _tell_changes(self, was: dict, what: str) -> None:
+        now = {key: str(value) for key, value in self.conditions.items()}
+        if changes := [f"{key} {was.get(key)}, now {now[key]}" for key in now if str(was.get(key)) != now[key]]:
+            self.log.info(f"seed {self.seed}  {what}: {'; '.join(changes)}")
 
     def _out_of_memory(self, training: Training) -> str:
         config = self.experiment.config
         clips = config.max_clips_per_pass or config.batch_size * config.update_epochs
-        saved = "what was learned before is saved as it was last time"
+        saved = "what was saved last stays" if has_state(self.state) else "nothing was learned yet"
         if training.between_windows:
             self._save_state(training)
             saved = f"all is saved that was learned up to {training}"

@@ -79,7 +79,7 @@ def train_one_epoch(training: Training, train: Windows, config: Config) -> float
     model, ulgm, optimizer = training.model, training.ulgm, training.optimizer
     model.train()
     windows = train.of_epoch(training.epoch, training.windows)
-    for window in progress(windows, f"epoch {training.epoch:3d}", "window", len(train)):
+    for window in progress(windows, f"epoch {training.epoch:3d}", "window", len(train), training.windows):
         # As in the released code, an incomplete window at an epoch's end updates labels and features, but no weights.
         learns = config.keep_last_window or len(window.microbatches) == config.update_epochs
         outputs, losses = [], []
@@ -150,4 +150,5 @@ def encode_texts(model: nn.Module, windows: Windows, config: Config) -> None:
         for batch in window.passes:
             with autocast(batch, config):
                 vectors[batch.clips.cpu()] = model.text_encoder(batch.text).float().cpu()
+        stop_if_asked()
     windows.clips.replace_texts(vectors)

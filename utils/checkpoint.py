@@ -139,4 +139,4 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"{folder}: can't go on from there ({brief(error)}); without --resume the seed is trained anew")
+    return UserError(f"{folder}: can't go on from there ({brief(error)}); remove it, to train the seed anew")

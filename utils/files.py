@@ -1,6 +1,7 @@
 """Files that are whole at every moment: written beside their place, flushed to the disk, then renamed."""
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from utils.functions import UserError, brief
+
+PATIENCE = 10  # seconds; the worker processes of a run that was killed may hold its lock for half of that
 
 
 @contextlib.contextmanager
@@ -29,11 +32,11 @@ def replacing(path: Path) -> Iterator[Path]:
         yield work
         flush(work)
         if path.is_dir():
-            remove(former(path))
+            _move_away(former(path))
             os.replace(path, former(path))
         os.replace(work, path)
-        remove(former(path))
         _sync(path.parent)
+        remove(former(path))
     except Exception as error:
         reason = disk_error(error)
         if reason is None:
@@ -52,11 +55,12 @@ def only_writer(path: Path, otherwise: str | None = None) -> Iterator[None]:
 
     It waits for the others; or, with `otherwise`, raises UserError with this text where there is one. The lock is flock's,
     on a file beside the path, which stays: it ends with the process that holds it, and holds between machines where the
-    file system says so: NFS 4, and NFS 3 with its lock service; not a mount with nolock or local_lock.
+    file system says so: NFS 4, and NFS 3 with its lock service; not a mount with nolock or local_lock. Where there is no
+    flock at all, filelock may take the file's existence for it.
     """
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=-1 if otherwise is None else 0)
+        lock.acquire(timeout=-1 if otherwise is None else PATIENCE)
     except Timeout:
         raise UserError(f"{path}: {otherwise}") from None
     except OSError as error:
@@ -92,10 +96,15 @@ def clear_leftovers(path: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Removes a folder, of which a kill must not leave a part under its name. For its only writer."""
-    for name in (former(folder), folder):
-        if name.exists():
-            os.replace(name, gone := unfinished(folder))
-            remove(gone)
+    _move_away(former(folder))
+    _move_away(folder)
+
+
+def _move_away(folder: Path) -> None:
+    """Frees a name at once: a network's file system may keep parts of a folder as long as somebody reads them."""
+    if folder.exists():
+        os.replace(folder, gone := unfinished(folder))
+        remove(gone)
 
 
 def remove(path: Path) -> None:
@@ -156,5 +165,11 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if path.is_file() or error.errno not in (
+            errno.EINVAL,
+            errno.EBADF,
+        ):  # what has no such thing for folders says so
+            raise
     finally:
         os.close(handle)

@@ -5,6 +5,12 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 
-def progress(items: Iterable | None = None, what: str = "", unit: str = "it", total: int | None = None) -> tqdm:
-    """A bar over items; without items, one that is moved by `update`. total: where the items don't tell how many."""
-    return tqdm(items, desc=what, unit=unit, unit_scale=unit == "B", total=total, leave=False, disable=None)
+def progress(
+    items: Iterable | None = None, what: str = "", unit: str = "it", total: int | None = None, done: int = 0
+) -> tqdm:
+    """A bar over items; without items, one that is moved by `update`.
+
+    total: where the items don't tell how many. done: those of the total that are not among the items.
+    """
+    scale = unit == "B"
+    return tqdm(items, what, total, leave=False, disable=None, unit=unit, unit_scale=scale, initial=done)

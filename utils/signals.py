@@ -39,7 +39,7 @@ def stop_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """In this context a signal waits for `stop_if_asked`, or for the end. A second Ctrl-C doesn't."""
+    """In this context a signal waits for `stop_if_asked`, or for the end. A second Ctrl-C before that doesn't."""
     global _holding_back
     _holding_back = True
     try:
