@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from config.command_line import parse_arguments
 from config.config_regression import DATASETS, PRESETS, REPOSITORY, Config, make_config, parse_setting
 from utils.functions import UserError
 from utils.published import published_scores
