@@ -23,9 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         again = argv if {"--resume", "--test_only"} & set(argv) else [*argv, "--resume"]
         print(f"stopped by {stop.name}; to go on: python run.py {shlex.join(again)}", file=sys.stderr)
         return stop.status
-    except (
-        Exception
-    ):  # a bug. Caught, as its traceback keeps worker processes alive, for which Python would wait at the end
+    except Exception:
+        # A bug. Uncaught, its traceback would keep worker processes alive, for which Python waits at the end.
         traceback.print_exc()
         return 1
     return 0

@@ -11,6 +11,7 @@ from config.config_regression import Config
 from data.ragged import Ragged
 from data.store import Split
 from utils.batch import Batch, Frames, PackedText, Window, send
+from utils.functions import UserError, brief
 from utils.signals import ignore_in_worker
 
 CPU = torch.device("cpu")
@@ -124,7 +125,18 @@ class Windows:
     def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
         """The windows of an epoch, from 1, but for those that are done."""
         self._plan[:] = self._order(epoch)[done:]
-        return (window.to(self.device) for window in self._loader)
+        return self._prepared()
+
+    def _prepared(self) -> Iterator[Window]:
+        try:
+            for window in self._loader:
+                yield window.to(self.device)
+        except (RuntimeError, OSError, EOFError) as error:
+            if self._loader.num_workers == 0 or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(
+                f"a worker process is gone ({brief(error)}); if it was for want of memory, --num_workers 0 needs less"
+            ) from None
 
     def __iter__(self) -> Iterator[Window]:
         return self.of_epoch(1)

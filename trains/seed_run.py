@@ -84,9 +84,18 @@ class SeedRun:
             self.log.info(f"seed {self.seed}  rows of other settings or data are left alone (config {others})")
         if row is None or (has_state(self.state) and read_state(self.state).get("identity") == self.identity):
             return None
-        self.log.info(f"seed {self.seed}  is finished: taken from {self.seeds_csv}")
+        there = "" if self._has_checkpoint(int(row["best_epoch"])) else f"; its checkpoint isn't in {self.folder}"
+        self.log.info(f"seed {self.seed}  is finished: taken from {self.seeds_csv}{there}")
         self._tell_changes(row, "the row may not be the same to the bit as today's")
         return row
+
+    def _has_checkpoint(self, epoch: int) -> bool:
+        """Whether the folder holds this run's checkpoint of an epoch."""
+        try:
+            facts = read_facts(self.folder)
+        except UserError:
+            return False
+        return facts.get("epoch") == epoch and all(facts.get(key) == self.identity[key] for key in self.identity)
 
     def _train(self, training: Training, train: Windows, valid: Windows) -> dict[str, float]:
         """Trains until it is over, and keeps the best epoch's checkpoint. Returns how long it took."""
@@ -120,7 +129,7 @@ class SeedRun:
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error):
                 raise UserError(self._out_of_memory(training)) from None
-            if "DataLoader worker" in str(error):
+            if "DataLoader worker" in str(error):  # heard of by a signal, amid anything
                 raise UserError(
                     f"seed {self.seed}: {brief(error)}; if it was for want of memory, --num_workers 0 needs less; --resume "
                     "goes on from the last saving"
@@ -165,16 +174,15 @@ class SeedRun:
             )
         try:
             training.restore(tensors, values)
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"--resume: {self.state}: is no state of this training ({error}); remove it") from None
         self._start -= training.seconds
         if training.at_best:
             self._save_checkpoint(training)
         elif training.best_epoch:
-            facts = read_facts(self.folder)
-            if facts.get("epoch") != training.best_epoch or any(
-                facts.get(key) != self.identity[key] for key in self.identity
-            ):
+            if not self._has_checkpoint(training.best_epoch):
                 raise UserError(
                     f"--resume: {self.folder} doesn't hold the checkpoint of epoch {training.best_epoch} any more, which is "
                     f"the best of the training to go on with; remove {self.state}, to train anew"
@@ -190,12 +198,13 @@ class SeedRun:
 
     def _out_of_memory(self, training: Training) -> str:
         config = self.experiment.config
-        clips = config.max_clips_per_pass or config.batch_size * config.update_epochs
+        window = config.batch_size * config.update_epochs
+        clips = min(config.max_clips_per_pass or window, window)
         saved = "what was saved last stays" if has_state(self.state) else "nothing was learned yet"
         if training.between_windows:
             self._save_state(training)
             saved = f"all is saved that was learned up to {training}"
         advice = f"add --max_clips_per_pass {max(1, clips // 2)} (now {clips} go through at once; the gradient stays the same)"
         if clips == 1:
-            advice = "try --precision bf16, or another GPU with --gpu_ids"
+            advice = "choose another GPU with --gpu_ids"
         return f"seed {self.seed}: the GPU's memory is full: {advice}; {saved}: --resume goes on"

@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield work
         flush(work)
         if path.is_dir():
-            _move_away(former(path))
+            _move_away(former(path), path)
             os.replace(path, former(path))
         os.replace(work, path)
         _sync(path.parent)
@@ -62,7 +62,7 @@ def only_writer(path: Path, otherwise: str | None = None) -> Iterator[None]:
     try:
         lock.acquire(timeout=-1 if otherwise is None else PATIENCE)
     except Timeout:
-        raise UserError(f"{path}: {otherwise}") from None
+        raise UserError(f"{path}: {otherwise} (if there is none, remove {path.name}.lock)") from None
     except OSError as error:
         raise UserError(f"{path}.lock: can't be locked ({error.strerror}); name a folder on another disk") from None
     try:
@@ -96,14 +96,17 @@ def clear_leftovers(path: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Removes a folder, of which a kill must not leave a part under its name. For its only writer."""
-    _move_away(former(folder))
-    _move_away(folder)
+    _move_away(former(folder), folder)
+    _move_away(folder, folder)
 
 
-def _move_away(folder: Path) -> None:
-    """Frees a name at once: a network's file system may keep parts of a folder as long as somebody reads them."""
-    if folder.exists():
-        os.replace(folder, gone := unfinished(folder))
+def _move_away(name: Path, folder: Path) -> None:
+    """Frees a name at once: a network's file system may keep parts of a folder as long as somebody reads them.
+
+    What is left goes with the folder's other leftovers.
+    """
+    if name.exists():
+        os.replace(name, gone := unfinished(folder))
         remove(gone)
 
 
