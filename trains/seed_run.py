@@ -84,18 +84,20 @@ class SeedRun:
             self.log.info(f"seed {self.seed}  rows of other settings or data are left alone (config {others})")
         if row is None or (has_state(self.state) and read_state(self.state).get("identity") == self.identity):
             return None
-        there = "" if self._has_checkpoint(int(row["best_epoch"])) else f"; its checkpoint isn't in {self.folder}"
+        there = "" if self._has_checkpoint(row.get("best_epoch")) else f"; its checkpoint isn't in {self.folder}"
         self.log.info(f"seed {self.seed}  is finished: taken from {self.seeds_csv}{there}")
         self._tell_changes(row, "the row may not be the same to the bit as today's")
         return row
 
-    def _has_checkpoint(self, epoch: int) -> bool:
-        """Whether the folder holds this run's checkpoint of an epoch."""
+    def _has_checkpoint(self, epoch: int | str | None) -> bool:
+        """Whether the folder holds this run's checkpoint of an epoch, which may come from a CSV."""
         try:
             facts = read_facts(self.folder)
         except UserError:
             return False
-        return facts.get("epoch") == epoch and all(facts.get(key) == self.identity[key] for key in self.identity)
+        return str(facts.get("epoch")) == str(epoch) and all(
+            facts.get(key) == self.identity[key] for key in self.identity
+        )
 
     def _train(self, training: Training, train: Windows, valid: Windows) -> dict[str, float]:
         """Trains until it is over, and keeps the best epoch's checkpoint. Returns how long it took."""
