@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 	$(BIN)/python run.py --modelName self_mm --datasetName demo --seeds 1111 1112 1113
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 # Some ten minutes; the counts of what was loaded and what refused stand in the statistics that it prints.
 FUZZ_EXAMPLES ?= 5000
