@@ -30,7 +30,7 @@ from benchmarks.tables import as_table
 from config.config_regression import DATASETS, Config, make_config
 from data.load_data import ClipDataset, Windows, evaluation_windows
 from data.store import FeatureStore, open_store
-from models.self_mm import Outputs, SelfMM
+from models.self_mm import SelfMM
 from trains.self_mm import autocast, evaluate, train_one_epoch
 from trains.training import Training, make_optimizer
 from utils.functions import keep_freed_memory, make_deterministic, pick_device
@@ -97,7 +97,7 @@ class OurWay:
 
     def relabel(self, microbatches: list[Tensor], features: dict[str, Tensor]) -> None:
         clips = torch.cat(microbatches).to(self.train.device)
-        self.ulgm.update(clips, [len(part) for part in microbatches], Outputs({}, features), epoch=3)
+        self.ulgm.update(clips, [len(part) for part in microbatches], features, epoch=3)
 
     def run(self, windows: list[list[Tensor]], epoch: int) -> float:
         self.training.epochs = epoch - 1

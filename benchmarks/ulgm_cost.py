@@ -14,7 +14,6 @@ import torch
 from benchmarks.machine import describe, seconds
 from benchmarks.tables import markdown
 from config.config_regression import make_config
-from models.self_mm import Outputs
 from models.ulgm import ULGM
 from utils.functions import pick_device
 
@@ -38,7 +37,7 @@ def measure(device: torch.device, corpora: tuple[int, ...] = CORPORA, repeats: i
         for clips, ulgm in ulgms.items():
             chosen = torch.randperm(clips, generator=random)[:window].to(device)
             took_now = seconds(
-                lambda ulgm=ulgm, chosen=chosen: ulgm.update(chosen, microbatches, Outputs({}, features), epoch=3),
+                lambda ulgm=ulgm, chosen=chosen: ulgm.update(chosen, microbatches, features, epoch=3),
                 device,
             )
             if repeat >= 0:

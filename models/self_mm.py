@@ -21,15 +21,6 @@ class Outputs:
     scores: dict[str, Tensor]  # task -> (B,) float32
     features: dict[str, Tensor]  # task -> (B, post_<task>_dim) float32, what ULGM compares with the centres
 
-    @classmethod
-    def join(cls, passes: list["Outputs"]) -> "Outputs":
-        """The passes of one window, end to end."""
-        tasks = passes[0].scores
-        return cls(
-            {task: torch.cat([part.scores[task] for part in passes]) for task in tasks},
-            {task: torch.cat([part.features[task] for part in passes]) for task in tasks},
-        )
-
 
 class Head(nn.Module):
     """One task's regressor. Its first hidden layer is the task's feature F_s; the released code adds the second."""

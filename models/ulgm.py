@@ -21,8 +21,7 @@ sqrt(d); a neutral label counts as positive (`exclude_zero` gives the paper's cl
 import torch
 from torch import Tensor, nn
 
-from models.self_mm import Outputs
-from utils.functions import UserError
+from utils.functions import DivergedError
 
 EPS = 1e-8
 POSITIVE, NEGATIVE = 0, 1
@@ -97,19 +96,17 @@ class ULGM(nn.Module):
         return torch.tanh(torch.abs(self.targets(task, clips) - human))
 
     @torch.no_grad()
-    def update(self, clips: Tensor, microbatches: list[int], outputs: Outputs, epoch: int) -> None:
+    def update(self, clips: Tensor, microbatches: list[int], features: dict[str, Tensor], epoch: int) -> None:
         """Takes one window's features, micro-batch by micro-batch: each moves the centres that the next is judged by.
 
-        clips: (B,), B the sum of microbatches. outputs.features: task -> (B, D). epoch: from 1.
+        clips: (B,), B the sum of microbatches. features: task -> (B, D). epoch: from 1.
         """
-        features_of = {
-            task: features.detach().float().split(microbatches) for task, features in outputs.features.items()
-        }
+        parts = {task: values.detach().float().split(microbatches) for task, values in features.items()}
         for number, microbatch in enumerate(clips.split(microbatches)):
-            features = {task: parts[number] for task, parts in features_of.items()}
-            labels = self._relabel(microbatch, features, epoch)
+            found = {task: parts[task][number] for task in self.tasks}
+            labels = self._relabel(microbatch, found, epoch)
             for task, state in self.tasks.items():
-                state.write(microbatch, labels[task], features[task])
+                state.write(microbatch, labels[task], found[task])
 
     def _relabel(self, clips: Tensor, features: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """The labels of one micro-batch, by the centres as they are: unchanged in epoch 1, when there are none yet."""
@@ -136,14 +133,14 @@ class ULGM(nn.Module):
         ).all()
 
     def check(self, epoch: int = 0) -> None:
-        """Raises UserError where a task has lost one of its classes: its centre would be 0 / 0, and so the labels to come.
+        """Raises DivergedError where a task has lost one of its classes: its centre would be 0 / 0, and so the labels to come.
 
         epoch: in which that is seen; 0: before the first.
         """
         for task, state in self.tasks.items():
             if (state.counts < 1).any() or not torch.isfinite(state.labels).all():
                 positive, negative = (int(count) for count in state.counts)
-                raise UserError(
+                raise DivergedError(
                     f"{f'epoch {epoch}: ' if epoch else ''}ULGM: the {task} labels were all of one sign ({positive} positive, "
                     f"{negative} negative clips now), so a class had no centre; more clips of the rarer sign, or a lower "
                     "learning rate, mend this"

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.self_mm import Outputs
 from models.ulgm import NEGATIVE, POSITIVE, ULGM
 from utils.functions import UserError
 
@@ -18,14 +17,10 @@ FUSION = torch.tensor([[2.0], [0.0], [-0.5], [-1.5]])
 TEXT = torch.tensor([[3.0], [1.0], [-3.0], [-1.0]])
 
 
-def outputs(**features: torch.Tensor) -> Outputs:
-    return Outputs({task: feature[:, 0] for task, feature in features.items()}, features)
-
-
 def trained(bound: float = 3.0, **settings) -> ULGM:
     """After epoch 1, with one micro-batch of all four clips."""
     ulgm = ULGM(HUMAN, {"fusion": 1, "text": 1}, bound, **settings)
-    ulgm.update(CLIPS, [4], outputs(fusion=FUSION, text=TEXT), epoch=1)
+    ulgm.update(CLIPS, [4], dict(fusion=FUSION, text=TEXT), epoch=1)
     return ulgm
 
 
@@ -45,7 +40,7 @@ def test_labels_start_as_the_human_ones_and_stay_so_in_epoch_1():
 def test_new_label_momentum_and_weight_by_hand():
     """Clip 0: fusion at 2 has D+ = 1, D- = 3, so a_m = 2; text at 3 has D+ = 1, D- = 5, so a_s = 4."""
     ulgm = trained()
-    ulgm.update(CLIPS[:1], [1], outputs(fusion=FUSION[:1], text=TEXT[:1]), epoch=2)
+    ulgm.update(CLIPS[:1], [1], dict(fusion=FUSION[:1], text=TEXT[:1]), epoch=2)
     new = min(3.0, 0.5 * (4 / 2) * 2 + 0.5 * (2 + 4 - 2))  # 4, clamped to H = 3
     expected = 1 / 3 * 2 + 2 / 3 * new
     assert ulgm.targets("text", CLIPS[:1]).item() == pytest.approx(expected, abs=1e-6)
@@ -55,30 +50,30 @@ def test_new_label_momentum_and_weight_by_hand():
 
 def test_the_momentum_keeps_more_of_the_old_label_in_later_epochs():
     ulgm = trained(bound=10)
-    ulgm.update(CLIPS[:1], [1], outputs(fusion=FUSION[:1], text=TEXT[:1]), epoch=9)
+    ulgm.update(CLIPS[:1], [1], dict(fusion=FUSION[:1], text=TEXT[:1]), epoch=9)
     assert ulgm.targets("text", CLIPS[:1]).item() == pytest.approx(8 / 10 * 2 + 2 / 10 * 4, abs=1e-6)
 
 
 def test_a_microbatch_is_judged_by_the_centres_that_the_one_before_it_left():
     together, apart, one_by_one = trained(), trained(), trained()
     moved = {"fusion": FUSION + 1, "text": TEXT * 2}
-    together.update(CLIPS, [2, 2], outputs(**moved), epoch=2)
+    together.update(CLIPS, [2, 2], moved, epoch=2)
     for part in (slice(0, 2), slice(2, 4)):
-        apart.update(CLIPS[part], [2], outputs(**{task: value[part] for task, value in moved.items()}), epoch=2)
-    one_by_one.update(CLIPS, [4], outputs(**moved), epoch=2)
+        apart.update(CLIPS[part], [2], {task: value[part] for task, value in moved.items()}, epoch=2)
+    one_by_one.update(CLIPS, [4], moved, epoch=2)
     assert torch.equal(together.targets("text", CLIPS), apart.targets("text", CLIPS))
     assert not torch.equal(together.targets("text", CLIPS), one_by_one.targets("text", CLIPS))
 
 
 def test_clips_not_yet_seen_count_with_a_zero_feature():
     ulgm = ULGM(HUMAN, {"fusion": 1}, 3.0)
-    ulgm.update(CLIPS[:1], [1], outputs(fusion=FUSION[:1]), epoch=1)
+    ulgm.update(CLIPS[:1], [1], dict(fusion=FUSION[:1]), epoch=1)
     assert ulgm.tasks["fusion"].centres.tolist() == [[1.0], [0.0]]
 
 
 def test_neutral_clips_count_as_positive_unless_zero_is_excluded():
     human = torch.tensor([2.0, 0.0, -1.0])
-    features = outputs(fusion=torch.tensor([[4.0], [1.0], [-1.0]]))
+    features = dict(fusion=torch.tensor([[4.0], [1.0], [-1.0]]))
     for exclude_zero, centre in ((False, 2.5), (True, 4.0)):
         ulgm = ULGM(human, {"fusion": 1}, 3.0, exclude_zero)
         ulgm.update(torch.arange(3), [3], features, epoch=1)
@@ -107,7 +102,7 @@ def test_running_centres_equal_centres_taken_anew(seed: int, clips: int, exclude
             "fusion": torch.randn(clips, 3, generator=generator),
             "audio": torch.randn(clips, 2, generator=generator),
         }
-        ulgm.update(order, microbatches, outputs(**features), epoch)
+        ulgm.update(order, microbatches, features, epoch)
         for state in ulgm.tasks.values():
             positive = state.labels > 0 if exclude_zero else state.labels >= 0
             for sign, members in ((POSITIVE, positive), (NEGATIVE, state.labels < 0)):

@@ -1,7 +1,7 @@
 """The training of Self-MM (Algorithm 1 of the paper): one network, four tasks, and labels that are made on the way."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from models.self_mm import Outputs
 from models.ulgm import ULGM
 from trains.training import Training
 from utils.batch import Batch
-from utils.functions import UserError
+from utils.functions import DivergedError
 from utils.metrics import lower_is_better, mean_absolute_error
 from utils.progress import progress
 from utils.signals import stop_if_asked
@@ -23,6 +23,7 @@ Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
 # A score must be better than the best so far by more than this, as in the released code.
 MARGIN = 1e-6
+LOSS = "loss"  # beside the tasks' names
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def fit(training: Training, train: Windows, valid: Windows, config: Config, metr
         train_loss = train_one_epoch(training, train, config)
         valid_metrics, _ = evaluate(training.model, valid, metrics, config)
         if not np.isfinite(valid_metrics["Loss"]):
-            raise UserError(f"epoch {training.epoch}: the validation loss is no number: try a lower learning rate")
+            raise DivergedError(f"epoch {training.epoch}: the validation loss is no number: try a lower learning rate")
         score = sign * valid_metrics[config.KeyEval]
         if score <= training.best_score - MARGIN or training.epoch == 1:
             training.best_epoch = training.epoch
@@ -79,23 +80,25 @@ def train_one_epoch(training: Training, train: Windows, config: Config) -> float
     model, ulgm, optimizer = training.model, training.ulgm, training.optimizer
     model.train()
     windows = train.of_epoch(training.epoch, training.windows)
-    for window in progress(windows, f"epoch {training.epoch:3d}", "window", len(train), training.windows):
+    bar = progress(windows, f"epoch {training.epoch:3d}", "window", len(train), training.windows)
+    for window in bar:
         # As in the released code, an incomplete window at an epoch's end updates labels and features, but no weights.
         learns = config.keep_last_window or len(window.microbatches) == config.update_epochs
-        outputs, losses = [], []
+        found = []  # by each pass: its clips' features and losses
         with torch.set_grad_enabled(learns):
             for batch in window.passes:
                 output = run_model(model, batch, config)
                 clip_losses = batch.weights * multitask_loss(output, ulgm, batch)
                 if learns:
                     clip_losses.sum().backward()
-                outputs.append(output)
-                losses.append(clip_losses.detach())
+                found.append(output.features | {LOSS: clip_losses.detach()})
+        features = end_to_end(found)
+        losses = features.pop(LOSS)
         training.between_windows = False
         if learns:
             optimizer.step()
-        ulgm.update(window.clips, window.microbatches, Outputs.join(outputs), training.epoch)
-        training.count(window, torch.cat(losses))
+        ulgm.update(window.clips, window.microbatches, features, training.epoch)
+        training.count(window, losses)
         optimizer.zero_grad()
         stop_if_asked()
     training.watch.raise_if_broken()
@@ -111,6 +114,12 @@ def run_model(model: nn.Module, batch: Batch, config: Config) -> Outputs:
 def autocast(batch: Batch, config: Config) -> torch.autocast:
     """In this context encoders and heads compute in bfloat16, if the config says so."""
     return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def end_to_end(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """task -> (B, ...) of some clips, and of some more -> of all of them."""
+    parts = list(parts)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def multitask_loss(outputs: Outputs, ulgm: ULGM, batch: Batch) -> Tensor:
@@ -130,12 +139,12 @@ def evaluate(
     model.eval()
     clips, parts = [], []
     for window in windows:
-        for batch in window.passes:
-            clips.append(batch.clips)
-            parts.append(run_model(model, batch, config))
+        outputs = [run_model(model, batch, config) for batch in window.passes]
+        clips.append(window.clips)
+        parts.append(end_to_end(output.scores for output in outputs))
         stop_if_asked()
     order = torch.cat(clips).cpu().argsort()
-    scores = {task: score.cpu()[order].numpy() for task, score in Outputs.join(parts).scores.items()}
+    scores = {task: score.cpu()[order].numpy() for task, score in end_to_end(parts).items()}
     values = metrics(scores["fusion"], windows.labels)
     values["Loss"] = float(mean_absolute_error(scores["fusion"], windows.labels))
     return values, scores
@@ -147,8 +156,10 @@ def encode_texts(model: nn.Module, windows: Windows, config: Config) -> None:
     model.eval()
     vectors = torch.empty(len(windows.labels), model.text_encoder.width)
     for window in windows:
+        parts = []
         for batch in window.passes:
             with autocast(batch, config):
-                vectors[batch.clips.cpu()] = model.text_encoder(batch.text).float().cpu()
+                parts.append({"text": model.text_encoder(batch.text).float()})
+        vectors[window.clips.cpu()] = end_to_end(parts)["text"].cpu()
         stop_if_asked()
     windows.clips.replace_texts(vectors)

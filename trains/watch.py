@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.ulgm import ULGM
-from utils.functions import UserError
+from utils.functions import DivergedError
 
 NAMED = 10  # clips that a complaint names at most
 
@@ -20,7 +20,7 @@ class Watch:
     def look(self, epoch: int, clips: Tensor, losses: Tensor, model: nn.Module) -> None:
         """clips, losses: (B,), of a window whose gradients are still there.
 
-        Raises UserError where one of its numbers (on a GPU: of the window before) isn't finite, or a class has no clip left.
+        Raises DivergedError where one of its numbers (on a GPU: of the window before) isn't finite, or a class has no clip left.
         """
         on_gpu = clips.device.type == "cuda"
         if on_gpu:
@@ -50,7 +50,7 @@ class Watch:
             what, where = ("loss", clips[broken]) if broken.any() else ("gradient", clips)
             names = ", ".join(self._ids[clip] for clip in where[:NAMED].tolist())
             more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
-            raise UserError(
+            raise DivergedError(
                 f"epoch {epoch}: the {what} is no number any more, at {names}{more}: try a lower learning rate"
             )
         self._ulgm.check(epoch)

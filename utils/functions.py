@@ -23,6 +23,10 @@ class UserError(Exception):
         super().__init__(_printable(" ".join(message.split("\n"))))
 
 
+class DivergedError(UserError):
+    """A training came to a loss, a gradient or labels that can't be learned from: its hyper-parameters are unfit."""
+
+
 def brief(said: object) -> str:
     """The first line of what an error or a file says, fit to be quoted in a message."""
     return _printable(str(said).strip().split("\n")[0][:200])
