@@ -1,12 +1,13 @@
 """Trains and tests a model over several seeds: python run.py --modelName self_mm --datasetName mosi"""
 
+import os
 import shlex
 import sys
 import traceback
 from pathlib import Path
 
 from config.command_line import parse_arguments
-from utils.functions import UserError, keep_freed_memory, make_deterministic, make_folder, make_log
+from utils.functions import UserError, keep_freed_memory, make_deterministic, make_folder, make_log, pick_device
 from utils.signals import Stopped, stop_signals
 
 
@@ -20,8 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         print("error:", error, file=sys.stderr)
         return 2
     except Stopped as stop:
-        again = argv if {"--resume", "--test_only"} & set(argv) else [*argv, "--resume"]
-        print(f"stopped by {stop.name}; to go on: python run.py {shlex.join(again)}", file=sys.stderr)
+        again = argv if {"--resume", "--test_only", "--is_tune"} & set(argv) else [*argv, "--resume"]
+        program = "torchrun ... run.py" if "TORCHELASTIC_RUN_ID" in os.environ else "python run.py"
+        print(f"stopped by {stop.name}; to go on: {program} {shlex.join(again)}", file=sys.stderr)
         return stop.status
     except Exception:
         # A bug. Uncaught, its traceback would keep worker processes alive, for which Python waits at the end.
@@ -34,47 +36,89 @@ def run(args) -> None:
     # Imported here, so that --help and a misspelt flag don't wait for torch and transformers.
     import torch
 
+    from utils.ranks import join_ranks
+
     keep_freed_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.deterministic:
         make_deterministic()
-    try:
-        test_checkpoint(args) if args.test_only else train_and_test(args)
-    except torch.OutOfMemoryError:
-        raise UserError(
-            "the GPU's memory is full: lower --max_clips_per_pass (a window has batch_size x update_epochs clips; try half "
-            "of that, then a quarter: the gradient stays the same), or choose another GPU with --gpu_ids"
-        ) from None
+    ranks = join_ranks(args.gpu_ids)
+    with ranks.with_one_voice():
+        try:
+            if ranks.size > 1 and (args.test_only or args.is_tune or args.jobs > 1):
+                raise UserError(
+                    "torchrun trains one model on several processes: leave out --test_only, --is_tune and --jobs"
+                )
+            # The processes that --jobs starts choose devices for themselves.
+            device = torch.device("cpu") if args.jobs > 1 else pick_device(ranks.gpu(args.gpu_ids))
+            if args.test_only:
+                test_checkpoint(args, device)
+            elif args.is_tune:
+                tune(args, device)
+            else:
+                train_and_test(args, device, ranks)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                "the GPU's memory is full: lower --jobs where they share a GPU, or --max_clips_per_pass (a window has "
+                "batch_size x update_epochs clips; try half of that, then a quarter: the gradient stays the same), or "
+                "choose another GPU with --gpu_ids"
+            ) from None
 
 
-def train_and_test(args) -> None:
+def train_and_test(args, device, ranks) -> None:
     """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
     from trains.experiment import open_experiment
-    from trains.seed_run import SeedRun
+    from trains.seed_run import SeedRun, train_along
+    from utils.jobs import run_seeds
     from utils.results import write_summary
 
-    experiment = open_experiment(args)
+    experiment = ranks.after_first(lambda: open_experiment(args, device, ranks))
+    if not ranks.is_first:
+        for seed in args.seeds:
+            train_along(experiment, seed)
+        return
     dataset = experiment.dataset.name
     results, models = make_folder(args.res_save_dir / "normals"), make_folder(args.model_save_dir)
     log = make_log(make_folder(Path("logs")) / f"{args.modelName}-{dataset}.log")
-    log.info(experiment.describe())
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
+    if not args.as_job:
+        log.info(experiment.describe())
+    if args.jobs > 1:
+        run_seeds(args)
     tests = []
     for seed in args.seeds:
-        test = SeedRun(experiment, seed, models, seeds_csv, log, args.save_every).run(args.resume)
-        log.info(f"seed {seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
+        seed_run = SeedRun(experiment, seed, models, seeds_csv, log, args.save_every)
+        tests.append(seed_run.run(args.resume) if args.jobs == 1 else seed_run.finished_test())
         write_summary(seeds_csv, summary_csv, experiment.metric_names)
-        tests.append(test)
-    log.info(experiment.report(f"test, {len(tests)} seed{'s' * (len(tests) > 1)}", tests))
-    log.info(f"checkpoints in {models}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
+    if not args.as_job:
+        log.info(experiment.report(f"test, {len(tests)} seed{'s' * (len(tests) > 1)}", tests))
+        log.info(f"checkpoints in {models}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
 
 
-def test_checkpoint(args) -> None:
+def tune(args, device) -> None:
+    """A sweep, or this process's part of one: trials until --tune_times are finished; then a table and pictures."""
+    from trains.sweep import open_sweep
+    from trains.sweep_report import SweepReport
+    from utils.jobs import run_workers
+
+    make_folder(args.res_save_dir / "tunes")
+    log = make_log(make_folder(Path("logs")) / f"{args.modelName}-{args.datasetName or 'mosi'}-tune.log")
+    sweep = open_sweep(args, device, log)
+    report = SweepReport(sweep, args.res_save_dir)
+    if args.jobs > 1:
+        run_workers(args, log)
+    else:
+        sweep.work(after_each=report.write)
+    if not args.as_job:
+        report.close()
+
+
+def test_checkpoint(args, device) -> None:
     """Tests what --test_only names, and prints a table; writes no row."""
     from trains.experiment import open_checkpoint
 
-    experiment, model = open_checkpoint(args)
+    experiment, model = open_checkpoint(args, device)
     print(experiment.report(f"{args.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
 
 

@@ -1,11 +1,15 @@
 """The flags of run.py. Importing this is cheap: --help must not wait for torch."""
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS, PRESETS, parse_setting
+from config.tuned import Tuned, read_tuned, tuned_file
 from utils.functions import Parser, UserError
 
+TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
 
 
@@ -27,9 +31,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="whose clips, label range, metrics and hyper-parameters; default mosi. demo makes its own small corpus"
     )
     what.add_argument(
-        "--preset", type=str.lower, choices=list(PRESETS),
-        help="table of hyper-parameters: released (the default; the numbers of the released code) or mmsa (the authors' "
-        "later framework; the only table for simsv2)"
+        "--preset", type=str.lower, choices=[*PRESETS, TUNED],
+        help="table of hyper-parameters: released (the default; the numbers of the released code), mmsa (the authors' "
+        "later framework; the only table for simsv2), or tuned (those of the best trial of your sweep)"
+    )
+    what.add_argument(
+        "--params", type=Path, metavar="FILE",
+        help="take the hyper-parameters of a file: of a sweep's best trial, as tuned does, or of a checkpoint's config.json"
     )
     what.add_argument(
         "--set", dest="settings", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
@@ -41,8 +49,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "default MTAV. For the ablation of the paper's table 4: M, MV, MA, MT, MAV, MTV, MTA"
     )
     what.add_argument(
-        "--seeds", type=int, nargs="+", metavar="SEED", default=DEFAULT_SEEDS,
-        help="one training each; default 1111 to 1115, the published five. Seeds may be run apart: the summary takes all"
+        "--seeds", type=int, nargs="+", metavar="SEED",
+        help="one training each; default 1111 to 1115, the published five. Seeds may be run apart: the summary takes all. "
+        "A sweep trains all its trials with one; default 1111"
     )
     what.add_argument(
         "--max_epochs", type=int, metavar="N",
@@ -61,6 +70,34 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--resume", action="store_true",
         help="go on with a run that was stopped, with the same flags: finished seeds are taken from the seeds CSV, an "
         "unfinished one from where it was saved. Does no harm where there is nothing to go on with"
+    )
+
+    sweep = parser.add_argument_group("sweep")
+    sweep.add_argument(
+        "--is_tune", type=_truth, nargs="?", const=True, default=False, metavar="True|False",
+        help="search for better hyper-parameters in the space of config/config_tune.py, judged on the validation split. The "
+        "same command on any machine with the same --storage joins in; repeated, it goes on"
+    )
+    sweep.add_argument(
+        "--tune_times", type=int, metavar="N", default=50,
+        help="trials that are finished in the end, over all workers and repeated commands; default 50, as released"
+    )
+    sweep.add_argument(
+        "--storage", metavar="URL",
+        help="database of the trials, for workers on several machines: postgresql://user:password@host/database; default: "
+        "an SQLite file in --res_save_dir, for one machine"
+    )
+    sweep.add_argument(
+        "--sampler", type=str.lower, choices=["random", "tpe"], default="random",
+        help="how trials are drawn: random, the default, as released; or tpe, which learns from the trials before"
+    )
+    sweep.add_argument(
+        "--pruner", type=str.lower, choices=["none", "median", "hyperband"], default="none",
+        help="ends trials whose validation score is behind that of others at the same epoch: median or hyperband; default none"
+    )
+    sweep.add_argument(
+        "--heartbeat", type=int, metavar="SECONDS", default=30,
+        help="workers write a sign of life this often; a trial that is silent for twice as long is given to another; default 30"
     )
 
     files = parser.add_argument_group("files")
@@ -97,8 +134,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
     machine = parser.add_argument_group("machine")
     machine.add_argument(
+        "--jobs", type=int, metavar="N", default=1,
+        help="so many seeds, or workers of a sweep, side by side on this machine, in turn on its GPUs; default 1. More than "
+        "there are GPUs share them, as far as memory goes"
+    )
+    machine.add_argument(
         "--gpu_ids", type=int, nargs="+", metavar="N",
-        help="the GPU to use, by number; -1: the CPU. Default: the GPU with most free memory, or the CPU"
+        help="the GPU to use, by number; -1: the CPU. Several for --jobs and torchrun. Default: the GPU with most free "
+        "memory (for --jobs and torchrun all of them), or the CPU"
     )
     machine.add_argument(
         "--precision", type=str.lower, choices=["float32", "bf16"],
@@ -112,7 +155,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     machine.add_argument(
         "--threads", type=int, metavar="N",
-        help="CPU threads; default: one for each core. Lower it when several runs share a machine"
+        help="CPU threads of a process; default: one for each core, shared out among the --jobs. Another number rounds "
+        "otherwise"
     )
     machine.add_argument(
         "--num_workers", type=int, metavar="N", default=0,
@@ -123,10 +167,34 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--deterministic", action="store_true",
         help="let a GPU compute the same to the bit each time, more slowly; a CPU does so anyway with the same --threads"
     )
+    machine.add_argument("--as_job", action="store_true", help=argparse.SUPPRESS)  # started by --jobs
     # fmt: on
+    argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
+    args.words = argv
     _check(args)
+    args.seeds = args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)
+    args.tuned = _find_tuned(args)
+    if args.tuned is not None and args.threads is None:
+        args.threads = args.tuned.threads
     return args
+
+
+def _truth(word: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[word.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{word!r}: expected True or False") from None
+
+
+def _find_tuned(args: argparse.Namespace) -> Tuned | None:
+    """The tuned hyper-parameters that the flags ask for."""
+    dataset = args.datasetName or "mosi"
+    if args.params is not None:
+        return read_tuned(args.params, args.modelName, dataset)
+    if args.preset == TUNED:
+        return read_tuned(tuned_file(args.res_save_dir, args.modelName, dataset), args.modelName, dataset)
+    return None
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -135,21 +203,36 @@ def _check(args: argparse.Namespace) -> None:
             "--train_mode classification: Self-MM is defined on regression labels only: the unimodal labels that it "
             "generates are shifts of a number"
         )
-    if args.gpu_ids is not None and len(args.gpu_ids) > 1:
-        raise UserError(f"--gpu_ids {' '.join(map(str, args.gpu_ids))}: a run uses one GPU; start one run for each")
-    if len(set(args.seeds)) < len(args.seeds):
-        raise UserError(f"--seeds {' '.join(map(str, args.seeds))}: a seed is named twice")
-    for seed in args.seeds:
+    several_processes = args.jobs > 1 or "LOCAL_RANK" in os.environ
+    if args.gpu_ids is not None and len(args.gpu_ids) > 1 and not several_processes:
+        raise UserError(
+            f"--gpu_ids {' '.join(map(str, args.gpu_ids))}: a process uses one GPU; --jobs runs seeds side by side on "
+            "several, and torchrun one seed"
+        )
+    if args.params is not None and args.preset is not None:
+        raise UserError("--params and --preset: two tables of hyper-parameters; leave one out")
+    if args.is_tune and (args.params is not None or args.preset == TUNED):
+        raise UserError("--is_tune: searches the space of config/config_tune.py: leave out --params and --preset tuned")
+    if args.is_tune and (args.test_only or len(args.seeds or []) > 1):
+        raise UserError(
+            "--is_tune: trains each trial with one seed and tests none: leave out --test_only and further --seeds"
+        )
+    seeds = args.seeds or []
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {' '.join(map(str, seeds))}: a seed is named twice")
+    for seed in seeds:
         if not 0 <= seed < 2**32:
             raise UserError(f"--seeds {seed}: expected a number from 0 to 4294967295")
-    for flag, least in (("threads", 1), ("num_workers", 0), ("save_every", 0)):
+    least_values = {"threads": 1, "num_workers": 0, "save_every": 0, "jobs": 1, "tune_times": 1, "heartbeat": 1}
+    for flag, least in least_values.items():
         value = getattr(args, flag)
         if value is not None and not value >= least:
             raise UserError(f"--{flag} {value}: expected {least} or more")
 
 
 def chosen_settings(args: argparse.Namespace) -> dict[str, object]:
-    """The hyper-parameters that the command line changes."""
-    settings = dict(parse_setting(text) for text in args.settings)
+    """The hyper-parameters that the command line names, one by one or by a file."""
+    settings = dict(args.tuned.hyper_parameters) if args.tuned is not None else {}
+    settings |= dict(parse_setting(text) for text in args.settings)
     flags = ("tasks", "max_epochs", "precision", "max_clips_per_pass")
     return settings | {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}

@@ -12,6 +12,7 @@ from data.ragged import Ragged
 from data.store import Split
 from utils.batch import Batch, Frames, PackedText, Window, send
 from utils.functions import UserError, brief
+from utils.ranks import ALONE, Ranks
 from utils.signals import ignore_in_worker
 
 CPU = torch.device("cpu")
@@ -22,10 +23,10 @@ EVALUATION_BATCH = 128  # clips that go through the network together when nothin
 class ClipDataset(Dataset):
     """One split. Indexed with the micro-batches of a window, each a tensor of clip numbers, it returns the Window."""
 
-    def __init__(self, split: Split, device: torch.device = CPU, max_clips_per_pass: int = 0):
+    def __init__(self, split: Split, device: torch.device = CPU, max_clips_per_pass: int = 0, ranks: Ranks = ALONE):
         """device: where the windows will be used. On a GPU the features lie in its memory, if they fit.
 
-        max_clips_per_pass: a larger window comes in several passes; 0: always in one.
+        max_clips_per_pass: a larger window comes in several passes; 0: always in one. ranks: who shares each window.
         """
         self.split = split
         self.device = device
@@ -33,6 +34,7 @@ class ClipDataset(Dataset):
         self.home = device if _has_room(sequences, device) else CPU
         self._text, self._audio, self._vision = (part if self.home == CPU else part.to(device) for part in sequences)
         self._max_clips_per_pass = max_clips_per_pass
+        self.ranks = ranks
         self._text_vectors: Tensor | None = None
 
     def __len__(self) -> int:
@@ -42,8 +44,12 @@ class ClipDataset(Dataset):
         clips = torch.cat(microbatches)
         sizes = [len(microbatch) for microbatch in microbatches]
         weights = torch.cat([torch.full((size,), 1 / size) for size in sizes])
-        step = self._max_clips_per_pass or len(clips)
-        passes = [self._batch(*part) for part in zip(clips.split(step), weights.split(step), strict=True)]
+        start, end = self.ranks.share(len(clips))
+        mine, my_weights = clips[start:end], weights[start:end]
+        if start == end:  # more ranks than clips: one goes through all the same, and counts for nothing
+            mine, my_weights = clips[:1], torch.zeros(1)
+        step = self._max_clips_per_pass or len(mine)
+        passes = [self._batch(*part) for part in zip(mine.split(step), my_weights.split(step), strict=True)]
         return Window(clips, sizes, passes)
 
     def _batch(self, clips: Tensor, weights: Tensor) -> Batch:
@@ -108,6 +114,11 @@ class Windows:
     @property
     def device(self) -> torch.device:
         return self.clips.device
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who goes through these windows together."""
+        return self.clips.ranks
 
     @property
     def ids(self) -> list[str]:

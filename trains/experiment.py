@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 from argparse import Namespace
@@ -14,7 +15,9 @@ from torch import nn
 
 from config.command_line import chosen_settings
 from config.config_regression import DATASETS, Config, Dataset, data_root, make_config
+from config.tuned import Tuned
 from data.demo import ensure_demo
+from data.feature_file import SPLITS
 from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, make_tokeniser
@@ -25,9 +28,10 @@ from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
 from utils.checkpoint import load_checkpoint, read_facts
 from utils.files import whole
-from utils.functions import UserError, commit, pick_device, set_seed, versions
+from utils.functions import UserError, commit, set_seed, versions
 from utils.metrics import METRICS, metric_names
 from utils.published import published_scores
+from utils.ranks import ALONE, Ranks
 from utils.released_checkpoint import load_released_weights
 from utils.report import closing_report
 from utils.weights_file import read_weights
@@ -42,41 +46,51 @@ class Experiment:
     num_workers: int
     store: FeatureStore
     encoder: Pretrained
+    ranks: Ranks = ALONE
+    tuned: Tuned | None = None  # where the config comes from
 
     def __post_init__(self) -> None:
         self.clips = {
-            name: ClipDataset(split, self.device, self.config.max_clips_per_pass)
+            name: ClipDataset(
+                split, self.device, self.config.max_clips_per_pass, ALONE if name == "test" else self.ranks
+            )
             for name, split in self.store.splits.items()
         }
         self.metrics = METRICS[self.dataset.metrics]
         self.metric_names = metric_names(self.metrics)
-        decisive = {
+        self.decisive = {
             "model": self.model_name,
             "dataset": self.dataset.name,
             "aligned": self.store.aligned,
             "features_sha1": self.store.sha1,
             "bert": fingerprint(self.encoder.bert),
         }
-        identity = json.dumps([decisive, self.config.identity()])
-        # What tells this run from others, for checkpoints and result rows. Runs of the same config_hash are one experiment:
-        # their seeds go into one line of the summary.
-        self.facts = {
-            **decisive,
-            "config_hash": hashlib.sha1(identity.encode()).hexdigest()[:10],
-            "versions": versions(),
-            "commit": commit(),
-        }
         # What a repeated or resumed run needs besides, to come to the same numbers to the bit.
         self.conditions = {
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else _cpu(),
             "threads": torch.get_num_threads(),
+            "ranks": self.ranks.size,
             "max_clips_per_pass": self.config.max_clips_per_pass,
             "deterministic": torch.are_deterministic_algorithms_enabled(),
         }
 
+    @functools.cached_property
+    def facts(self) -> dict[str, object]:
+        """What tells this run from others, for checkpoints and result rows."""
+        return {**self.decisive, "config_hash": self.config_hash, "versions": versions(), "commit": commit()}
+
     @property
     def config_hash(self) -> str:
-        return self.facts["config_hash"]
+        """Runs that agree in it are one experiment: their seeds go into one line of the summary."""
+        identity = json.dumps([self.decisive, self.config.identity()])
+        return hashlib.sha1(identity.encode()).hexdigest()[:10]
+
+    def with_config(self, config: Config) -> "Experiment":
+        """The same data and encoder, for a training with other hyper-parameters."""
+        other = copy.copy(self)
+        other.config = config
+        other.__dict__.pop("facts", None)
+        return other
 
     def describe(self) -> str:
         """What the log opens with."""
@@ -84,6 +98,8 @@ class Experiment:
         lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips"]
         lines += [" ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items())]
         lines += ["; ".join(f"{key} {value}" for key, value in (self.facts | self.conditions).items())]
+        if self.tuned is not None:
+            lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}"]
         replaced = {where: count for where, count in self.store.replaced.items() if count}
         lines += [f"{where}: {count} values are not finite and are read as 0" for where, count in replaced.items()]
         return "\n".join(lines)
@@ -106,7 +122,8 @@ class Experiment:
                     encode_texts(model, evaluation_windows(clips), self.config)
         train = training_windows(self.clips["train"], self.config, seed, self.num_workers)
         valid = evaluation_windows(self.clips["valid"], self.num_workers)
-        return Training(model, train, self.config), train, valid
+        self.ranks.take_from_first(model.state_dict().values())  # processors differ in what they make of one seed
+        return Training(model, train, self.config, seed), train, valid
 
     def test(self, model: nn.Module) -> dict[str, float]:
         """The fusion score's metrics on the test split; MAE and Corr of each modality alone that the file has labels for."""
@@ -149,39 +166,49 @@ def _cpu() -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
-def open_experiment(args: Namespace) -> Experiment:
+def open_experiment(
+    args: Namespace, device: torch.device, ranks: Ranks = ALONE, splits: tuple[str, ...] = SPLITS
+) -> Experiment:
     """Opens and checks all that the flags name, the cheap things first.
 
-    Raises UserError before anything is written but the features' cache, and the demo corpus.
+    splits: what the experiment is handed; a sweep is handed no test split. Raises UserError before anything is written but the features' cache, and the demo corpus.
     """
     model_class(args.modelName)
     dataset = DATASETS[args.datasetName or "mosi"]
-    config = make_config(dataset.name, args.preset, **chosen_settings(args))
+    config = base_config(args)
     known = metric_names(METRICS[dataset.metrics])
     if config.KeyEval not in known:
         raise UserError(f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; known: {', '.join(known)}")
-    device = pick_device(args.gpu_ids[0] if args.gpu_ids else None)
     path = _find_features(args.dataPath, dataset, args.aligned)
     encoder = load_pretrained(find_bert(args.bert, dataset))
     store = _open_store(path, dataset, args.aligned, encoder, args.cache_dir)
+    store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
-    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, encoder)
+    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, encoder, ranks, args.tuned)
 
 
-def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
+def base_config(args: Namespace, **overrides: object) -> Config:
+    """The hyper-parameters that the flags name, but for the overrides. Raises UserError for those that don't exist or fit."""
+    preset = None if args.tuned is not None else args.preset
+    return make_config(args.datasetName or "mosi", preset, **(chosen_settings(args) | overrides))
+
+
+def open_checkpoint(args: Namespace, device: torch.device) -> tuple[Experiment, nn.Module]:
     """What --test_only names, with the data to test it on: a checkpoint folder, or a .pth of the released code."""
     path = whole(args.test_only)
     if not path.exists():
         raise UserError(f"--test_only {path}: nothing there; name a checkpoint folder, or a .pth of the released code")
     if path.is_file():
-        experiment = open_experiment(args)
+        experiment = open_experiment(args, device)
         model = experiment.new_model()
         load_released_weights(model, read_weights(path), path)
         return experiment, model
 
-    if args.settings or args.preset or args.tasks or args.bert:
-        raise UserError(f"--test_only {path}: holds its own model; leave out --set, --preset, --tasks and --bert")
+    if args.settings or args.preset or args.params or args.tasks or args.bert:
+        raise UserError(
+            f"--test_only {path}: holds its own model; leave out --set, --preset, --params, --tasks and --bert"
+        )
     facts = read_facts(path)
     model = load_checkpoint(path, model_class(args.modelName))
     name = args.datasetName or str(facts.get("dataset"))
@@ -189,7 +216,6 @@ def open_checkpoint(args: Namespace) -> tuple[Experiment, nn.Module]:
         raise UserError(f"{path}: doesn't say on which dataset it was trained; add --datasetName")
     dataset = DATASETS[name]
     config = dataclasses.replace(model.hyper_parameters, **chosen_settings(args))
-    device = pick_device(args.gpu_ids[0] if args.gpu_ids else None)
     aligned = args.aligned or facts.get("aligned") is True
     features = _find_features(args.dataPath, dataset, aligned)
     words = path / "tokenizer"

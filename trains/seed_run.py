@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from data.load_data import Windows
 from trains import TRAINERS
@@ -26,8 +27,12 @@ from utils.checkpoint import (
 )
 from utils.files import clear_leftovers, discard, only_writer
 from utils.functions import UserError, brief
+from utils.metrics import lower_is_better
 from utils.results import add_seed_row, finished_rows
 from utils.signals import Stopped, held_back
+
+State = tuple[dict[str, Tensor], dict]  # see Training.state
+NOTHING_TO_DO = "finished"
 
 
 class SeedRun:
@@ -57,24 +62,29 @@ class SeedRun:
             clear_leftovers(self.state)
             rows = finished_rows(self.seeds_csv, self.experiment.model_name, self.seed)
             if resume and (row := self._finished_row(rows)):
+                self.experiment.ranks.from_first(NOTHING_TO_DO)
                 return self.experiment.tested(row)
-            if has_state(self.state) and not resume:
-                raise UserError(
-                    f"{self.state}: an unfinished training is there: add --resume to go on with it; or name another "
-                    "--model_save_dir, or remove it, to train anew"
-                )
+            state = self._unfinished(resume)
             with held_back():
+                self.experiment.ranks.from_first(state)
                 training, train, valid = self.experiment.new_training(self.seed)
                 self._start = time.perf_counter()
-                if resume and has_state(self.state):
-                    self._resume(training)
+                if state is not None:
+                    self._go_on(training, state)
+                    del state  # its memory
                 with self._faults_told(training):
-                    times = self._train(training, train, valid)
+                    course = self._train(training, train, valid)
                     test = self.experiment.test(load_checkpoint(self.folder, model_class(self.experiment.model_name)))
-                row = {"seed": self.seed} | test | times | self.experiment.facts | self.experiment.conditions
+                row = {"seed": self.seed} | test | course | self.experiment.facts | self.experiment.conditions
                 add_seed_row(self.seeds_csv, row, replace=resume)
                 discard(self.state)
+            self.log.info(f"seed {self.seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
             return test
+
+    def finished_test(self) -> dict[str, float]:
+        """What `run` returned to another process, which wrote it into the seeds CSV."""
+        rows = finished_rows(self.seeds_csv, self.experiment.model_name, self.seed)
+        return self.experiment.tested(rows[self.experiment.config_hash])
 
     def _finished_row(self, rows: dict[str, dict[str, str]]) -> dict[str, str] | None:
         """rows: the seed's, by config hash."""
@@ -100,14 +110,16 @@ class SeedRun:
         )
 
     def _train(self, training: Training, train: Windows, valid: Windows) -> dict[str, float]:
-        """Trains until it is over, and keeps the best epoch's checkpoint. Returns how long it took."""
+        """Trains until it is over, and keeps the best epoch's checkpoint. Returns its validation score, and how long it took."""
         self._saved = time.monotonic()
         fit = TRAINERS[self.experiment.model_name]
         for result in fit(training, train, valid, self.experiment.config, self.experiment.metrics):
             self.log.info(f"seed {self.seed}  {result}")
             self._save(training)
         seconds = time.perf_counter() - self._start
+        key = self.experiment.config.KeyEval
         return {
+            f"valid_{key}": training.best_score if lower_is_better(key) else -training.best_score,
             "best_epoch": training.best_epoch,
             "epochs": training.epochs,
             "seconds": round(seconds, 2),
@@ -164,8 +176,15 @@ class SeedRun:
         save_checkpoint(training.model, self.folder, facts, self.experiment.encoder.tokenizer, table)
         self.kept_epoch = training.best_epoch
 
-    def _resume(self, training: Training) -> None:
-        """Takes over the state, and sees to it that the best epoch's checkpoint is there. Raises UserError where it can't."""
+    def _unfinished(self, resume: bool) -> State | None:
+        """The state to go on from; None where there is none. Raises UserError where it isn't this training's."""
+        if not has_state(self.state):
+            return None
+        if not resume:
+            raise UserError(
+                f"{self.state}: an unfinished training is there: add --resume to go on with it; or name another "
+                "--model_save_dir, or remove it, to train anew"
+            )
         tensors, values = load_state(self.state)
         if values.get("identity") != self.identity:
             other = (values.get("identity") or {}).get("config_hash")
@@ -174,8 +193,13 @@ class SeedRun:
                 f"{self.identity['config_hash']}): give its flags; or name another --model_save_dir, or "
                 "remove it, to train anew"
             )
+        return tensors, values
+
+    def _go_on(self, training: Training, state: State) -> None:
+        """Takes over a state, and sees to it that the best epoch's checkpoint is there. Raises UserError where it can't."""
+        _, values = state
         try:
-            training.restore(tensors, values)
+            training.restore(*state)
         except torch.OutOfMemoryError:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -195,7 +219,9 @@ class SeedRun:
 
     def _tell_changes(self, was: dict, what: str) -> None:
         now = {key: str(value) for key, value in self.conditions.items()}
-        if changes := [f"{key} {was.get(key)}, now {now[key]}" for key in now if str(was.get(key)) != now[key]]:
+        if changes := [
+            f"{key} {was.get(key)}, now {now[key]}" for key in now if str(was.get(key, now[key])) != now[key]
+        ]:
             self.log.info(f"seed {self.seed}  {what}: {'; '.join(changes)}")
 
     def _out_of_memory(self, training: Training) -> str:
@@ -210,3 +236,17 @@ class SeedRun:
         if clips == 1:
             advice = "choose another GPU with --gpu_ids"
         return f"seed {self.seed}: the GPU's memory is full: {advice}; {saved}: --resume goes on"
+
+
+def train_along(experiment: Experiment, seed: int) -> None:
+    """The part of all ranks but the first in a seed's training: they learn what it learns, and leave files and words to it."""
+    with held_back():
+        state = experiment.ranks.from_first()
+        if state == NOTHING_TO_DO:
+            return
+        training, train, valid = experiment.new_training(seed)
+        if state is not None:
+            training.restore(*state)
+            del state
+        for _ in TRAINERS[experiment.model_name](training, train, valid, experiment.config, experiment.metrics):
+            pass

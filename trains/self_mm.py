@@ -58,6 +58,7 @@ def fit(training: Training, train: Windows, valid: Windows, config: Config, metr
         start = time.perf_counter()
         train_loss = train_one_epoch(training, train, config)
         valid_metrics, _ = evaluate(training.model, valid, metrics, config)
+        valid_metrics = train.ranks.from_first(valid_metrics)  # ranks whose last bits differ must not decide apart
         if not np.isfinite(valid_metrics["Loss"]):
             raise DivergedError(f"epoch {training.epoch}: the validation loss is no number: try a lower learning rate")
         score = sign * valid_metrics[config.KeyEval]
@@ -77,14 +78,15 @@ def train_one_epoch(training: Training, train: Windows, config: Config) -> float
     window's own labels change inside a window, so one pass over all of it, with the sum of the micro-batches' mean losses,
     has the same gradient.
     """
-    model, ulgm, optimizer = training.model, training.ulgm, training.optimizer
+    model, ulgm, optimizer, ranks = training.model, training.ulgm, training.optimizer, train.ranks
     model.train()
     windows = train.of_epoch(training.epoch, training.windows)
-    bar = progress(windows, f"epoch {training.epoch:3d}", "window", len(train), training.windows)
+    bar = progress(windows, f"epoch {training.epoch:3d}", "window", len(train), training.windows, ranks.is_first)
     for window in bar:
         # As in the released code, an incomplete window at an epoch's end updates labels and features, but no weights.
         learns = config.keep_last_window or len(window.microbatches) == config.update_epochs
         found = []  # by each pass: its clips' features and losses
+        ranks.draw_apart(training.seed, training.epoch, training.windows)
         with torch.set_grad_enabled(learns):
             for batch in window.passes:
                 output = run_model(model, batch, config)
@@ -92,15 +94,17 @@ def train_one_epoch(training: Training, train: Windows, config: Config) -> float
                 if learns:
                     clip_losses.sum().backward()
                 found.append(output.features | {LOSS: clip_losses.detach()})
-        features = end_to_end(found)
+        features = ranks.gather(end_to_end(found), len(window.clips))
         losses = features.pop(LOSS)
+        if learns:
+            ranks.sum_gradients(model.parameters())
         training.between_windows = False
         if learns:
             optimizer.step()
         ulgm.update(window.clips, window.microbatches, features, training.epoch)
         training.count(window, losses)
         optimizer.zero_grad()
-        stop_if_asked()
+        stop_if_asked(ranks.largest)
     training.watch.raise_if_broken()
     return float(training.loss) / training.microbatches
 
@@ -141,8 +145,8 @@ def evaluate(
     for window in windows:
         outputs = [run_model(model, batch, config) for batch in window.passes]
         clips.append(window.clips)
-        parts.append(end_to_end(output.scores for output in outputs))
-        stop_if_asked()
+        parts.append(windows.ranks.gather(end_to_end(output.scores for output in outputs), len(window.clips)))
+        stop_if_asked(windows.ranks.largest)
     order = torch.cat(clips).cpu().argsort()
     scores = {task: score.cpu()[order].numpy() for task, score in end_to_end(parts).items()}
     values = metrics(scores["fusion"], windows.labels)
@@ -160,6 +164,6 @@ def encode_texts(model: nn.Module, windows: Windows, config: Config) -> None:
         for batch in window.passes:
             with autocast(batch, config):
                 parts.append({"text": model.text_encoder(batch.text).float()})
-        vectors[window.clips.cpu()] = end_to_end(parts)["text"].cpu()
-        stop_if_asked()
+        vectors[window.clips.cpu()] = windows.ranks.gather(end_to_end(parts), len(window.clips))["text"].cpu()
+        stop_if_asked(windows.ranks.largest)
     windows.clips.replace_texts(vectors)

@@ -16,9 +16,11 @@ PROGRESS = ("epochs", "best_epoch", "best_score", "windows", "microbatches", "se
 class Training:
     """The model with what trains it, and how far it has come."""
 
-    def __init__(self, model: nn.Module, train: Windows, config: Config):
+    def __init__(self, model: nn.Module, train: Windows, config: Config, seed: int = 0):
+        """seed: what the ranks of a run draw their own random numbers by."""
         sizes = {task: config.head_sizes[task][0] for task in config.task_names}
         self.model = model
+        self.seed = seed
         self.ulgm = ULGM(torch.from_numpy(train.labels), sizes, config.H, config.exclude_zero).to(train.device)
         self.optimizer = make_optimizer(model, config)
         self.watch = Watch(train.ids, self.ulgm)

@@ -161,6 +161,6 @@ class Batch(_Movable):
 class Window(_Movable):
     """What one optimizer step learns from: micro-batches, in order, in one pass or several."""
 
-    clips: Tensor  # (B,) int64, of all passes
+    clips: Tensor  # (B,) int64
     microbatches: list[int]  # their sizes; they add up to B
-    passes: list[Batch]
+    passes: list[Batch]  # all of the clips; with several ranks, this one's share of them

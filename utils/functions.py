@@ -81,6 +81,14 @@ def set_random_streams(streams: dict, values: dict, device) -> None:
         torch.cuda.set_rng_state(streams["cuda"], device)
 
 
+def known_gpus(gpu_ids: list[int] | None) -> list[int]:
+    """The GPUs that --gpu_ids names; where it names none, all; [] where it names the CPU, or there is none."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [gpu for gpu in (range(count) if gpu_ids is None else gpu_ids) if gpu != -1]
+
+
 def pick_device(gpu_id: int | None):
     """The torch.device to run on.
 
@@ -89,7 +97,7 @@ def pick_device(gpu_id: int | None):
     """
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = len(known_gpus(None))
     if gpu_id is None:
         gpu_id = count - 1  # the only one; -1 where there is none
         if count > 1:

@@ -6,11 +6,18 @@ from tqdm import tqdm
 
 
 def progress(
-    items: Iterable | None = None, what: str = "", unit: str = "it", total: int | None = None, done: int = 0
+    items: Iterable | None = None,
+    what: str = "",
+    unit: str = "it",
+    total: int | None = None,
+    done: int = 0,
+    shown: bool = True,
 ) -> tqdm:
     """A bar over items; without items, one that is moved by `update`.
 
     total: where the items don't tell how many. done: those of the total that are not among the items.
     """
     scale = unit == "B"
-    return tqdm(items, what, total, leave=False, disable=None, unit=unit, unit_scale=scale, initial=done)
+    return tqdm(
+        items, what, total, leave=False, disable=None if shown else True, unit=unit, unit_scale=scale, initial=done
+    )

@@ -18,18 +18,18 @@ def add_seed_row(path: Path, row: dict, replace: bool = False) -> None:
     first = {key: row[key] for key in ("model", "dataset", "seed") if key in row}
     added = pd.DataFrame([first | row]).astype(object)
     with only_writer(path):
-        rows = _read(path)
+        rows = read_rows(path, RUN)
         same = rows.index[(rows[RUN] == [str(row.get(key)) for key in RUN]).all(axis=1)] if replace else []
         table = pd.concat([rows, added], ignore_index=True) if len(rows) else added
         if len(same):
             table.loc[same[-1]] = table.iloc[-1]
             table = table.iloc[:-1]
-        _write(table, path)
+        write_rows(table, path)
 
 
 def finished_rows(path: Path, model: str, seed: int) -> dict[str, dict[str, str]]:
     """config_hash -> the seed's last row with it, as the CSV has it."""
-    rows = _read(path)
+    rows = read_rows(path, RUN)
     same = rows[(rows["model"] == model) & (rows["seed"] == str(seed))]
     return {row["config_hash"]: row for row in same.to_dict("records")}
 
@@ -40,37 +40,40 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
     Of two rows of the same run the later counts. std is that of the population, as released.
     """
     with only_writer(seeds):
-        rows = _read(seeds).drop_duplicates(RUN, keep="last")
+        rows = read_rows(seeds, RUN).drop_duplicates(RUN, keep="last")
         try:
             lines = [_summarise(group, metrics) for _, group in rows.groupby(["model", "config_hash"], sort=False)]
         except (KeyError, ValueError) as error:
             raise UserError(f"{seeds}: a row is damaged ({brief(error)}); mend it, or move the file away") from None
-        _write(pd.DataFrame(lines), summary)
+        write_rows(pd.DataFrame(lines), summary)
 
 
 def _summarise(rows: pd.DataFrame, metrics: list[str]) -> dict[str, object]:
     """One line of the summary, from the rows of one model and config."""
+    rows = rows.iloc[rows["seed"].astype(int).argsort()]  # a sum's last bit depends on the order
     line = {"Model": rows["model"].iloc[0]}
     for metric in metrics:
         values = pd.to_numeric(rows[metric]).to_numpy(dtype=float)
         line |= {f"{metric}_mean": round(values.mean() * 100, 2), f"{metric}_std": round(values.std() * 100, 2)}
-    seeds = " ".join(sorted(rows["seed"], key=int))
-    return line | {"seeds": seeds, "config_hash": rows["config_hash"].iloc[0]}
+    return line | {"seeds": " ".join(rows["seed"]), "config_hash": rows["config_hash"].iloc[0]}
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """The rows, each cell as it is written there, so that what is written again is the same; none where there is no file."""
+def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
+    """The rows, each cell as it is written there, so that what is written again is the same; none where there is no file.
+
+    key: columns that must be there.
+    """
     if not path.exists():
-        return pd.DataFrame(columns=RUN)
+        return pd.DataFrame(columns=key)
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise UserError(f"{path}: can't be read ({brief(error)}); mend it, or move it away") from None
-    if missing := [column for column in RUN if column not in rows]:
+    if missing := [column for column in key if column not in rows]:
         raise UserError(f"{path}: has no column {missing[0]}; mend it, or move it away")
     return rows
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
+def write_rows(table: pd.DataFrame, path: Path) -> None:
     with replacing(path) as work:
         table.to_csv(work, index=False, encoding="utf-8")

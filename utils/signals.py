@@ -5,7 +5,7 @@ They raise Stopped. Where work would be lost they are held back until it can be 
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows has no SIGUSR1
 
@@ -49,11 +49,14 @@ def held_back() -> Iterator[None]:
     stop_if_asked()
 
 
-def stop_if_asked() -> None:
-    """Raises Stopped where a signal was held back."""
+def stop_if_asked(agree: Callable[[int], int] = int) -> None:
+    """Raises Stopped where a signal was held back.
+
+    agree: the signal's number here, or 0, -> that of all processes that work together, so that all stop in one place.
+    """
     global _received
-    if _received is not None:
-        number, _received = _received, None
+    if number := agree(_received or 0):
+        _received = None
         raise Stopped(number, held_back=True)
 
 

@@ -1,0 +1,62 @@
+"""Hyper-parameters that a sweep chose: a JSON file that --preset tuned and --params read.
+
+    {"hyper_parameters": {...},  every field of Config
+     "dataset": ..., "model": ..., "study": ..., "trial": ..., "seed": ...,
+     "score": [KeyEval, its value on the validation split], "threads": ..., "device": ..., "trained_on": {...}}
+
+Only the first is needed, so that a checkpoint's config.json will do.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.functions import UserError, brief
+
+
+@dataclass(frozen=True)
+class Tuned:
+    path: Path
+    hyper_parameters: dict[str, object]
+    threads: int | None  # CPU threads, by which the same seed comes to the same score to the bit
+    origin: str  # in words
+
+
+def tuned_file(results: Path, model: str, dataset: str) -> Path:
+    """Where a sweep leaves the hyper-parameters of its best trial. results: --res_save_dir."""
+    return results / "tunes" / f"{dataset}-{model}-regression-best.json"
+
+
+def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
+    """Raises UserError where the file isn't there, is damaged, or is another model's or dataset's."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        hyper_parameters = values["hyper_parameters"]
+        if not isinstance(hyper_parameters, dict):
+            raise TypeError("hyper_parameters is no object")
+        threads = values.get("threads")
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise TypeError(f"threads is {threads!r}")
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no tuned hyper-parameters there; a sweep writes them (add --is_tune), or name a file with --params"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not a file of tuned hyper-parameters, or damaged ({brief(error)})") from None
+    for what, wanted in (("model", model), ("dataset", dataset)):
+        if values.get(what, wanted) != wanted:
+            raise UserError(f"{path}: tuned for {what} {brief(values[what])}, not {wanted}")
+    return Tuned(path, hyper_parameters, threads, _origin(values))
+
+
+def _origin(values: dict) -> str:
+    try:
+        key, score = values["score"]
+        return (
+            f"of trial {values['trial']} of {values['study']}: with seed {values['seed']}, {values['threads']} threads and "
+            f"{values['device']} its validation {key} was {score}"
+        )
+    except (KeyError, TypeError, ValueError):
+        return "of an unknown sweep"

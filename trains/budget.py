@@ -1,0 +1,55 @@
+"""Which trials of a sweep count, so that exactly as many are finished as were asked for, whoever runs or dies.
+
+A budget of 50 trials is 50 places. A trial opens a place; where it breaks off, because its worker is killed or stopped, the
+place is kept, and another trial repeats it there. Workers agree without talking to each other: they read the same list of
+trials, to which a storage only ever appends, and see the same first 50 places in it, and in each place the same holder, who
+alone may run. So two workers that begin the last trial at once both find out, before they train, whose it is.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+# Attributes of a trial.
+REPEATS = "repeats"  # the number of the trial that opened its place
+WITHDRAWN = "withdrawn"  # why it was given up before it began; it counts as if it had never been there
+BEGUN = "begun"  # by which worker
+RESULT = "result"  # what it came to: see Sweep._train
+
+ATTEMPTS = 4  # after so many that broke off, a place is closed, and a trial with other values takes its turn
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass
+class Place:
+    """One place of the budget."""
+
+    number: int  # of the trial that opened it
+    trials: list[FrozenTrial]  # that trial and its repetitions, in order
+
+    @property
+    def holder(self) -> FrozenTrial | None:
+        """Who may run, runs or is finished; None where all attempts broke off."""
+        return next((trial for trial in self.trials if trial.state != TrialState.FAIL), None)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.holder is not None and self.holder.state in FINISHED
+
+    @property
+    def params(self) -> dict[str, object]:
+        """The hyper-parameters that it is about, as far as they were drawn."""
+        return max((trial.params for trial in self.trials), key=len)
+
+
+def places(trials: Iterable[FrozenTrial]) -> list[Place]:
+    """The places in the order of their numbers, but for those that are closed. trials: all of a study, in order."""
+    found: dict[int, Place] = {}
+    for trial in trials:
+        if WITHDRAWN not in trial.user_attrs:
+            number = trial.user_attrs.get(REPEATS, trial.number)
+            place = found.setdefault(number, Place(number, []))
+            if len(place.trials) < ATTEMPTS:  # a further one changes nothing any more
+                place.trials.append(trial)
+    return [place for place in found.values() if place.holder is not None or len(place.trials) < ATTEMPTS]

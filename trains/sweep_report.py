@@ -1,0 +1,134 @@
+"""What a sweep leaves: a CSV of its trials, the best one's hyper-parameters, a closing table, and pictures."""
+
+import json
+import warnings
+from pathlib import Path
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from config.config_tune import varied
+from config.tuned import tuned_file
+from trains.budget import RESULT
+from trains.sweep import Sweep
+from utils.files import only_writer, replacing
+from utils.results import read_rows, write_rows
+
+SHOWN = 5  # trials in the closing table
+KEY = ["study", "trial"]  # of a row
+
+
+class SweepReport:
+    """The files of a sweep. They are made of the study alone, as often as anyone likes, by any worker."""
+
+    def __init__(self, sweep: Sweep, results: Path):
+        """results: --res_save_dir."""
+        shared = sweep.experiment.decisive
+        self.sweep, self.study = sweep, sweep.study
+        self.best_file = tuned_file(results, shared["model"], shared["dataset"])
+        self.csv = self.best_file.with_name(f"{shared['dataset']}-{shared['model']}-regression-tune.csv")
+
+    def finished(self) -> list[FrozenTrial]:
+        """In order; those that hold the budget's places."""
+        return [
+            place.holder for place in self.sweep.places() if place.is_finished and RESULT in place.holder.user_attrs
+        ]
+
+    def best(self, finished: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The complete ones, the best first."""
+        sign = 1 if self.study.direction == optuna.study.StudyDirection.MINIMIZE else -1
+        complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
+        return sorted(complete, key=lambda trial: sign * trial.value)
+
+    def write(self) -> None:
+        """Writes CSV and best trial, and logs how far the sweep is. Rows of other studies in the CSV stay."""
+        with only_writer(self.csv):
+            finished = self.finished()
+            best = self.best(finished)
+            others = read_rows(self.csv, KEY)
+            others = others[others["study"] != self.study.study_name]
+            rows = pd.DataFrame([self._row(trial) for trial in finished]).astype(object)
+            if len(rows):
+                write_rows(pd.concat([others, rows], ignore_index=True) if len(others) else rows, self.csv)
+            if best:
+                with replacing(self.best_file) as work:
+                    work.write_text(json.dumps(self._tuned(best[0]), indent=2), encoding="utf-8")
+        score = f", best {self.sweep.key} {best[0].value:.4f} by trial {best[0].number}" if best else ""
+        self.sweep.log.info(f"{len(finished)} of {self.sweep.budget} trials finished{score}")
+
+    def close(self) -> None:
+        """At a sweep's end: the files, a table and pictures."""
+        self.write()
+        self.sweep.log.info(self.table())
+        drawn = self.draw()
+        words = f"trials in {self.csv}, pictures in {', '.join(path.name for path in drawn)} beside it"
+        self.sweep.log.info(f"{words}; the best one's hyper-parameters, for --preset tuned, in {self.best_file}")
+
+    def _row(self, trial: FrozenTrial) -> dict[str, object]:
+        found = trial.user_attrs[RESULT]
+        row = {"study": self.study.study_name, "trial": trial.number, "state": found["state"], **trial.params}
+        row |= {f"valid_{name}": value for name, value in found["valid"].items()}
+        names = ("best_epoch", "epochs", "seconds", "seed", "device", "threads", "worker", "note")
+        return row | {name: found[name] for name in names}
+
+    def _tuned(self, trial: FrozenTrial) -> dict[str, object]:
+        found, shared = trial.user_attrs[RESULT], self.sweep.experiment.decisive
+        return {
+            "dataset": shared["dataset"],
+            "model": shared["model"],
+            "study": self.study.study_name,
+            "trial": trial.number,
+            "score": [self.sweep.key, trial.value],
+            **{name: found[name] for name in ("seed", "threads", "device")},
+            "trained_on": shared,
+            "hyper_parameters": found["config"],
+        }
+
+    def table(self) -> str:
+        """The best trials side by side: what they came to, and where they differ from the others."""
+        best = self.best(self.finished())[:SHOWN]
+        columns = {}
+        for trial in best:
+            found = trial.user_attrs[RESULT]
+            scores = {f"valid {name}": f"{value:.4f}" for name, value in found["valid"].items()}
+            course = {"best epoch": found["best_epoch"], "epochs": found["epochs"], "seconds": found["seconds"]}
+            params = {key: trial.params[key] for key in varied(self.sweep.space)}
+            columns[f"trial {trial.number}"] = {**scores, **course, **params}
+        if not columns:
+            return "no trial is complete"
+        return f"the best of {self.study.study_name}\n{pd.DataFrame(columns).to_string()}"
+
+    def draw(self) -> list[Path]:
+        """The study's history, the importances of its hyper-parameters, and slices through it, as PNG files."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+        from optuna.visualization import matplotlib as pictures
+
+        params = varied(self.sweep.space)
+        plots = {
+            "history": pictures.plot_optimization_history,
+            "importances": lambda study: pictures.plot_param_importances(study, params=params),
+            "slices": lambda study: pictures.plot_slice(study, params=params),
+        }
+        files = []
+        for name, plot in plots.items():
+            path = self.csv.with_name(self.csv.name.replace("tune.csv", f"{name}.png"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that this part of Optuna may change
+                try:
+                    axes = plot(self.study)
+                except (
+                    ValueError,
+                    RuntimeError,
+                ) as error:  # of too few trials, or all of one score, nothing can be said
+                    self.sweep.log.info(f"no picture of the {name} ({error})")
+                    continue
+                figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
+                with only_writer(path), replacing(path) as work:
+                    figure.savefig(work, format="png", dpi=150, bbox_inches="tight")
+            plt.close("all")
+            files.append(path)
+        return files

@@ -1,0 +1,134 @@
+"""Several processes of this program side by side on one machine: seeds, or the workers of a sweep."""
+
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from utils.functions import UserError, brief, known_gpus
+
+PROGRAM = Path(__file__).resolve().parent.parent / "run.py"
+
+
+class Job:
+    """A process of run.py whose words come out here, as they are said; but for the last one, if that tells why it ended."""
+
+    def __init__(self, name: str, words: list[str], slot: int, ended: queue.Queue):
+        self.name, self.slot = name, slot
+        self.reason = ""
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), *words],
+            stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it does
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl-C reaches it through this process only, and once
+        )
+        threading.Thread(target=self._attend, args=(ended,), daemon=True).start()
+
+    def _attend(self, ended: queue.Queue) -> None:
+        complaints = threading.Thread(target=self._relay_complaints, daemon=True)
+        complaints.start()
+        for line in self.process.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+        complaints.join()
+        self.process.wait()
+        ended.put(self)
+
+    def _relay_complaints(self) -> None:
+        for line in self.process.stderr:
+            if line.startswith(("error: ", "stopped by ")):
+                self.reason = line.strip().removeprefix("error: ")
+            else:
+                sys.stderr.write(line)
+
+    def __str__(self) -> str:
+        """Why it ended."""
+        status = self.process.returncode
+        reason = self.reason or f"ended with status {status}"
+        if status < 0:
+            reason = f"was killed ({signal.Signals(-status).name}); if it was for want of memory, lower --jobs"
+        return f"{self.name}: {brief(reason)}"
+
+
+def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) -> list[Job]:
+    """Runs processes of run.py, so many at once, each slot on the next of the GPUs ([]: as their words say).
+
+    jobs: name -> words of the command line. Returns those that failed; after the first, none is started any more.
+    Where this process is told to stop, so are they, and all is over when they have saved what they must.
+    """
+    waiting = list(jobs.items())
+    ended: queue.Queue[Job] = queue.Queue()
+    free = list(range(at_once))[::-1]
+    running: list[Job] = []
+    failed: list[Job] = []
+    try:
+        while running or (waiting and not failed):
+            while waiting and free and not failed:
+                (name, words), slot = waiting.pop(0), free.pop()
+                on_gpu = ["--gpu_ids", str(gpus[slot % len(gpus)])] if gpus else []
+                running.append(Job(name, [*words, *on_gpu], slot, ended))
+            job = ended.get()
+            running.remove(job)
+            free.append(job.slot)
+            if job.process.returncode != 0:
+                failed.append(job)
+    finally:
+        _stop(running)
+    return failed
+
+
+def run_seeds(args: Namespace) -> None:
+    """Trains the seeds of a run, --jobs at once. Raises UserError where one failed; those under way are finished first."""
+    jobs = {f"seed {seed}": [*_words(args), "--seeds", str(seed)] for seed in args.seeds}
+    if failed := run_side_by_side(jobs, args.jobs, known_gpus(args.gpu_ids)):
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise UserError(f"{failed[0]}{more}; --resume goes on with what is unfinished")
+
+
+def run_workers(args: Namespace, log: logging.Logger) -> None:
+    """Starts --jobs workers of a sweep, and waits for them. Raises UserError where none of them came to the end."""
+    jobs = {f"worker {number}": _words(args) for number in range(1, args.jobs + 1)}
+    failed = run_side_by_side(jobs, args.jobs, known_gpus(args.gpu_ids))
+    if len(failed) == args.jobs:
+        raise UserError(str(failed[0]))
+    for job in failed:
+        log.info(f"{job}; the others went on")
+
+
+def _words(args: Namespace) -> list[str]:
+    """This run's words, for one of its jobs: its share of the threads."""
+    threads = args.threads or max(1, torch.get_num_threads() // args.jobs)
+    return [*args.words, "--jobs", "1", "--threads", str(threads), "--as_job"]
+
+
+def _stop(jobs: list[Job]) -> None:
+    try:
+        for job in jobs:
+            job.process.terminate()
+        for job in jobs:
+            job.process.wait()
+    except BaseException:  # asked again: at once, then
+        for job in jobs:
+            job.process.kill()
+        raise
+
+
+def stop_with_parent() -> None:
+    """For a job: lets it stop, as by SIGTERM, when the process that started it is gone."""
+
+    def watch() -> None:
+        os.read(0, 1)  # comes back when the other end of the pipe is closed
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

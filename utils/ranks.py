@@ -1,0 +1,185 @@
+"""One training over several processes, as torchrun starts them: who has which clips, and what they tell one another.
+
+Every rank holds the whole model and all of ULGM's labels. Of each window's clips it takes its share through the network;
+then gradients are summed and features gathered, so that all ranks make the same step and the same labels.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from utils.functions import UserError, brief, known_gpus
+from utils.signals import Stopped
+
+PATIENCE = timedelta(minutes=30)  # for a rank that is silent: the first converts feature files, and tests, alone
+BUCKET = 1 << 24  # numbers that travel together
+
+
+class RankLostError(UserError):
+    """Another process of the run is gone, or can't be reached."""
+
+    def __init__(self, error: object):
+        super().__init__(
+            f"another rank of this run is gone ({brief(error)}); --resume goes on from the last saving, with any number of ranks"
+        )
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that train together; alone, every method is the identity."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those on this machine
+    store: dist.Store | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """The first rank writes all files and says all words."""
+        return self.rank == 0
+
+    def share(self, clips: int) -> tuple[int, int]:
+        """Of so many clips, this rank's: from the first number up to the second. In the order of ranks they are all."""
+        return self.rank * clips // self.size, (self.rank + 1) * clips // self.size
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replaces each gradient by its sum over the ranks, the same to the bit on all of them."""
+        gradients = [parameter.grad for parameter in parameters if self.size > 1 and parameter.grad is not None]
+        under_way = []
+        for bucket in _buckets(gradients):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            under_way.append((bucket, flat, _reached(dist.all_reduce, flat, async_op=True)))
+        for bucket, flat, work in under_way:
+            _reached(work.wait)
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket, strict=True)])
+
+    def gather(self, rows: dict[str, Tensor], clips: int) -> dict[str, Tensor]:
+        """name -> (share, ...) float32, rows of this rank's share of so many clips -> name -> (clips, ...), of all of them."""
+        if self.size == 1:
+            return rows
+        start, end = self.share(clips)
+        flat = [
+            part[: end - start].flatten(1) if part.dim() > 1 else part[: end - start, None] for part in rows.values()
+        ]
+        mine = torch.cat(flat, dim=1)
+        every = mine.new_zeros(clips, mine.shape[1])
+        every[start:end] = mine
+        _reached(dist.all_reduce, every)  # zeros, and one rank's row
+        parts = every.split([part.shape[1] for part in flat], dim=1)
+        return {
+            name: part.reshape(clips, *row.shape[1:]) for (name, row), part in zip(rows.items(), parts, strict=True)
+        }
+
+    def largest(self, number: int) -> int:
+        """The largest of the ranks' numbers. Waits for no GPU."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor(number)
+        _reached(dist.all_reduce, numbers, dist.ReduceOp.MAX)
+        return int(numbers)
+
+    def from_first(self, value: object = None) -> object:
+        """What the first rank says here."""
+        if self.size == 1:
+            return value
+        said = [value]
+        _reached(dist.broadcast_object_list, said, src=0, device=torch.device("cpu"))
+        return said[0]
+
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Fills tensors with the values that they have on the first rank."""
+        for tensor in tensors:
+            if self.size > 1:
+                _reached(dist.broadcast, tensor, src=0)
+
+    def draw_apart(self, *numbers: int) -> None:
+        """Lets the ranks draw different numbers, for dropout: by these and the rank, so that none of it need be saved."""
+        if self.size > 1:
+            torch.manual_seed(int(np.random.SeedSequence([*numbers, self.rank]).generate_state(1)[0]))
+
+    def after_first(self, call: Callable[[], object]) -> object:
+        """What a call returns that makes files: each machine's first rank calls before the others, who find them made."""
+        for turn in (0, 1) if self.size > 1 else (0,):
+            if min(self.local_rank, 1) == turn:
+                made = call()
+            self.largest(0)
+        return made
+
+    @contextlib.contextmanager
+    def with_one_voice(self) -> Iterator[None]:
+        """In this context one rank tells why the run ends early, and the others end in silence."""
+        try:
+            yield
+        except UserError:
+            if self.store is not None and not self._is_first_to_tell():
+                raise SystemExit(2) from None
+            raise
+        except Stopped as stop:
+            if not self.is_first:
+                raise SystemExit(stop.status) from None
+            raise
+
+    def _is_first_to_tell(self) -> bool:
+        try:
+            return self.store.add("told", 1) == 1
+        except RuntimeError:  # who keeps the count is gone
+            return True
+
+    def gpu(self, gpu_ids: list[int] | None) -> int | None:
+        """Of the GPUs that --gpu_ids names, this process's; -1: the CPU; None: any. Raises UserError where there are too few."""
+        if self.size == 1:
+            return gpu_ids[0] if gpu_ids else None
+        gpus = known_gpus(gpu_ids)
+        if gpus and self.local_rank >= len(gpus):
+            raise UserError(
+                f"torchrun started more processes on this machine than it has GPUs for them ({len(gpus)}): lower "
+                "--nproc_per_node, or name the CPU with --gpu_ids -1"
+            )
+        return gpus[self.local_rank] if gpus else -1
+
+
+ALONE = Ranks()
+
+
+def join_ranks(gpu_ids: list[int] | None) -> Ranks:
+    """Meets the other processes of the run, if torchrun started several. Raises RankLostError where they don't come."""
+    if not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() or os.environ.get("WORLD_SIZE", "1") == "1":
+        return ALONE
+    store, rank, size = next(rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if known_gpus(gpu_ids) else "gloo"
+    group = dist.PrefixStore("group", store)
+    _reached(dist.init_process_group, backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
+    return Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
+
+
+def _reached(call: Callable, *arguments: object, **settings: object) -> object:
+    """What a call returns that needs all ranks."""
+    try:
+        return call(*arguments, **settings)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise RankLostError(error) from None
+
+
+def _buckets(gradients: list[Tensor]) -> Iterable[list[Tensor]]:
+    """Gradients of one type together, so that a few large messages travel instead of many small ones."""
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        if bucket and (
+            sum(part.numel() for part in bucket) + gradient.numel() > BUCKET or gradient.dtype != bucket[0].dtype
+        ):
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
