@@ -36,8 +36,11 @@ def run(args) -> None:
     # Imported here, so that --help and a misspelt flag don't wait for torch and transformers.
     import torch
 
+    from utils.jobs import stop_with_parent
     from utils.ranks import join_ranks
 
+    if args.as_job:
+        stop_with_parent()
     keep_freed_memory()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -50,8 +53,8 @@ def run(args) -> None:
                 raise UserError(
                     "torchrun trains one model on several processes: leave out --test_only, --is_tune and --jobs"
                 )
-            # The processes that --jobs starts choose devices for themselves.
-            device = torch.device("cpu") if args.jobs > 1 else pick_device(ranks.gpu(args.gpu_ids))
+            mine = ranks.choose_gpus(args.gpu_ids)
+            device = pick_device([-1] if args.jobs > 1 else mine)  # with --jobs, this process only waits for others
             if args.test_only:
                 test_checkpoint(args, device)
             elif args.is_tune:
@@ -102,14 +105,16 @@ def tune(args, device) -> None:
     from trains.sweep_report import SweepReport
     from utils.jobs import run_workers
 
+    sweep = open_sweep(args, device)
     make_folder(args.res_save_dir / "tunes")
-    log = make_log(make_folder(Path("logs")) / f"{args.modelName}-{args.datasetName or 'mosi'}-tune.log")
-    sweep = open_sweep(args, device, log)
-    report = SweepReport(sweep, args.res_save_dir)
+    log = make_log(make_folder(Path("logs")) / f"{args.modelName}-{sweep.experiment.dataset.name}-tune.log")
+    report = SweepReport(sweep, args.res_save_dir, log)
+    if not args.as_job:
+        log.info(sweep.describe())
     if args.jobs > 1:
         run_workers(args, log)
     else:
-        sweep.work(after_each=report.write)
+        sweep.work(log, after_each=report.write)
     if not args.as_job:
         report.close()
 

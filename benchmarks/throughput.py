@@ -280,7 +280,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="MOSI once")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one for each core")
     parser.add_argument(
-        "--gpu_ids", type=int, metavar="N", help="as in run.py: -1 is the CPU; default: a GPU if there is one"
+        "--gpu_ids",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="as in run.py: -1 is the CPU; default: a GPU if there is one",
     )
     parser.add_argument("--deterministic", action="store_true", help="as in run.py, for ours and for the released way")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")

@@ -48,7 +48,11 @@ def measure(device: torch.device, corpora: tuple[int, ...] = CORPORA, repeats: i
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ulgm_cost", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--gpu_ids", type=int, metavar="N", help="as in run.py: -1 is the CPU; default: a GPU if there is one"
+        "--gpu_ids",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="as in run.py: -1 is the CPU; default: a GPU if there is one",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
     args = parser.parse_args(argv)

@@ -20,6 +20,7 @@ class Tuned:
     hyper_parameters: dict[str, object]
     threads: int | None  # CPU threads, by which the same seed comes to the same score to the bit
     origin: str  # in words
+    trained_on: dict[str, object]  # what the sweep's trials shared: dataset, features, encoder
 
 
 def tuned_file(results: Path, model: str, dataset: str) -> Path:
@@ -34,9 +35,11 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
         hyper_parameters = values["hyper_parameters"]
         if not isinstance(hyper_parameters, dict):
             raise TypeError("hyper_parameters is no object")
-        threads = values.get("threads")
+        threads, trained_on = values.get("threads"), values.get("trained_on", {})
         if threads is not None and (type(threads) is not int or threads < 1):
             raise TypeError(f"threads is {threads!r}")
+        if not isinstance(trained_on, dict):
+            raise TypeError("trained_on is no object")
     except FileNotFoundError:
         raise UserError(
             f"{path}: no tuned hyper-parameters there; a sweep writes them (add --is_tune), or name a file with --params"
@@ -48,7 +51,7 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
     for what, wanted in (("model", model), ("dataset", dataset)):
         if values.get(what, wanted) != wanted:
             raise UserError(f"{path}: tuned for {what} {brief(values[what])}, not {wanted}")
-    return Tuned(path, hyper_parameters, threads, _origin(values))
+    return Tuned(path, hyper_parameters, threads, _origin(values), trained_on)
 
 
 def _origin(values: dict) -> str:

@@ -272,7 +272,19 @@ def test_bad_values(fails, setting, complaint):
         (["--train_mode", "classification"], "regression labels only"),
         (["--modelName", "mult"], "self_mm"),
         (["--gpu_ids", "12"], "no such GPU"),
-        (["--gpu_ids", "0", "1"], "one GPU"),
+        (["--gpu_ids", "0", "1"], "a process uses one GPU; --jobs"),
+        (["--gpu_ids", "0", "1", "--jobs", "2"], "no such GPU"),
+        (["--jobs", "0"], "1 or more"),
+        (["--is_tune", "perhaps"], "expected True or False"),
+        (["--is_tune", "--seeds", "1", "2"], "one seed"),
+        (["--is_tune", "--preset", "tuned"], "leave out --params and --preset tuned"),
+        (["--is_tune", "--storage", "somewhere"], "no database URL; expected, for example, postgresql://"),
+        (["--is_tune", "--storage", "oracle+nothing://here/there"], "its driver isn't installed"),
+        (["--is_tune", "--storage", "postgresql://me:secret@127.0.0.1:1/none"], "can't be opened (connection failed"),
+        (["--is_tune", "--pruner", "asha"], "invalid choice: 'asha'"),
+        (["--preset", "tuned"], "a sweep writes them (add --is_tune)"),
+        (["--preset", "mmsa", "--params", "file.json"], "leave one out"),
+        (["--params", "nowhere.json"], "nowhere.json: no tuned hyper-parameters there"),
         (["--threads", "0"], "1 or more"),
         (["--batch_size", "16"], "unrecognized arguments: --batch_size 16"),
         (["--datasetNam", "mosei"], "unrecognized arguments"),
@@ -292,8 +304,26 @@ def test_bad_flags(workplace, capsys, flags, complaint):
         == 2
     )
     line = capsys.readouterr().err
-    assert complaint in line and line.count("\n") == 1
+    assert complaint in line and line.count("\n") == 1 and "secret" not in line
     assert not workplace.written()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ('{"hyper_parameters": []}', "hyper_parameters is no object"),
+        ('{"hyper_parameters": {}, "threads": 0}', "threads is 0"),
+        ('{"hyper_parameters": {"batch_sise": 16}}', "unknown key 'batch_sise'"),
+        ('{"hyper_parameters": {"post_text_dim": "16"}}', "expected a whole number"),
+        ('{"hyper_parameters": {}, "dataset": "sims"}', "tuned for dataset sims, not mosi"),
+    ],
+)
+def test_params_that_are_none(fails, workplace, content, complaint):
+    (workplace.folder / "params.json").write_text(content)
+    assert complaint in fails("--params", "params.json")
 
 
 def test_a_checkpoint_that_is_not_there(fails):

@@ -136,7 +136,7 @@ def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     assert run.main(["--datasetName", "demo", "--seeds", "1111", "--gpu_ids", "-1"]) == 0
     experiment, model = open_checkpoint(
-        parse_arguments(["--test_only", "results/models/self_mm-demo-regression-1111", "--gpu_ids", "-1"])
+        parse_arguments(["--test_only", "results/models/self_mm-demo-regression-1111"]), torch.device("cpu")
     )
     metrics = experiment.test(model)
     labels, seen = experiment.store.splits["test"].labels, experiment.store.splits["train"].labels

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ranks import fork_ranks
 from safetensors.torch import load_file
 
 from config.config_regression import DATASETS, REPOSITORY, Config, make_config
@@ -23,6 +24,7 @@ from models.ulgm import NEGATIVE, POSITIVE
 from trains.self_mm import evaluate, fit
 from trains.training import Training
 from utils.metrics import METRICS
+from utils.ranks import ALONE, Ranks, join_ranks
 from utils.released_checkpoint import load_released_weights
 
 SHARED = REPOSITORY.parent / "shared" / "parity"
@@ -47,16 +49,36 @@ def recorded_config(record: dict) -> Config:
     return make_config(record["dataset"], **{"max_epochs": len(record["epochs"]) + record["stopped_early"], **values})
 
 
-@pytest.mark.skipif(not RECORDS, reason="no recorded runs: ../shared/parity is absent and PARITY_DIRS names none")
+recorded = pytest.mark.skipif(
+    not RECORDS, reason="no recorded runs: ../shared/parity is absent and PARITY_DIRS names none"
+)
+each_record = pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
+
+
+@recorded
 @pytest.mark.parametrize("max_clips_per_pass", [0, 7], ids=["one pass", "passes of 7"])
-@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
+@each_record
 def test_replay_of_the_released_run(folder: Path, max_clips_per_pass: int, tmp_path: Path):
+    replay(folder, tmp_path, max_clips_per_pass)
+
+
+@recorded
+@pytest.mark.parametrize("ranks", [2, 4])
+@each_record
+def test_replay_over_several_ranks(folder: Path, ranks: int, tmp_path: Path):
+    """Every rank must arrive at the recorded labels, centres, losses and predictions."""
+    ended = fork_ranks(ranks, lambda rank: replay(folder, tmp_path / str(rank), ranks=join_ranks([-1])))
+    assert ended == [0] * ranks
+
+
+def replay(folder: Path, cache: Path, max_clips_per_pass: int = 0, ranks: Ranks = ALONE) -> None:
+    """Raises AssertionError where our training comes to other numbers than the record."""
     record = json.loads((folder / "record.json").read_text())
     config = recorded_config(record)
     dataset = DATASETS[record["dataset"]]
     metrics = METRICS[dataset.metrics]
-    store = open_store(folder / record["features"], dataset, record["aligned"], None, tmp_path)
-    clips = {name: ClipDataset(split, max_clips_per_pass=max_clips_per_pass) for name, split in store.splits.items()}
+    store = open_store(folder / record["features"], dataset, record["aligned"], None, cache)
+    clips = {name: ClipDataset(split, CPU, max_clips_per_pass, ranks) for name, split in store.splits.items()}
     bert = load_bert(str(folder / "bert"))
     model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert)
     load_released_weights(model, load_file(folder / "initial_weights.safetensors"), folder)

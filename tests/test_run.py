@@ -14,6 +14,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from config.command_line import parse_arguments
 from config.config_regression import REPOSITORY
 from models.self_mm import SelfMM
 
@@ -294,24 +295,22 @@ def test_help_names_every_flag_with_its_default(capsys):
         run.main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    flags = [
-        "--modelName",
-        "--datasetName",
-        "--seeds",
-        "--gpu_ids",
-        "--dataPath",
-        "--bert",
-        "--aligned",
-        "--tasks",
-        "--set",
-    ]
-    flags += [
-        "--precision",
-        "--num_workers",
-        "--max_epochs",
-        "--max_clips_per_pass",
-        "--model_save_dir",
-        "--res_save_dir",
-    ]
-    for flag in [*flags, "--train_mode", "--threads", "--preset", "--test_only", "--cache_dir"]:
-        assert flag in text
+    flags = """
+        modelName datasetName preset params set tasks seeds max_epochs train_mode test_only resume is_tune tune_times storage
+        sampler pruner heartbeat dataPath bert aligned cache_dir model_save_dir res_save_dir save_every jobs gpu_ids precision
+        max_clips_per_pass threads num_workers deterministic
+    """.split()
+    for flag in flags:
+        assert f"--{flag} " in text or f"--{flag}\n" in text
+    assert text.count("\n  --") == len(flags), "a flag is missing above"
+
+
+def test_flags_that_may_have_a_value():
+    for words, tunes in (
+        (["--is_tune"], True),
+        (["--is_tune", "True"], True),
+        (["--is_tune", "false"], False),
+        ([], False),
+    ):
+        args = parse_arguments(words)
+        assert args.is_tune is tunes and args.seeds == ([1111] if tunes else [1111, 1112, 1113, 1114, 1115])

@@ -99,7 +99,10 @@ class Experiment:
         lines += [" ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items())]
         lines += ["; ".join(f"{key} {value}" for key, value in (self.facts | self.conditions).items())]
         if self.tuned is not None:
-            lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}"]
+            was = self.tuned.trained_on
+            other = [key for key in self.decisive if was.get(key, self.decisive[key]) != self.decisive[key]]
+            elsewhere = f"; now with another {', another '.join(other)}" if other else ""
+            lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{elsewhere}"]
         replaced = {where: count for where, count in self.store.replaced.items() if count}
         lines += [f"{where}: {count} values are not finite and are read as 0" for where, count in replaced.items()]
         return "\n".join(lines)

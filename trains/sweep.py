@@ -27,7 +27,7 @@ from config.config_tune import Range, Space, Values, combinations, count, space_
 from trains import TRAINERS
 from trains.budget import BEGUN, REPEATS, RESULT, WITHDRAWN, Place, places
 from trains.experiment import Experiment, base_config, open_experiment
-from utils.functions import DivergedError
+from utils.functions import DivergedError, make_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, held_back, stop_if_asked
 from utils.storage import Storage, open_storage, patiently
@@ -63,7 +63,6 @@ class Sweep:
     storage: Storage
     sampler: str
     pruner: str
-    log: logging.Logger
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -79,15 +78,15 @@ class Sweep:
             load_if_exists=True,
         )
 
-    def describe(self) -> None:
+    def describe(self) -> str:
         """What the log opens with."""
-        self.log.info(self.experiment.describe())
-        searched = ", ".join(varied(self.space))
-        self.log.info(
-            f"sweep {self.study.study_name} in {self.storage.engine.url}, seed {self.seed}; searched: {searched}"
-        )
+        lines = [
+            self.experiment.describe(),
+            f"sweep {self.study.study_name} in {self.storage.engine.url}, seed {self.seed}; searched: {', '.join(varied(self.space))}",
+        ]
         if self.budget < self.times:
-            self.log.info(f"the space has no more than {self.budget} different trials")
+            lines += [f"the space has no more than {self.budget} different trials"]
+        return "\n".join(lines)
 
     def _name(self) -> str:
         """A study's name holds all that its trials share: with other data, space or settings it is another study."""
@@ -105,8 +104,9 @@ class Sweep:
         """The budget's places, as far as they are taken."""
         return places(self.trials())[: self.budget]
 
-    def work(self, after_each: Callable[[], None]) -> None:
+    def work(self, log: logging.Logger, after_each: Callable[[], None]) -> None:
         """Trains until the budget is finished, whoever finished it. after_each: is called after each trial of this worker."""
+        self._log = log
         with held_back():
             while True:
                 self._give_again()
@@ -128,7 +128,7 @@ class Sweep:
             self._give_again()
             raise broken_off.__cause__ from None
         except optuna.exceptions.UpdateFinishedTrialError:
-            self.log.info("a trial was taken for dead, and given to another worker, before it could be told")
+            self._log.info("a trial was taken for dead, and given to another worker, before it could be told")
 
     def _give_again(self) -> None:
         """Sees to it that trials that broke off are repeated."""
@@ -150,7 +150,7 @@ class Sweep:
                 patiently(
                     lambda place=place: self.study.enqueue_trial(place.params, user_attrs={REPEATS: place.number})
                 )
-                self.log.info(f"trial {place.trials[-1].number}  broke off before its end, and is repeated")
+                self._log.info(f"trial {place.trials[-1].number}  broke off before its end, and is repeated")
 
     def _objective(self, trial: Trial) -> float:
         self.storage.record_heartbeat(
@@ -222,29 +222,26 @@ class Sweep:
         patiently(trial.set_user_attr, RESULT, found)
         score = f"{self.key} {best.valid[self.key]:.4f} at epoch {best.epoch} of {epochs}" if best else note
         params = " ".join(f"{key}={value}" for key, value in trial.params.items() if key in varied(self.space))
-        self.log.info(f"trial {trial.number}  {found['state']}  {score}  {seconds:.1f} s  {params}")
+        self._log.info(f"trial {trial.number}  {found['state']}  {score}  {seconds:.1f} s  {params}")
         if pruned:
             raise optuna.TrialPruned
         return best.valid[self.key]
 
 
-def open_sweep(args: Namespace, device: torch.device, log: logging.Logger) -> Sweep:
+def open_sweep(args: Namespace, device: torch.device) -> Sweep:
     """Opens and checks all that the flags name. Raises UserError where something is amiss."""
     experiment = open_experiment(args, device, splits=("train", "valid"))
-    space = space_of(experiment.dataset.name, chosen_settings(args))
-    database = args.res_save_dir / "tunes" / f"{experiment.dataset.name}-{experiment.model_name}-regression-tune.db"
-    storage = open_storage(args.storage or f"sqlite:///{database.resolve()}", args.heartbeat)
-    sweep = Sweep(
+    results = args.res_save_dir / "tunes"
+    if args.storage is None:
+        make_folder(results)
+    database = results.resolve() / f"{experiment.dataset.name}-{experiment.model_name}-regression-tune.db"
+    return Sweep(
         experiment,
-        space,
+        space_of(experiment.dataset.name, chosen_settings(args)),
         configure=lambda params: base_config(args, **params),
         seed=args.seeds[0],
         times=args.tune_times,
-        storage=storage,
+        storage=open_storage(args.storage or f"sqlite:///{database}", args.heartbeat),
         sampler=args.sampler,
         pruner=args.pruner,
-        log=log,
     )
-    if not args.as_job:
-        sweep.describe()
-    return sweep

@@ -1,11 +1,14 @@
 """What a sweep leaves: a CSV of its trials, the best one's hyper-parameters, a closing table, and pictures."""
 
 import json
+import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pandas as pd
+from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from config.config_tune import varied
@@ -13,19 +16,21 @@ from config.tuned import tuned_file
 from trains.budget import RESULT
 from trains.sweep import Sweep
 from utils.files import only_writer, replacing
+from utils.functions import brief
 from utils.results import read_rows, write_rows
 
 SHOWN = 5  # trials in the closing table
+COLUMNS = 5  # of slices
 KEY = ["study", "trial"]  # of a row
 
 
 class SweepReport:
     """The files of a sweep. They are made of the study alone, as often as anyone likes, by any worker."""
 
-    def __init__(self, sweep: Sweep, results: Path):
+    def __init__(self, sweep: Sweep, results: Path, log: logging.Logger):
         """results: --res_save_dir."""
         shared = sweep.experiment.decisive
-        self.sweep, self.study = sweep, sweep.study
+        self.sweep, self.study, self.log = sweep, sweep.study, log
         self.best_file = tuned_file(results, shared["model"], shared["dataset"])
         self.csv = self.best_file.with_name(f"{shared['dataset']}-{shared['model']}-regression-tune.csv")
 
@@ -55,15 +60,15 @@ class SweepReport:
                 with replacing(self.best_file) as work:
                     work.write_text(json.dumps(self._tuned(best[0]), indent=2), encoding="utf-8")
         score = f", best {self.sweep.key} {best[0].value:.4f} by trial {best[0].number}" if best else ""
-        self.sweep.log.info(f"{len(finished)} of {self.sweep.budget} trials finished{score}")
+        self.log.info(f"{len(finished)} of {self.sweep.budget} trials finished{score}")
 
     def close(self) -> None:
         """At a sweep's end: the files, a table and pictures."""
         self.write()
-        self.sweep.log.info(self.table())
+        self.log.info(self.table())
         drawn = self.draw()
         words = f"trials in {self.csv}, pictures in {', '.join(path.name for path in drawn)} beside it"
-        self.sweep.log.info(f"{words}; the best one's hyper-parameters, for --preset tuned, in {self.best_file}")
+        self.log.info(f"{words}; the best one's hyper-parameters, for --preset tuned, in {self.best_file}")
 
     def _row(self, trial: FrozenTrial) -> dict[str, object]:
         found = trial.user_attrs[RESULT]
@@ -103,32 +108,41 @@ class SweepReport:
         """The study's history, the importances of its hyper-parameters, and slices through it, as PNG files."""
         import matplotlib
 
-        matplotlib.use("Agg")
+        matplotlib.use("Agg")  # needs no screen
         import matplotlib.pyplot as plt
         from optuna.visualization import matplotlib as pictures
 
-        params = varied(self.sweep.space)
+        score = f"validation {self.sweep.key}"
+        chosen = {"params": varied(self.sweep.space), "target_name": score}
         plots = {
-            "history": pictures.plot_optimization_history,
-            "importances": lambda study: pictures.plot_param_importances(study, params=params),
-            "slices": lambda study: pictures.plot_slice(study, params=params),
+            "history": lambda: pictures.plot_optimization_history(self.study, target_name=score).figure,
+            "importances": lambda: pictures.plot_param_importances(self.study, **chosen).figure,
+            "slices": lambda: _in_rows(pictures.plot_slice(self.study, **chosen)),
         }
         files = []
         for name, plot in plots.items():
             path = self.csv.with_name(self.csv.name.replace("tune.csv", f"{name}.png"))
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), only_writer(self.csv):
                 warnings.simplefilter("ignore")  # that this part of Optuna may change
                 try:
-                    axes = plot(self.study)
-                except (
-                    ValueError,
-                    RuntimeError,
-                ) as error:  # of too few trials, or all of one score, nothing can be said
-                    self.sweep.log.info(f"no picture of the {name} ({error})")
+                    figure = plot()
+                except (ValueError, RuntimeError) as error:  # too few trials, or all of one score, say nothing
+                    self.log.info(f"no picture of the {name} ({brief(error)})")
                     continue
-                figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
-                with only_writer(path), replacing(path) as work:
-                    figure.savefig(work, format="png", dpi=150, bbox_inches="tight")
+                with replacing(path) as work:
+                    figure.savefig(work, format="png", dpi=120, bbox_inches="tight")
             plt.close("all")
             files.append(path)
         return files
+
+
+def _in_rows(axes: np.ndarray) -> Figure:
+    """Optuna's slices stand in one long line."""
+    slices = np.atleast_1d(axes)
+    figure = slices[0].figure
+    rows = -(-len(slices) // COLUMNS)
+    figure.set_size_inches(3 * COLUMNS, 2.6 * rows)
+    grid = figure.add_gridspec(rows, COLUMNS, hspace=0.5)
+    for one, place in zip(slices, grid, strict=False):
+        one.set_subplotspec(place)
+    return figure

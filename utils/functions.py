@@ -82,34 +82,35 @@ def set_random_streams(streams: dict, values: dict, device) -> None:
 
 
 def known_gpus(gpu_ids: list[int] | None) -> list[int]:
-    """The GPUs that --gpu_ids names; where it names none, all; [] where it names the CPU, or there is none."""
-    import torch
+    """The GPUs that --gpu_ids names; where it names none, all; [] where it names the CPU, or there is none.
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return [gpu for gpu in (range(count) if gpu_ids is None else gpu_ids) if gpu != -1]
-
-
-def pick_device(gpu_id: int | None):
-    """The torch.device to run on.
-
-    gpu_id: a GPU's number; -1: the CPU; None: the GPU with most free memory, or the CPU where there is no GPU.
     Raises UserError for a GPU that isn't there.
     """
     import torch
 
-    count = len(known_gpus(None))
-    if gpu_id is None:
-        gpu_id = count - 1  # the only one; -1 where there is none
-        if count > 1:
-            gpu_id = max(range(count), key=lambda gpu: torch.cuda.mem_get_info(gpu)[0])
-    if gpu_id == -1:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for gpu in gpu_ids or []:
+        if not -1 <= gpu < count:
+            there = f"0 to {count - 1}" if count else "none: leave the flag out to run on the CPU"
+            raise UserError(f"--gpu_ids {gpu}: no such GPU; PyTorch sees {there}")
+    return [gpu for gpu in (range(count) if gpu_ids is None else gpu_ids) if gpu != -1]
+
+
+def pick_device(gpu_ids: list[int] | None):
+    """The torch.device to run on: of the GPUs that --gpu_ids names, the one with most free memory; where there is none, the CPU.
+
+    Raises UserError for a GPU that isn't there.
+    """
+    import torch
+
+    gpus = known_gpus(gpu_ids)
+    if not gpus:
         return torch.device("cpu")
-    if not 0 <= gpu_id < count:
-        there = f"0 to {count - 1}" if count else "none: leave the flag out to run on the CPU"
-        raise UserError(f"--gpu_ids {gpu_id}: no such GPU; PyTorch sees {there}")
-    torch.cuda.set_device(gpu_id)  # what names no GPU, such as pinning memory, then doesn't wake another one
+    # Asking for its free memory starts a GPU up, so the only one isn't asked.
+    gpu = gpus[0] if len(gpus) == 1 else max(gpus, key=lambda gpu: torch.cuda.mem_get_info(gpu)[0])
+    torch.cuda.set_device(gpu)  # what names no GPU, such as pinning memory, then doesn't wake another one
     torch.set_float32_matmul_precision("high")  # TF32: float32 products with 10 bits of mantissa, sums in float32
-    return torch.device("cuda", gpu_id)
+    return torch.device("cuda", gpu)
 
 
 def make_deterministic() -> None:

@@ -10,8 +10,6 @@ import threading
 from argparse import Namespace
 from pathlib import Path
 
-import torch
-
 from utils.functions import UserError, brief, known_gpus
 
 PROGRAM = Path(__file__).resolve().parent.parent / "run.py"
@@ -107,7 +105,9 @@ def run_workers(args: Namespace, log: logging.Logger) -> None:
 
 
 def _words(args: Namespace) -> list[str]:
-    """This run's words, for one of its jobs: its share of the threads."""
+    """This run's words, for one of its jobs, with its share of the threads."""
+    import torch  # what only starts and stops processes needn't wait for it
+
     threads = args.threads or max(1, torch.get_num_threads() // args.jobs)
     return [*args.words, "--jobs", "1", "--threads", str(threads), "--as_job"]
 

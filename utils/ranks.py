@@ -131,20 +131,20 @@ class Ranks:
     def _is_first_to_tell(self) -> bool:
         try:
             return self.store.add("told", 1) == 1
-        except RuntimeError:  # who keeps the count is gone
-            return True
+        except RuntimeError:  # it is kept on the first machine, which is gone
+            return self.rank == 1
 
-    def gpu(self, gpu_ids: list[int] | None) -> int | None:
-        """Of the GPUs that --gpu_ids names, this process's; -1: the CPU; None: any. Raises UserError where there are too few."""
-        if self.size == 1:
-            return gpu_ids[0] if gpu_ids else None
+    def choose_gpus(self, gpu_ids: list[int] | None) -> list[int] | None:
+        """What --gpu_ids is for this process: one GPU of those that it names. Raises UserError for one that isn't there."""
         gpus = known_gpus(gpu_ids)
+        if self.size == 1:
+            return gpu_ids
         if gpus and self.local_rank >= len(gpus):
             raise UserError(
                 f"torchrun started more processes on this machine than it has GPUs for them ({len(gpus)}): lower "
                 "--nproc_per_node, or name the CPU with --gpu_ids -1"
             )
-        return gpus[self.local_rank] if gpus else -1
+        return [gpus[self.local_rank]] if gpus else [-1]
 
 
 ALONE = Ranks()

@@ -1,0 +1,59 @@
+"""A PostgreSQL server of Debian's, on loopback, for the tests of sweeps over several workers."""
+
+import contextlib
+import getpass
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+SERVERS = Path("/usr/lib/postgresql")  # where Debian has them, by version
+USER = "postgres"  # made by Debian's package; the server refuses to run as root
+
+
+def programs() -> Path:
+    """The folder with initdb and pg_ctl. Where they are missing, root installs them; others skip the test."""
+    with FileLock(Path(tempfile.gettempdir()) / "self-mm-tests-postgresql.lock"):
+        if not list(SERVERS.glob("*/bin/initdb")):
+            if os.getuid() != 0 or not shutil.which("apt-get"):
+                pytest.skip("no PostgreSQL: apt-get install postgresql")
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            for words in (["update"], ["install", "-y", "--no-install-recommends", "postgresql"]):
+                if subprocess.run(["apt-get", *words], env=environment, **quiet).returncode != 0:
+                    pytest.skip("no PostgreSQL, and it can't be installed from Debian's packages")
+    return max(SERVERS.glob("*/bin"), key=lambda folder: float(folder.parent.name))
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """A server with an empty database. Gives its URL."""
+    folder = programs()
+    as_root = os.getuid() == 0
+    user = USER if as_root else getpass.getuser()
+    with tempfile.TemporaryDirectory() as home:
+        if as_root:
+            os.chown(home, pwd.getpwnam(USER).pw_uid, -1)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        data = f"{home}/data"
+
+        def call(program: str, *words: str) -> None:
+            who = {"user": USER} if as_root else {}
+            subprocess.run([folder / program, *words], check=True, cwd=home, stdout=subprocess.DEVNULL, **who)
+
+        call("initdb", "-D", data, "-U", user, "--auth=trust", "--no-sync")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        call("pg_ctl", "-D", data, "-l", f"{home}/log", "-o", options, "-w", "start")
+        try:
+            yield f"postgresql://{user}@127.0.0.1:{port}/postgres"
+        finally:
+            call("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")

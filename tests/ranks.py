@@ -1,0 +1,51 @@
+"""Starts the ranks of a run: as torchrun does, or, quicker, as forks of this process."""
+
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from torch.distributed import TCPStore
+
+from config.config_regression import REPOSITORY
+
+PATIENCE = 100  # seconds
+
+
+def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
+    """Calls a function with the rank's number in every rank. Returns what it returned in each (None: 0)."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's own process has it too
+    place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    place["TORCHELASTIC_USE_AGENT_STORE"] = True
+    processes = []
+    for rank in range(size):
+        process = os.fork()
+        if process == 0:
+            mine = place | {"RANK": rank, "LOCAL_RANK": rank}
+            os.environ.update({name: str(value) for name, value in mine.items()})
+            signal.alarm(PATIENCE)  # a rank that the others don't come to waits for long
+            status = 99
+            try:
+                status = each(rank) or 0
+            except SystemExit as exit_:
+                status = exit_.code
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        processes.append(process)
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+
+
+def start_torchrun(size: int, *words: str, cwd: Path) -> subprocess.Popen:
+    """run.py under torchrun."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*launcher, str(REPOSITORY / "run.py"), *words], cwd=cwd, stdout=pipe, stderr=pipe, text=True
+    )

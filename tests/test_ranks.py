@@ -1,0 +1,193 @@
+"""One training over several ranks comes to what one process comes to, ends in one piece, and goes on with other numbers."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from conftest import Workplace
+from ranks import fork_ranks, start_torchrun
+from safetensors.torch import load_file, save_file
+
+import run
+from config.config_regression import DATASETS, make_config
+from data.load_data import ClipDataset, evaluation_windows, training_windows
+from data.store import open_store
+from models.self_mm import SelfMM
+from trains.self_mm import encode_texts, evaluate, fit
+from trains.training import Training
+from utils.metrics import METRICS
+from utils.ranks import ALONE, Ranks, join_ranks
+
+CPU = torch.device("cpu")
+NO_DROPOUT = {f"post_{name}_dropout": 0.0 for name in ("fusion", "text", "audio", "video")}
+CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
+STATE = Path("results/models/self_mm-mosi-regression-1-training")
+
+
+def trained(folder: Path, ranks: Ranks, **settings) -> dict[str, torch.Tensor]:
+    """All that three epochs leave: weights, labels, and scores on the validation split."""
+    config = make_config("mosi", batch_size=4, max_epochs=3, **NO_DROPOUT, **settings)
+    store = open_store(tiny.write_features(folder / "unaligned.pkl"), DATASETS["mosi"], False, None, None)
+    clips = {name: ClipDataset(split, CPU, config.max_clips_per_pass, ranks) for name, split in store.splits.items()}
+    torch.manual_seed(0)
+    bert = tiny.make_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert)
+    if not config.use_finetune:
+        for split in clips.values():
+            encode_texts(model, evaluation_windows(split), config)
+    windows, valid = training_windows(clips["train"], config, seed=1), evaluation_windows(clips["valid"])
+    training = Training(model, windows, config)
+    for _ in fit(training, windows, valid, config, METRICS["mosi"]):
+        pass
+    _, scores = evaluate(model, valid, METRICS["mosi"], config)
+    left = {**model.state_dict(), **training.ulgm.state_dict(), "loss": training.loss}
+    left |= {f"scores.{task}": torch.from_numpy(values) for task, values in scores.items()}
+    return {name: tensor.clone().contiguous() for name, tensor in left.items()}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        # 21 clips: a window of 20, and one of a single clip, which has no share for most ranks.
+        {"update_epochs": 5, "keep_last_window": True},
+        {"update_epochs": 2, "tasks": "MT", "max_clips_per_pass": 2},
+        {"update_epochs": 3, "use_finetune": False},
+    ],
+    ids=["a window of one clip", "unused heads", "frozen encoder"],
+)
+def test_three_ranks_learn_what_one_process_learns(settings, tmp_path):
+    def rank(number: int) -> None:
+        torch.set_num_threads(1)
+        (tmp_path / str(number)).mkdir()
+        save_file(trained(tmp_path / str(number), join_ranks([-1]), **settings), tmp_path / f"{number}.safetensors")
+
+    assert fork_ranks(3, rank) == [0, 0, 0]
+    alone, *ranks = trained(tmp_path, ALONE, **settings), *(load_file(tmp_path / f"{n}.safetensors") for n in range(3))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(ranks[0][name], tensor, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        assert torch.equal(ranks[0][name], ranks[1][name]) and torch.equal(ranks[0][name], ranks[2][name]), name
+
+
+def test_a_share_is_of_every_clip_once():
+    for clips in (0, 1, 5, 128):
+        for size in (1, 2, 3, 4, 7):
+            shares = [Ranks(rank, size).share(clips) for rank in range(size)]
+            assert [clip for start, end in shares for clip in range(start, end)] == list(range(clips))
+            sizes = [end - start for start, end in shares]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_ranks_draw_different_numbers_for_dropout_and_each_the_same_again(tmp_path):
+    def rank(number: int) -> None:
+        ranks = join_ranks([-1])
+        drawn = []
+        for epoch in (1, 2, 1):
+            ranks.draw_apart(1111, epoch, 0)
+            drawn.append(torch.rand(4))
+        assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
+        apart = ranks.gather({"drawn": drawn[0][None]}, 2)["drawn"]
+        assert not torch.equal(apart[0], apart[1])
+
+    assert fork_ranks(2, rank) == [0, 0]
+
+
+FLAGS = ["--max_epochs", "6", "--threads", "1"]
+SETTINGS = ["--set", *(f"{key}={value}" for key, value in NO_DROPOUT.items()), "early_stop=9999"]
+
+
+@pytest.fixture
+def place(workplace) -> Workplace:
+    tiny.write_bert(workplace.bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return workplace
+
+
+@pytest.fixture
+def undisturbed(place) -> dict[str, torch.Tensor]:
+    """The checkpoint of one process that nobody stopped."""
+    assert place.run(*FLAGS, *SETTINGS, "--model_save_dir", "undisturbed") == 0
+    Path("results/results/normals/mosi-regression-seeds.csv").unlink()
+    return load_file(Path("undisturbed") / CHECKPOINT.name / "model.safetensors")
+
+
+def assert_same_checkpoint(expected: dict[str, torch.Tensor]) -> None:
+    found = load_file(CHECKPOINT / "model.safetensors")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_signal_to_one_rank_stops_all_after_the_same_window_and_other_ranks_go_on(place, undisturbed, monkeypatch):
+    from trains import self_mm
+
+    def interrupted(rank: int) -> int:
+        original, calls = self_mm.run_model, []
+
+        def counted(*arguments):
+            calls.append(1)
+            if rank == 1 and len(calls) == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(*arguments)
+
+        self_mm.run_model = counted
+        return place.run(*FLAGS, *SETTINGS)
+
+    assert fork_ranks(2, interrupted) == [143, 143]
+    assert STATE.is_dir() and not Path("results/results/normals/mosi-regression-seeds.csv").exists()
+    assert fork_ranks(3, lambda rank: place.run(*FLAGS, *SETTINGS, "--resume")) == [0, 0, 0]
+    assert_same_checkpoint(undisturbed)
+    rows = pd.read_csv("results/results/normals/mosi-regression-seeds.csv")
+    assert len(rows) == 1 and rows["ranks"].tolist() == [3]
+    log = Path("logs/self_mm-mosi.log").read_text()
+    assert "ranks 2, now 3" in log and log.count("SIGTERM: stopped after") == 1
+
+
+def rank_of(process: Path) -> str:
+    variables = (process / "environ").read_bytes().split(b"\0")
+    return next((word[5:].decode() for word in variables if word.startswith(b"RANK=")), "")
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks by /proc")
+def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_goes_on(place):
+    flags = place.command("--datasetName", "mosi", "--max_epochs", "30", "--save_every", "0", *SETTINGS, "batch_size=4")
+    process = start_torchrun(2, *flags, cwd=place.folder)
+    while not STATE.is_dir():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (victim,) = [child for child in children if rank_of(Path(f"/proc/{child}")) == "1"]
+    os.kill(int(victim), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert re.search(r"seed 1, another rank of this run is gone \(.*\); --resume goes on .* any number of ranks", line)
+    assert "last good checkpoint: that of epoch" in line
+    assert run.main([*flags, "--resume"]) == 0
+    row = pd.read_csv("results/results/normals/mosi-regression-seeds.csv").iloc[0]
+    assert row["epochs"] == 30 and row["ranks"] == 1
+    assert "goes on after" in Path("logs/self_mm-mosi.log").read_text()
+
+
+def test_what_the_user_can_mend_is_one_line_for_all_ranks(place, capfd):
+    assert fork_ranks(3, lambda rank: place.run("--dataPath", "nowhere.pkl")) == [2, 2, 2]
+    assert fork_ranks(2, lambda rank: place.run("--jobs", "2")) == [2, 2]
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2
+    assert "nowhere.pkl" in lines[0] and "leave out --test_only, --is_tune and --jobs" in lines[1]
+
+
+def test_the_first_rank_alone_writes(place):
+    assert fork_ranks(2, lambda rank: place.run(*FLAGS, *SETTINGS)) == [0, 0]
+    log = Path("logs/self_mm-mosi.log").read_text()
+    assert log.count("epoch  1 ") == 1 and log.count("test, 1 seed") == 1
+    assert len(pd.read_csv("results/results/normals/mosi-regression-seeds.csv")) == 1
+
+
+def test_a_run_of_one_rank_is_an_ordinary_run(monkeypatch):
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    assert join_ranks(None) is ALONE
