@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for a network
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # of processes that tests start, too: with more of them than cores, waiting threads burn time
+)
 
 import pytest  # noqa: E402
 import tiny  # noqa: E402

@@ -74,7 +74,7 @@ def test_a_signal_saves_all_and_the_resumed_run_ends_the_same(workplace, undistu
     assert outcome(workplace.folder) == undisturbed
 
 
-@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6, 7, 16, 17, 30])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 7, 16, 30])
 def test_a_kill_before_any_renaming_loses_nothing(workplace, undisturbed, monkeypatch, call):
     """Renamings are where files and folders change; a seed has some twenty: states, checkpoints, row and summary."""
     killed = []

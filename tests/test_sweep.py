@@ -20,6 +20,7 @@ from config.config_tune import DEMO_SPACE, SEARCH_SPACE, Range, combinations, co
 from data.load_data import ClipDataset
 from trains import sweep
 from trains.budget import ATTEMPTS, REPEATS, WITHDRAWN, places
+from trains.sweep_report import SweepReport
 from utils.functions import UserError
 
 TUNES = Path("results/results/tunes")
@@ -33,6 +34,9 @@ SPACE = {
 }
 
 
+DRAW = SweepReport.draw
+
+
 @pytest.fixture(scope="module")
 def database():
     with postgres() as url:
@@ -41,8 +45,9 @@ def database():
 
 @pytest.fixture
 def place(workplace, monkeypatch):
-    """A workplace whose sweeps search a small space."""
+    """A workplace whose sweeps search a small space, and draw no pictures, which take a second."""
     monkeypatch.setitem(config_tune.SPACES, "mosi", SPACE)
+    monkeypatch.setattr(SweepReport, "draw", lambda self: [])
     return workplace
 
 
@@ -71,7 +76,8 @@ def rows(csv: Path = CSV) -> pd.DataFrame:
     return pd.read_csv(csv)
 
 
-def test_a_sweep_leaves_a_row_for_each_trial_a_table_pictures_and_the_best(place, capsys):
+def test_a_sweep_leaves_a_row_for_each_trial_a_table_pictures_and_the_best(place, capsys, monkeypatch):
+    monkeypatch.setattr(SweepReport, "draw", DRAW)
     assert tune(place, times=5) == 0
     table = rows()
     assert table["state"].tolist() == ["complete"] * 5 and table["trial"].tolist() == [0, 1, 2, 3, 4]
@@ -176,8 +182,8 @@ def test_the_pruner_is_fed_the_validation_score_of_each_epoch(place, monkeypatch
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_the_pruners_work(place, pruner):
-    assert tune(place, "--pruner", pruner, "--sampler", "tpe", "--max_epochs", "5", times=9) == 0
-    assert len(rows()) == 9
+    assert tune(place, "--pruner", pruner, "--sampler", "tpe", "--max_epochs", "4", times=7) == 0
+    assert len(rows()) == 7
 
 
 def test_a_stopped_trial_is_given_back_and_repeated_with_the_same_values(place, monkeypatch, capsys):
@@ -202,6 +208,23 @@ def test_a_stopped_trial_is_given_back_and_repeated_with_the_same_values(place, 
     broken, repeated, _ = study.trials
     assert broken.state == TrialState.FAIL and repeated.user_attrs[REPEATS] == 0
     assert broken.params == repeated.params
+
+
+def test_a_worker_that_was_only_silent_does_not_finish_a_trial_that_another_has(place, monkeypatch, capsys):
+    train = sweep.Sweep._train
+
+    def taken(self, trial, config) -> float:
+        value = train(self, trial, config)
+        if trial.number == 0:
+            sweep.optuna.load_study(study_name=self.study.study_name, storage=self.storage).tell(
+                0, state=TrialState.FAIL
+            )
+        return value
+
+    monkeypatch.setattr(sweep.Sweep, "_train", taken)
+    assert tune(place, times=2) == 0
+    assert sorted(rows()["trial"]) == [1, 2]
+    assert "taken for dead, and is repeated" in capsys.readouterr().out
 
 
 def test_three_workers_of_which_one_is_killed_finish_exactly_what_was_asked_for(place, database, monkeypatch):
@@ -254,7 +277,6 @@ def test_workers_that_come_and_die_never_finish_too_many(place, request, monkeyp
         return 1.0
 
     monkeypatch.setattr(sweep.Sweep, "_train", quick)
-    monkeypatch.setattr("trains.sweep_report.SweepReport.draw", lambda self: [])
     generator = random.Random(1)
     workers = [fork(lambda: tune(place, "--storage", url, times=40)) for _ in range(6)]
     for victim in workers[::2]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import optuna
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from config.command_line import chosen_settings
@@ -122,13 +123,21 @@ class Sweep:
                 stop_if_asked()
 
     def _run_trial(self) -> None:
+        self._is_told_only = False
         try:
             self.study.optimize(self._objective, n_trials=1, catch=(WithdrawnError,))
         except BrokenOffError as broken_off:
             self._give_again()
             raise broken_off.__cause__ from None
-        except optuna.exceptions.UpdateFinishedTrialError:
-            self._log.info("a trial was taken for dead, and given to another worker, before it could be told")
+        except StorageInternalError:
+            raise
+        except Exception:
+            # Where another worker has changed a trial's state, Optuna takes no value for it, and fails in several ways.
+            if not self._is_told_only:
+                raise
+            self._log.info(
+                "a trial of this worker was taken for dead, and is repeated: --heartbeat was too short for it"
+            )
 
     def _give_again(self) -> None:
         """Sees to it that trials that broke off are repeated."""
@@ -204,6 +213,9 @@ class Sweep:
                     break
         except DivergedError as error:  # an outcome too: these values are unfit
             note, pruned = str(error), True
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._is_told_only = True
+            raise
         except Stopped as stop:
             raise BrokenOffError from stop
         seconds = time.perf_counter() - start
@@ -220,6 +232,7 @@ class Sweep:
             "config": dataclasses.asdict(config),
         }
         patiently(trial.set_user_attr, RESULT, found)
+        self._is_told_only = True  # what goes wrong from here on is not the training's
         score = f"{self.key} {best.valid[self.key]:.4f} at epoch {best.epoch} of {epochs}" if best else note
         params = " ".join(f"{key}={value}" for key, value in trial.params.items() if key in varied(self.space))
         self._log.info(f"trial {trial.number}  {found['state']}  {score}  {seconds:.1f} s  {params}")

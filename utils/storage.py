@@ -40,27 +40,50 @@ def open_storage(url: str, heartbeat: int) -> Storage:
         ) from None
     if address.drivername == "postgresql" and importlib.util.find_spec("psycopg"):
         address = address.set(drivername="postgresql+psycopg")
+    is_sqlite = address.get_backend_name() == "sqlite"
     settings: dict[str, object] = {"pool_pre_ping": True}
-    if address.get_backend_name() == "sqlite":
+    if is_sqlite:
         settings["connect_args"] = {"timeout": 60}  # seconds to wait for another worker's writing
-    for opening in range(OPENINGS):
+    for _ in range(OPENINGS):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the heartbeat
-                return Storage(
+                storage = Storage(
                     address.render_as_string(hide_password=False),
                     engine_kwargs=settings,
                     heartbeat_interval=heartbeat,
                     grace_period=2 * heartbeat,
                 )
+            if is_sqlite:
+                _write_one_by_one(storage.engine)
+            return storage
         except (ImportError, sqlalchemy.exc.NoSuchModuleError):
             raise UserError(
                 f"--storage {address}: its driver isn't installed; for PostgreSQL: pip install 'psycopg[binary]'"
             ) from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             reason = brief(getattr(error, "orig", None) or error)
-        time.sleep(random.uniform(0.1, 0.5) * (opening + 1))
+            if not any(words in str(error) for words in ("already exists", "locked", "UNIQUE", "unique")):
+                break
+        time.sleep(random.SystemRandom().uniform(0.1, 1))
     raise UserError(f"--storage {address}: can't be opened ({reason})")
+
+
+def _write_one_by_one(engine: sqlalchemy.Engine) -> None:
+    """Lets SQLite's transactions begin with the lock that they write under.
+
+    Python's driver begins them at the first write only. Two workers then both read that a trial waits, and both take it.
+    """
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def leave_it_to_us(connection, _record) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def begin(connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that began otherwise
 
 
 def patiently(call: Callable, *arguments: object) -> object:
