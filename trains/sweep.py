@@ -4,6 +4,7 @@ A worker opens the study in Optuna's storage, and trains one trial after the oth
 for. Workers know of each other through the storage only; `budget.py` says which trials count. The test split isn't there.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -119,7 +120,7 @@ class Sweep:
                     patiently(self._run_trial)
                     after_each()
                 else:  # all are under way elsewhere; but any of their workers may die
-                    time.sleep(1)
+                    time.sleep(2)
                 stop_if_asked()
 
     def _run_trial(self) -> None:
@@ -149,11 +150,7 @@ class Sweep:
             if trial.state == TrialState.RUNNING and BEGUN not in trial.user_attrs:
                 first_seen = self._first_seen.setdefault(trial.number, time.monotonic())
                 if time.monotonic() - first_seen > self.storage.grace_period:
-                    patiently(
-                        lambda number=trial.number: self.study.tell(
-                            number, state=TrialState.FAIL, skip_if_finished=True
-                        )
-                    )
+                    patiently(self._fail, trial.number)
         for place in self.places():
             if place.holder is None:
                 patiently(
@@ -161,10 +158,23 @@ class Sweep:
                 )
                 self._log.info(f"trial {place.trials[-1].number}  broke off before its end, and is repeated")
 
+    def _fail(self, number: int) -> None:
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # another worker was quicker
+            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
     def _objective(self, trial: Trial) -> float:
-        self.storage.record_heartbeat(
-            trial._trial_id
-        )  # at once: of a trial without a first beat nobody misses the next
+        try:
+            return self._train(trial, self.configure(self._begin(trial)))
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._is_told_only = True
+            raise
+        except Stopped as stop:
+            raise BrokenOffError from stop
+
+    def _begin(self, trial: Trial) -> dict[str, object]:
+        """Takes the trial's place, and draws its hyper-parameters. Raises WithdrawnError where it should not be trained."""
+        # At once: of a trial whose heart has never beaten, nobody misses the next beat.
+        self.storage.record_heartbeat(trial._trial_id)
         trial.set_user_attr(BEGUN, f"{socket.gethostname()} {os.getpid()}")
         mine = next((place for place in self.places() if place.holder and place.holder.number == trial.number), None)
         if mine is None:
@@ -172,7 +182,7 @@ class Sweep:
         params = {key: self._suggest(trial, key, values) for key, values in self.space.items()}
         if mine.number == trial.number:
             self._refuse_repeated(trial, params)
-        return self._train(trial, self.configure(params))
+        return params
 
     def _suggest(self, trial: Trial, key: str, values: Values) -> object:
         if not isinstance(values, Range):
@@ -213,11 +223,6 @@ class Sweep:
                     break
         except DivergedError as error:  # an outcome too: these values are unfit
             note, pruned = str(error), True
-        except optuna.exceptions.UpdateFinishedTrialError:
-            self._is_told_only = True
-            raise
-        except Stopped as stop:
-            raise BrokenOffError from stop
         seconds = time.perf_counter() - start
         found = {
             "state": "pruned" if pruned else "complete",
