@@ -38,6 +38,14 @@ class Place:
         return self.holder is not None and self.holder.state in FINISHED
 
     @property
+    def is_waiting(self) -> bool:
+        """For a worker to take it up."""
+        return self.holder is None or self.holder.state == TrialState.WAITING
+
+    def is_held_by(self, number: int) -> bool:
+        return self.holder is not None and self.holder.number == number
+
+    @property
     def params(self) -> dict[str, object]:
         """The hyper-parameters that it is about, as far as they were drawn."""
         return max((trial.params for trial in self.trials), key=len)

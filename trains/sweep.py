@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from config.command_line import chosen_settings
 from config.config_regression import Config
@@ -98,25 +98,21 @@ class Sweep:
         shared = self.experiment.decisive
         return f"{shared['dataset']}-{shared['model']}-regression-{hashlib.sha1(identity.encode()).hexdigest()[:10]}"
 
-    def trials(self) -> list[FrozenTrial]:
-        """All trials of the study, in order."""
-        return patiently(lambda: self.study.get_trials(deepcopy=False))
-
     def places(self) -> list[Place]:
-        """The budget's places, as far as they are taken."""
-        return places(self.trials())[: self.budget]
+        """All places that trials have taken, in order; the first `budget` of them count."""
+        return places(patiently(lambda: self.study.get_trials(deepcopy=False)))
 
     def work(self, log: logging.Logger, after_each: Callable[[], None]) -> None:
         """Trains until the budget is finished, whoever finished it. after_each: is called after each trial of this worker."""
         self._log = log
         with held_back():
             while True:
-                self._give_again()
-                taken = self.places()
-                if sum(place.is_finished for place in taken) >= self.budget:
+                self._fail_the_dead()
+                taken = self.places()[: self.budget]
+                self._repeat(taken)
+                if sum(place.is_finished for place in taken) == self.budget:
                     return
-                waiting = any(place.holder.state == TrialState.WAITING for place in taken if place.holder)
-                if waiting or len(taken) < self.budget:
+                if len(taken) < self.budget or any(place.is_waiting for place in taken):
                     patiently(self._run_trial)
                     after_each()
                 else:  # all are under way elsewhere; but any of their workers may die
@@ -128,7 +124,7 @@ class Sweep:
         try:
             self.study.optimize(self._objective, n_trials=1, catch=(WithdrawnError,))
         except BrokenOffError as broken_off:
-            self._give_again()
+            self._repeat(self.places()[: self.budget])
             raise broken_off.__cause__ from None
         except StorageInternalError:
             raise
@@ -140,23 +136,25 @@ class Sweep:
                 "a trial of this worker was taken for dead, and is repeated: --heartbeat was too short for it"
             )
 
-    def _give_again(self) -> None:
-        """Sees to it that trials that broke off are repeated."""
+    def _fail_the_dead(self) -> None:
+        """Ends trials whose workers give no sign of life any more."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             patiently(optuna.storages.fail_stale_trials, self.study)
-        for trial in self.trials():
-            # Its worker was killed before its heart beat for the first time: nothing else will tell.
-            if trial.state == TrialState.RUNNING and BEGUN not in trial.user_attrs:
-                first_seen = self._first_seen.setdefault(trial.number, time.monotonic())
-                if time.monotonic() - first_seen > self.storage.grace_period:
-                    patiently(self._fail, trial.number)
-        for place in self.places():
+        # A worker that was killed before the first sign is nothing that Optuna would find.
+        running = patiently(lambda: self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        for number in [trial.number for trial in running if BEGUN not in trial.user_attrs]:
+            first_seen = self._first_seen.setdefault(number, time.monotonic())
+            if time.monotonic() - first_seen > self.storage.grace_period:
+                patiently(self._fail, number)
+
+    def _repeat(self, taken: list[Place]) -> None:
+        """Queues a repetition for each place whose trial broke off."""
+        for place in taken:
             if place.holder is None:
-                patiently(
-                    lambda place=place: self.study.enqueue_trial(place.params, user_attrs={REPEATS: place.number})
-                )
                 self._log.info(f"trial {place.trials[-1].number}  broke off before its end, and is repeated")
+                settings = {"params": place.params, "user_attrs": {REPEATS: place.number}}
+                patiently(lambda settings=settings: self.study.enqueue_trial(**settings))
 
     def _fail(self, number: int) -> None:
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # another worker was quicker
@@ -176,12 +174,13 @@ class Sweep:
         # At once: of a trial whose heart has never beaten, nobody misses the next beat.
         self.storage.record_heartbeat(trial._trial_id)
         trial.set_user_attr(BEGUN, f"{socket.gethostname()} {os.getpid()}")
-        mine = next((place for place in self.places() if place.holder and place.holder.number == trial.number), None)
+        params = {key: self._suggest(trial, key, values) for key, values in self.space.items()}
+        found = self.places()
+        mine = next((place for place in found[: self.budget] if place.is_held_by(trial.number)), None)
         if mine is None:
             self._withdraw(trial, "its place is taken")
-        params = {key: self._suggest(trial, key, values) for key, values in self.space.items()}
         if mine.number == trial.number:
-            self._refuse_repeated(trial, params)
+            self._refuse_repeated(trial, params, [place.params for place in found if place.number < mine.number])
         return params
 
     def _suggest(self, trial: Trial, key: str, values: Values) -> object:
@@ -195,9 +194,8 @@ class Sweep:
         trial.set_user_attr(WITHDRAWN, reason)
         raise WithdrawnError(reason)
 
-    def _refuse_repeated(self, trial: Trial, params: dict[str, object]) -> None:
+    def _refuse_repeated(self, trial: Trial, params: dict[str, object], tried: list[dict[str, object]]) -> None:
         """Withdraws a trial that an earlier place is about already. Of a small space, another takes its turn."""
-        tried = [place.params for place in places(self.trials()) if place.number < trial.number]
         if params not in tried:
             return
         if count(self.space) <= SMALL:

@@ -36,9 +36,8 @@ class SweepReport:
 
     def finished(self) -> list[FrozenTrial]:
         """In order; those that hold the budget's places."""
-        return [
-            place.holder for place in self.sweep.places() if place.is_finished and RESULT in place.holder.user_attrs
-        ]
+        counted = self.sweep.places()[: self.sweep.budget]
+        return [place.holder for place in counted if place.is_finished and RESULT in place.holder.user_attrs]
 
     def best(self, finished: list[FrozenTrial]) -> list[FrozenTrial]:
         """The complete ones, the best first."""
