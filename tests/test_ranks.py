@@ -45,6 +45,7 @@ def trained(folder: Path, ranks: Ranks, **settings) -> dict[str, torch.Tensor]:
     training = Training(model, windows, config)
     for _ in fit(training, windows, valid, config, METRICS["mosi"]):
         pass
+    assert not training.loss.requires_grad, "the epoch's loss would keep all of its windows in memory"
     _, scores = evaluate(model, valid, METRICS["mosi"], config)
     left = {**model.state_dict(), **training.ulgm.state_dict(), "loss": training.loss}
     left |= {f"scores.{task}": torch.from_numpy(values) for task, values in scores.items()}

@@ -62,6 +62,7 @@ class Ranks:
             parts = flat.split([gradient.numel() for gradient in bucket])
             torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket, strict=True)])
 
+    @torch.no_grad()
     def gather(self, rows: dict[str, Tensor], clips: int) -> dict[str, Tensor]:
         """name -> (share, ...) float32, rows of this rank's share of so many clips -> name -> (clips, ...), of all of them."""
         if self.size == 1:
