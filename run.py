@@ -7,18 +7,23 @@ import traceback
 from pathlib import Path
 
 from config.command_line import parse_arguments
-from utils.functions import UserError, keep_freed_memory, make_deterministic, make_folder, make_log, pick_device
+from utils.functions import UserError, brief, keep_freed_memory, make_deterministic, make_folder, make_log, pick_device
 from utils.signals import Stopped, stop_signals
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0; 1 for a bug; 2 for what the user can mend, told in one line; 130 or 143 after a signal."""
     argv = sys.argv[1:] if argv is None else argv
+    args = None
     try:
         with stop_signals():
-            run(parse_arguments(argv))
+            args = parse_arguments(argv)
+            run(args)
     except UserError as error:
-        print("error:", error, file=sys.stderr)
+        if (
+            args is not None or os.environ.get("RANK", "0") == "0"
+        ):  # all of torchrun's processes find the same wrong flag
+            print("error:", error, file=sys.stderr)
         return 2
     except Stopped as stop:
         again = argv if {"--resume", "--test_only", "--is_tune"} & set(argv) else [*argv, "--resume"]
@@ -46,7 +51,7 @@ def run(args) -> None:
         torch.set_num_threads(args.threads)
     if args.deterministic:
         make_deterministic()
-    ranks = join_ranks(args.gpu_ids)
+    ranks = join_ranks()
     with ranks.with_one_voice():
         try:
             if ranks.size > 1 and (args.test_only or args.is_tune or args.jobs > 1):
@@ -61,22 +66,30 @@ def run(args) -> None:
                 tune(args, device)
             else:
                 train_and_test(args, device, ranks)
+            ranks.leave()
         except torch.OutOfMemoryError:
             raise UserError(
                 "the GPU's memory is full: lower --jobs where they share a GPU, or --max_clips_per_pass (a window has "
                 "batch_size x update_epochs clips; try half of that, then a quarter: the gradient stays the same), or "
                 "choose another GPU with --gpu_ids"
             ) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(f"{brief(error)}; if it was for want of memory, --num_workers 0 needs less") from None
 
 
 def train_and_test(args, device, ranks) -> None:
     """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
+    from data.feature_file import SPLITS
     from trains.experiment import open_experiment
     from trains.seed_run import SeedRun, train_along
     from utils.jobs import run_seeds
     from utils.results import write_summary
 
-    experiment = ranks.after_first(lambda: open_experiment(args, device, ranks))
+    splits = SPLITS if ranks.is_first else ("train", "valid")  # the first tests alone
+    experiment = ranks.after_first(lambda: open_experiment(args, device, ranks, splits))
+    ranks.check_same(config=experiment.config_hash, seeds=args.seeds, device=device.type)
     if not ranks.is_first:
         for seed in args.seeds:
             train_along(experiment, seed)

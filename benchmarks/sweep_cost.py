@@ -31,14 +31,14 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
     from trains import sweep
     from utils.functions import make_log
 
-    def report_only(self, trial, config) -> float:
+    def report_only(self, trial, config) -> tuple:
         for epoch in range(1, EPOCHS + 1):
             trial.report(1 / epoch, epoch)
             trial.should_prune()
         names = ("best_epoch", "epochs", "seconds", "seed", "worker", "device", "threads", "note")
         found = {"state": "complete", "valid": {"Loss": 1.0}, "config": vars(config), **dict.fromkeys(names, 0)}
         trial.set_user_attr(sweep.RESULT, found)
-        return 1 / EPOCHS
+        return sweep.TrialState.COMPLETE, 1 / EPOCHS
 
     lines = []
     for count in counts:
@@ -102,7 +102,8 @@ def main() -> None:
     parser.add_argument("--storage", metavar="URL", help="as in run.py; default: SQLite")
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="workers at once, for trials (1 2)")
     parser.add_argument("flags", nargs="*", help="for run.py, behind --")
-    args = parser.parse_args()
+    args, unknown = parser.parse_known_args()
+    args.flags = [word for word in [*args.flags, *unknown] if word != "--"]
     if args.what == "storage":
         header = ["storage", "workers", "trials a second, all", f"s a trial of {EPOCHS} epochs"]
         print(markdown(header, time_storage(args.storage, args.workers)))

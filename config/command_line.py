@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS, PRESETS, parse_setting
-from config.tuned import Tuned, read_tuned, tuned_file
+from config.tuned import Tuned, read_tuned, sweep_file
 from utils.functions import Parser, UserError
 
 TUNED = "tuned"
@@ -193,7 +193,7 @@ def _find_tuned(args: argparse.Namespace) -> Tuned | None:
     if args.params is not None:
         return read_tuned(args.params, args.modelName, dataset)
     if args.preset == TUNED:
-        return read_tuned(tuned_file(args.res_save_dir, args.modelName, dataset), args.modelName, dataset)
+        return read_tuned(sweep_file(args.res_save_dir, args.modelName, dataset, "best.json"), args.modelName, dataset)
     return None
 
 

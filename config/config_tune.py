@@ -75,11 +75,15 @@ def varied(space: Space) -> list[str]:
     return [key for key, values in space.items() if isinstance(values, Range) or len(values) > 1]
 
 
+def is_whole(key: str) -> bool:
+    """Whether a key takes whole numbers."""
+    return any(field.name == key and field.type is int for field in dataclasses.fields(Config))
+
+
 def count(space: Space) -> float:
     """How many different trials there are."""
-    whole = {field.name for field in dataclasses.fields(Config) if field.type is int}
     sizes = [
-        (values.high - values.low + 1 if key in whole else math.inf) if isinstance(values, Range) else len(values)
+        (values.high - values.low + 1 if is_whole(key) else math.inf) if isinstance(values, Range) else len(values)
         for key, values in space.items()
     ]
     return math.prod(sizes)
@@ -95,11 +99,12 @@ def combinations(space: Space) -> Iterator[dict[str, object]]:
 def _check(dataset: str, space: Space) -> None:
     """Raises UserError for a key or a value that Config doesn't take."""
     types = {field.name: field.type for field in dataclasses.fields(Config)}
-    not_learned = ("precision", "max_clips_per_pass")
+    # What a sweep's trials share: how they compute and are judged, and the texts that a frozen encoder has read once.
+    shared = ("precision", "max_clips_per_pass", "KeyEval", "use_finetune")
     for key, values in space.items():
         where = f"config/config_tune.py: {dataset}: {key}"
-        if key not in types or key in not_learned:
-            known = [name for name in types if name not in not_learned]
+        if key not in types or key in shared:
+            known = [name for name in types if name not in shared]
             closest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise UserError(f"{where}: nothing to search there; the closest hyper-parameter is {closest!r}")
         if isinstance(values, Range):

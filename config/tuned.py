@@ -23,9 +23,9 @@ class Tuned:
     trained_on: dict[str, object]  # what the sweep's trials shared: dataset, features, encoder
 
 
-def tuned_file(results: Path, model: str, dataset: str) -> Path:
-    """Where a sweep leaves the hyper-parameters of its best trial. results: --res_save_dir."""
-    return results / "tunes" / f"{dataset}-{model}-regression-best.json"
+def sweep_file(results: Path, model: str, dataset: str, ending: str) -> Path:
+    """A file that sweeps leave: tune.csv, tune.db, best.json, or a picture. results: --res_save_dir."""
+    return results / "tunes" / f"{dataset}-{model}-regression-{ending}"
 
 
 def read_tuned(path: Path, model: str, dataset: str) -> Tuned:

@@ -279,7 +279,9 @@ def test_bad_values(fails, setting, complaint):
         (["--is_tune", "--seeds", "1", "2"], "one seed"),
         (["--is_tune", "--preset", "tuned"], "leave out --params and --preset tuned"),
         (["--is_tune", "--storage", "somewhere"], "no database URL; expected, for example, postgresql://"),
-        (["--is_tune", "--storage", "oracle+nothing://here/there"], "its driver isn't installed"),
+        (["--is_tune", "--storage", "redis://here/there"], "no such kind of database"),
+        (["--is_tune", "--storage", "mysql+pymysql://me:secret@here/there"], "its driver isn't installed"),
+        (["--is_tune", "--storage", "postgresql://me:secret@host:port/none"], "no database URL"),
         (["--is_tune", "--storage", "postgresql://me:secret@127.0.0.1:1/none"], "can't be opened (connection failed"),
         (["--is_tune", "--pruner", "asha"], "invalid choice: 'asha'"),
         (["--preset", "tuned"], "a sweep writes them (add --is_tune)"),
@@ -306,6 +308,16 @@ def test_bad_flags(workplace, capsys, flags, complaint):
     line = capsys.readouterr().err
     assert complaint in line and line.count("\n") == 1 and "secret" not in line
     assert not workplace.written()
+
+
+def test_a_database_of_something_else(fails, workplace):
+    import sqlite3
+
+    with sqlite3.connect(workplace.folder / "other.db") as other:
+        other.execute("CREATE TABLE studies (title TEXT)")
+    other.close()
+    line = fails("--is_tune", "--seeds", "1", "--storage", f"sqlite:///{workplace.folder / 'other.db'}")
+    assert "can't hold a sweep (" in line and "name another database" in line
 
 
 @pytest.mark.parametrize(

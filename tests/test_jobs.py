@@ -158,6 +158,17 @@ def test_jobs_end_with_the_process_that_started_them(program):
     wait_until(lambda: there("stopped") == ["stopped-1", "stopped-2"])
 
 
+def test_words_that_nobody_reads_any_more_are_no_reason_to_wait(program, monkeypatch):
+    class Closed:
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Closed())
+        seeds(1, 2)
+    assert there("finished") == ["finished-1", "finished-2"]
+
+
 def test_jobs_share_gpus(monkeypatch):
     started = []
 

@@ -66,7 +66,7 @@ def test_three_ranks_learn_what_one_process_learns(settings, tmp_path):
     def rank(number: int) -> None:
         torch.set_num_threads(1)
         (tmp_path / str(number)).mkdir()
-        save_file(trained(tmp_path / str(number), join_ranks([-1]), **settings), tmp_path / f"{number}.safetensors")
+        save_file(trained(tmp_path / str(number), join_ranks(), **settings), tmp_path / f"{number}.safetensors")
 
     assert fork_ranks(3, rank) == [0, 0, 0]
     alone, *ranks = trained(tmp_path, ALONE, **settings), *(load_file(tmp_path / f"{n}.safetensors") for n in range(3))
@@ -86,7 +86,7 @@ def test_a_share_is_of_every_clip_once():
 
 def test_ranks_draw_different_numbers_for_dropout_and_each_the_same_again(tmp_path):
     def rank(number: int) -> None:
-        ranks = join_ranks([-1])
+        ranks = join_ranks()
         drawn = []
         for epoch in (1, 2, 1):
             ranks.draw_apart(1111, epoch, 0)
@@ -176,9 +176,54 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_goes_on(place)
 def test_what_the_user_can_mend_is_one_line_for_all_ranks(place, capfd):
     assert fork_ranks(3, lambda rank: place.run("--dataPath", "nowhere.pkl")) == [2, 2, 2]
     assert fork_ranks(2, lambda rank: place.run("--jobs", "2")) == [2, 2]
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    lines = errors(capfd)
     assert len(lines) == 2
     assert "nowhere.pkl" in lines[0] and "leave out --test_only, --is_tune and --jobs" in lines[1]
+
+
+@pytest.mark.parametrize("words", [["learning_rate_other=0.05"], ["batch_size=8"], ["H=3", "--max_epochs", "1"]])
+def test_ranks_that_would_train_different_things_are_refused(place, capfd, words):
+    assert fork_ranks(2, lambda rank: place.run(*FLAGS, *SETTINGS, *(words if rank == 1 else []))) == [2, 2]
+    (line,) = errors(capfd)
+    assert "rank 1 would train something else than rank 0 (config " in line
+
+
+def test_a_wrong_flag_is_told_once(place, capfd):
+    assert fork_ranks(3, lambda rank: place.run("--nonsense")) == [2, 2, 2]
+    assert len(errors(capfd)) == 1
+
+
+def test_a_signal_ends_the_waiting_for_a_rank_that_never_comes(place):
+    def rank(number: int) -> int:
+        if number == 1:
+            return 7
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        return place.run(*FLAGS)
+
+    assert fork_ranks(2, rank) == [143, 7]
+
+
+def test_a_signal_while_the_first_rank_tests_is_told_once(place, capfd):
+    from trains.experiment import Experiment
+
+    def rank(number: int) -> int:
+        test = Experiment.test
+
+        def stopped(self, model):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return test(self, model)
+
+        Experiment.test = stopped
+        return place.run(*FLAGS, *SETTINGS, "--seeds", "1", "2")
+
+    assert fork_ranks(2, rank)[0] == 143
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error: ", "stopped by"))]
+    assert len(lines) == 1 and lines[0].startswith("stopped by SIGTERM; to go on: ")
+
+
+def errors(capfd) -> list[str]:
+    return [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
 
 
 def test_the_first_rank_alone_writes(place):
@@ -191,4 +236,4 @@ def test_the_first_rank_alone_writes(place):
 def test_a_run_of_one_rank_is_an_ordinary_run(monkeypatch):
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
-    assert join_ranks(None) is ALONE
+    assert join_ranks() is ALONE

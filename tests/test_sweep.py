@@ -19,7 +19,7 @@ from config.config_regression import Config, make_config
 from config.config_tune import DEMO_SPACE, SEARCH_SPACE, Range, combinations, count
 from data.load_data import ClipDataset
 from trains import sweep
-from trains.budget import ATTEMPTS, REPEATS, WITHDRAWN, places
+from trains.budget import ATTEMPTS, REPEATS, STOPPED, WITHDRAWN, places
 from trains.sweep_report import SweepReport
 from utils.functions import UserError
 
@@ -180,6 +180,43 @@ def test_the_pruner_is_fed_the_validation_score_of_each_epoch(place, monkeypatch
     assert min(value for trial, _, value in fed if trial == 1) == table["valid_Loss"][1]
 
 
+def test_a_score_that_is_undefined_counts_as_pruned(place, monkeypatch):
+    monkeypatch.setattr("utils.metrics._correlation", lambda prediction, truth: float("nan"))
+    assert tune(place, "--set", "KeyEval=Corr", "batch_size=4", times=2) == 0
+    assert rows()["state"].tolist() == ["pruned"] * 2 and rows()["note"].tolist() == ["Corr is undefined"] * 2
+
+
+def test_a_worse_sweep_on_the_same_data_leaves_the_best_trial_of_another(place, monkeypatch, capsys):
+    assert tune(place, "--max_epochs", "3", times=2) == 0
+    best = BEST.read_text()
+    monkeypatch.setitem(config_tune.SPACES, "mosi", {"learning_rate_other": [1e-9]})
+    assert tune(place, "--max_epochs", "1", "--set", "learning_rate_bert=1e-9", "batch_size=4", times=1) == 0
+    assert BEST.read_text() == best and "keeps a better trial of another sweep" in capsys.readouterr().out
+
+
+def test_a_database_that_is_away_for_a_while_costs_nothing(place, monkeypatch, capsys):
+    """At the worst moments: as a trial begins, and as its end is told."""
+    away = {"set_user_attr": [1], "report": [2], "tell": [1, 3]}
+
+    def now_and_then(owner, name: str) -> None:
+        original, calls = getattr(owner, name), []
+
+        def call(*arguments, **settings):
+            calls.append(1)
+            if len(calls) in away[name]:
+                raise sweep.StorageInternalError("server closed the connection")
+            return original(*arguments, **settings)
+
+        monkeypatch.setattr(owner, name, call)
+
+    now_and_then(sweep.Trial, "set_user_attr")
+    now_and_then(sweep.Trial, "report")
+    now_and_then(sweep.optuna.study.Study, "tell")
+    assert tune(place, times=2) == 0
+    assert rows()["trial"].tolist() == [0, 1]
+    assert capsys.readouterr().err.count("waiting for it") == 4
+
+
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_the_pruners_work(place, pruner):
     assert tune(place, "--pruner", pruner, "--sampler", "tpe", "--max_epochs", "4", times=7) == 0
@@ -224,7 +261,7 @@ def test_a_worker_that_was_only_silent_does_not_finish_a_trial_that_another_has(
     monkeypatch.setattr(sweep.Sweep, "_train", taken)
     assert tune(place, times=2) == 0
     assert sorted(rows()["trial"]) == [1, 2]
-    assert "taken for dead, and is repeated" in capsys.readouterr().out
+    assert "trial 0  was silent for too long, and was given to another worker" in capsys.readouterr().out
 
 
 def test_three_workers_of_which_one_is_killed_finish_exactly_what_was_asked_for(place, database, monkeypatch):
@@ -274,7 +311,7 @@ def test_workers_that_come_and_die_never_finish_too_many(place, request, monkeyp
         found = {"state": "complete", "valid": {"Loss": 1.0}, "config": {}, "note": ""}
         names = ("best_epoch", "epochs", "seconds", "seed", "worker", "device", "threads")
         trial.set_user_attr(sweep.RESULT, found | dict.fromkeys(names, 1))
-        return 1.0
+        return TrialState.COMPLETE, 1.0
 
     monkeypatch.setattr(sweep.Sweep, "_train", quick)
     generator = random.Random(1)
@@ -316,6 +353,8 @@ def test_places_by_hand():
         (1, 3, False),
         (5, 5, False),
     ]
+    stopped = [trial(fail, number, **{STOPPED: True}, **({REPEATS: 0} if number else {})) for number in range(9)]
+    assert places(stopped)[0].holder is None, "nobody's stop closes a place"
     tries = [trial(fail, 0), *(trial(fail, number, **{REPEATS: 0}) for number in range(1, ATTEMPTS))]
     assert places(tries[:-1])[0].holder is None
     assert places(tries) == places([*tries, trial(running, 9, **{REPEATS: 0})]) == []
@@ -336,6 +375,7 @@ def test_places_by_hand():
         ("learning_rate_bert", Range(0.0, 1.0, log=True), "with log from above 0"),
         ("learning_rate_bert", Range(1e-3, 1e-5), "from a lower to a higher"),
         ("precision", ["float32", "bf16"], "nothing to search there"),
+        ("use_finetune", [True, False], "nothing to search there"),
     ],
 )
 def test_a_space_is_checked_against_the_config(key, values, words):

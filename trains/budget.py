@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 REPEATS = "repeats"  # the number of the trial that opened its place
 WITHDRAWN = "withdrawn"  # why it was given up before it began; it counts as if it had never been there
 BEGUN = "begun"  # by which worker
+STOPPED = "stopped"  # by a signal to its worker
 RESULT = "result"  # what it came to: see Sweep._train
 
-ATTEMPTS = 4  # after so many that broke off, a place is closed, and a trial with other values takes its turn
+ATTEMPTS = 4  # after so many that nobody stopped and that broke off, a place is closed: other values take their turn
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -32,6 +33,11 @@ class Place:
     def holder(self) -> FrozenTrial | None:
         """Who may run, runs or is finished; None where all attempts broke off."""
         return next((trial for trial in self.trials if trial.state != TrialState.FAIL), None)
+
+    @property
+    def deaths(self) -> int:
+        """How many broke off without anyone's will."""
+        return sum(trial.state == TrialState.FAIL and STOPPED not in trial.user_attrs for trial in self.trials)
 
     @property
     def is_finished(self) -> bool:
@@ -58,6 +64,6 @@ def places(trials: Iterable[FrozenTrial]) -> list[Place]:
         if WITHDRAWN not in trial.user_attrs:
             number = trial.user_attrs.get(REPEATS, trial.number)
             place = found.setdefault(number, Place(number, []))
-            if len(place.trials) < ATTEMPTS:  # a further one changes nothing any more
+            if place.deaths < ATTEMPTS:  # a further trial changes nothing any more
                 place.trials.append(trial)
-    return [place for place in found.values() if place.holder is not None or len(place.trials) < ATTEMPTS]
+    return [place for place in found.values() if place.holder is not None or place.deaths < ATTEMPTS]

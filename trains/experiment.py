@@ -125,7 +125,7 @@ class Experiment:
                     encode_texts(model, evaluation_windows(clips), self.config)
         train = training_windows(self.clips["train"], self.config, seed, self.num_workers)
         valid = evaluation_windows(self.clips["valid"], self.num_workers)
-        self.ranks.take_from_first(model.state_dict().values())  # processors differ in what they make of one seed
+        self.ranks.take_from_first(model.state_dict().values())  # kinds of processors differ in what they draw
         return Training(model, train, self.config, seed), train, valid
 
     def test(self, model: nn.Module) -> dict[str, float]:

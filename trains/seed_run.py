@@ -84,6 +84,10 @@ class SeedRun:
     def finished_test(self) -> dict[str, float]:
         """What `run` returned to another process, which wrote it into the seeds CSV."""
         rows = finished_rows(self.seeds_csv, self.experiment.model_name, self.seed)
+        if self.experiment.config_hash not in rows:
+            raise UserError(
+                f"{self.seeds_csv}: has no row of seed {self.seed} with these settings; have files changed meanwhile?"
+            )
         return self.experiment.tested(rows[self.experiment.config_hash])
 
     def _finished_row(self, rows: dict[str, dict[str, str]]) -> dict[str, str] | None:
@@ -244,9 +248,15 @@ def train_along(experiment: Experiment, seed: int) -> None:
         state = experiment.ranks.from_first()
         if state == NOTHING_TO_DO:
             return
-        training, train, valid = experiment.new_training(seed)
-        if state is not None:
-            training.restore(*state)
-            del state
-        for _ in TRAINERS[experiment.model_name](training, train, valid, experiment.config, experiment.metrics):
-            pass
+        try:
+            training, train, valid = experiment.new_training(seed)
+            if state is not None:
+                training.restore(*state)
+                del state
+            for _ in TRAINERS[experiment.model_name](training, train, valid, experiment.config, experiment.metrics):
+                pass
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"seed {seed}: the memory of rank {experiment.ranks.rank}'s GPU is full: lower --max_clips_per_pass (the "
+                "gradient stays the same); --resume goes on from the last saving"
+            ) from None

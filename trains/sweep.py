@@ -18,21 +18,23 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import optuna
 import torch
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from config.command_line import chosen_settings
 from config.config_regression import Config
-from config.config_tune import Range, Space, Values, combinations, count, space_of, varied
+from config.config_tune import Range, Space, Values, combinations, count, is_whole, space_of, varied
+from config.tuned import sweep_file
 from trains import TRAINERS
-from trains.budget import BEGUN, REPEATS, RESULT, WITHDRAWN, Place, places
+from trains.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Place, places
 from trains.experiment import Experiment, base_config, open_experiment
-from utils.functions import DivergedError, make_folder
+from utils.functions import DivergedError, UserError, brief, make_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, held_back, stop_if_asked
-from utils.storage import Storage, open_storage, patiently
+from utils.storage import Storage, beating, open_storage, patiently
 
 SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
@@ -49,10 +51,6 @@ SMALL = 10_000  # trials of a space that can be gone through
 
 class WithdrawnError(Exception):
     """A trial gave up its place before it began."""
-
-
-class BrokenOffError(Exception):
-    """A signal to stop came amid a trial. Unlike Stopped, Optuna takes note of it."""
 
 
 @dataclass
@@ -113,28 +111,40 @@ class Sweep:
                 if sum(place.is_finished for place in taken) == self.budget:
                     return
                 if len(taken) < self.budget or any(place.is_waiting for place in taken):
-                    patiently(self._run_trial)
+                    self._run_trial()
                     after_each()
                 else:  # all are under way elsewhere; but any of their workers may die
                     time.sleep(2)
                 stop_if_asked()
 
     def _run_trial(self) -> None:
-        self._is_told_only = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that heartbeats are for Study.optimize: `beating` has them
+            trial = patiently(self.study.ask)
         try:
-            self.study.optimize(self._objective, n_trials=1, catch=(WithdrawnError,))
-        except BrokenOffError as broken_off:
-            self._repeat(self.places()[: self.budget])
-            raise broken_off.__cause__ from None
-        except StorageInternalError:
+            with beating(self.storage, trial._trial_id):
+                state, score = self._train(trial, self.configure(self._begin(trial)))
+                self._tell(trial, state, score)
+        except WithdrawnError:
+            self._tell(trial, TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            self._log.info(f"trial {trial.number}  was silent for too long, and was given to another worker")
+        except BaseException as error:
+            self._break_off(trial, stopped=isinstance(error, Stopped))
             raise
-        except Exception:
-            # Where another worker has changed a trial's state, Optuna takes no value for it, and fails in several ways.
-            if not self._is_told_only:
-                raise
-            self._log.info(
-                "a trial of this worker was taken for dead, and is repeated: --heartbeat was too short for it"
-            )
+
+    def _tell(self, trial: Trial, state: TrialState, score: float | None = None) -> None:
+        """Raises UpdateFinishedTrialError where another worker has ended the trial."""
+        if patiently(self.study.tell, trial, score, state, skip_if_finished=True).state != state:
+            raise UpdateFinishedTrialError
+
+    def _break_off(self, trial: Trial, stopped: bool) -> None:
+        """Gives a trial back at once. Where the storage is away, others will miss its heartbeat."""
+        with contextlib.suppress(StorageInternalError, UpdateFinishedTrialError):
+            if stopped:
+                trial.set_user_attr(STOPPED, True)
+            self.study.tell(trial, state=TrialState.FAIL)
+            self._repeat(self.places()[: self.budget])
 
     def _fail_the_dead(self) -> None:
         """Ends trials whose workers give no sign of life any more."""
@@ -146,34 +156,19 @@ class Sweep:
         for number in [trial.number for trial in running if BEGUN not in trial.user_attrs]:
             first_seen = self._first_seen.setdefault(number, time.monotonic())
             if time.monotonic() - first_seen > self.storage.grace_period:
-                patiently(self._fail, number)
+                with contextlib.suppress(UpdateFinishedTrialError):  # another worker was quicker
+                    patiently(self.study.tell, number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _repeat(self, taken: list[Place]) -> None:
         """Queues a repetition for each place whose trial broke off."""
         for place in taken:
             if place.holder is None:
                 self._log.info(f"trial {place.trials[-1].number}  broke off before its end, and is repeated")
-                settings = {"params": place.params, "user_attrs": {REPEATS: place.number}}
-                patiently(lambda settings=settings: self.study.enqueue_trial(**settings))
-
-    def _fail(self, number: int) -> None:
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # another worker was quicker
-            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-
-    def _objective(self, trial: Trial) -> float:
-        try:
-            return self._train(trial, self.configure(self._begin(trial)))
-        except optuna.exceptions.UpdateFinishedTrialError:
-            self._is_told_only = True
-            raise
-        except Stopped as stop:
-            raise BrokenOffError from stop
+                patiently(self.study.enqueue_trial, place.params, user_attrs={REPEATS: place.number})
 
     def _begin(self, trial: Trial) -> dict[str, object]:
-        """Takes the trial's place, and draws its hyper-parameters. Raises WithdrawnError where it should not be trained."""
-        # At once: of a trial whose heart has never beaten, nobody misses the next beat.
-        self.storage.record_heartbeat(trial._trial_id)
-        trial.set_user_attr(BEGUN, f"{socket.gethostname()} {os.getpid()}")
+        """Draws the trial's hyper-parameters. Raises WithdrawnError where it should not be trained."""
+        patiently(trial.set_user_attr, BEGUN, f"{socket.gethostname()} {os.getpid()}")
         params = {key: self._suggest(trial, key, values) for key, values in self.space.items()}
         found = self.places()
         mine = next((place for place in found[: self.budget] if place.is_held_by(trial.number)), None)
@@ -185,13 +180,12 @@ class Sweep:
 
     def _suggest(self, trial: Trial, key: str, values: Values) -> object:
         if not isinstance(values, Range):
-            return trial.suggest_categorical(key, values)
-        whole = isinstance(getattr(self.experiment.config, key), int)
-        suggest = trial.suggest_int if whole else trial.suggest_float
-        return suggest(key, values.low, values.high, log=values.log)
+            return patiently(trial.suggest_categorical, key, values)
+        suggest = trial.suggest_int if is_whole(key) else trial.suggest_float
+        return patiently(suggest, key, values.low, values.high, log=values.log)
 
     def _withdraw(self, trial: Trial, reason: str) -> None:
-        trial.set_user_attr(WITHDRAWN, reason)
+        patiently(trial.set_user_attr, WITHDRAWN, reason)
         raise WithdrawnError(reason)
 
     def _refuse_repeated(self, trial: Trial, params: dict[str, object], tried: list[dict[str, object]]) -> None:
@@ -201,29 +195,34 @@ class Sweep:
         if count(self.space) <= SMALL:
             untried = [params for params in combinations(self.space) if params not in tried]
             if untried:
-                self.study.enqueue_trial(random.SystemRandom().choice(untried))
+                patiently(self.study.enqueue_trial, random.SystemRandom().choice(untried))
         self._withdraw(trial, "repeats an earlier trial")
 
-    def _train(self, trial: Trial, config: Config) -> float:
-        """Trains with a trial's config. Returns the validation score of its best epoch."""
+    def _train(self, trial: Trial, config: Config) -> tuple[TrialState, float | None]:
+        """Trains with a trial's config. Returns how it ended, and the validation score of its best epoch."""
         experiment = self.experiment.with_config(config)
         start = time.perf_counter()
-        best, epochs, note, pruned = None, 0, "", False
+        best, epochs, score, note = None, 0, float("nan"), ""
+        state = TrialState.COMPLETE
         try:
             training, train, valid = experiment.new_training(self.seed)
             fit = TRAINERS[experiment.model_name]
             for result in fit(training, train, valid, config, experiment.metrics):
                 epochs = result.epoch
-                best = result if result.is_best else best
-                patiently(trial.report, result.valid[self.key], result.epoch)
-                pruned = not training.is_over(config) and patiently(trial.should_prune)
-                if pruned:
+                if result.is_best:
+                    best, score = result, result.valid[self.key]
+                if np.isfinite(result.valid[self.key]):
+                    patiently(trial.report, result.valid[self.key], result.epoch)
+                if not training.is_over(config) and patiently(trial.should_prune):
+                    state = TrialState.PRUNED
                     break
+            if not np.isfinite(score):  # a correlation may be undefined
+                state, note = TrialState.PRUNED, f"{self.key} is undefined"
         except DivergedError as error:  # an outcome too: these values are unfit
-            note, pruned = str(error), True
+            state, note = TrialState.PRUNED, str(error)
         seconds = time.perf_counter() - start
         found = {
-            "state": "pruned" if pruned else "complete",
+            "state": state.name.lower(),
             "valid": best.valid if best else {},
             "best_epoch": best.epoch if best else None,
             "epochs": epochs,
@@ -235,29 +234,32 @@ class Sweep:
             "config": dataclasses.asdict(config),
         }
         patiently(trial.set_user_attr, RESULT, found)
-        self._is_told_only = True  # what goes wrong from here on is not the training's
-        score = f"{self.key} {best.valid[self.key]:.4f} at epoch {best.epoch} of {epochs}" if best else note
+        words = note or f"{self.key} {score:.4f} at epoch {best.epoch} of {epochs}"
         params = " ".join(f"{key}={value}" for key, value in trial.params.items() if key in varied(self.space))
-        self._log.info(f"trial {trial.number}  {found['state']}  {score}  {seconds:.1f} s  {params}")
-        if pruned:
-            raise optuna.TrialPruned
-        return best.valid[self.key]
+        self._log.info(f"trial {trial.number}  {found['state']}  {words}  {seconds:.1f} s  {params}")
+        return state, score if state == TrialState.COMPLETE else None
 
 
 def open_sweep(args: Namespace, device: torch.device) -> Sweep:
     """Opens and checks all that the flags name. Raises UserError where something is amiss."""
     experiment = open_experiment(args, device, splits=("train", "valid"))
-    results = args.res_save_dir / "tunes"
+    database = sweep_file(args.res_save_dir, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
     if args.storage is None:
-        make_folder(results)
-    database = results.resolve() / f"{experiment.dataset.name}-{experiment.model_name}-regression-tune.db"
-    return Sweep(
-        experiment,
-        space_of(experiment.dataset.name, chosen_settings(args)),
-        configure=lambda params: base_config(args, **params),
-        seed=args.seeds[0],
-        times=args.tune_times,
-        storage=open_storage(args.storage or f"sqlite:///{database}", args.heartbeat),
-        sampler=args.sampler,
-        pruner=args.pruner,
-    )
+        make_folder(database.parent)
+    storage = open_storage(args.storage or f"sqlite:///{database}", args.heartbeat)
+    try:
+        return Sweep(
+            experiment,
+            space_of(experiment.dataset.name, chosen_settings(args)),
+            configure=lambda params: base_config(args, **params),
+            seed=args.seeds[0],
+            times=args.tune_times,
+            storage=storage,
+            sampler=args.sampler,
+            pruner=args.pruner,
+        )
+    except StorageInternalError as error:
+        reason = brief(getattr(error.__cause__, "orig", None) or error)
+        raise UserError(
+            f"{storage.engine.url}: can't hold a sweep ({reason}); name another database with --storage"
+        ) from None

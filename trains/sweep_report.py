@@ -1,22 +1,23 @@
 """What a sweep leaves: a CSV of its trials, the best one's hyper-parameters, a closing table, and pictures."""
 
+import contextlib
 import json
 import logging
 import warnings
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pandas as pd
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from config.config_tune import varied
-from config.tuned import tuned_file
+from config.tuned import sweep_file
 from trains.budget import RESULT
 from trains.sweep import Sweep
 from utils.files import only_writer, replacing
-from utils.functions import brief
+from utils.functions import UserError, brief
+from utils.metrics import lower_is_better
 from utils.results import read_rows, write_rows
 
 SHOWN = 5  # trials in the closing table
@@ -30,9 +31,11 @@ class SweepReport:
     def __init__(self, sweep: Sweep, results: Path, log: logging.Logger):
         """results: --res_save_dir."""
         shared = sweep.experiment.decisive
+        files = results, shared["model"], shared["dataset"]
         self.sweep, self.study, self.log = sweep, sweep.study, log
-        self.best_file = tuned_file(results, shared["model"], shared["dataset"])
-        self.csv = self.best_file.with_name(f"{shared['dataset']}-{shared['model']}-regression-tune.csv")
+        self.sign = 1 if lower_is_better(sweep.key) else -1
+        self.csv, self.best_file = sweep_file(*files, "tune.csv"), sweep_file(*files, "best.json")
+        self.pictures = {name: sweep_file(*files, f"{name}.png") for name in ("history", "importances", "slices")}
 
     def finished(self) -> list[FrozenTrial]:
         """In order; those that hold the budget's places."""
@@ -41,9 +44,8 @@ class SweepReport:
 
     def best(self, finished: list[FrozenTrial]) -> list[FrozenTrial]:
         """The complete ones, the best first."""
-        sign = 1 if self.study.direction == optuna.study.StudyDirection.MINIMIZE else -1
         complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
-        return sorted(complete, key=lambda trial: sign * trial.value)
+        return sorted(complete, key=lambda trial: self.sign * trial.value)
 
     def write(self) -> None:
         """Writes CSV and best trial, and logs how far the sweep is. Rows of other studies in the CSV stay."""
@@ -56,10 +58,24 @@ class SweepReport:
             if len(rows):
                 write_rows(pd.concat([others, rows], ignore_index=True) if len(others) else rows, self.csv)
             if best:
-                with replacing(self.best_file) as work:
-                    work.write_text(json.dumps(self._tuned(best[0]), indent=2), encoding="utf-8")
+                self._write_best(best[0])
         score = f", best {self.sweep.key} {best[0].value:.4f} by trial {best[0].number}" if best else ""
         self.log.info(f"{len(finished)} of {self.sweep.budget} trials finished{score}")
+
+    def _write_best(self, trial: FrozenTrial) -> None:
+        """Writes a trial's hyper-parameters, unless those of a better trial are there, of another study on the same data."""
+        new = self._tuned(trial)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none there, or damaged
+            old = json.loads(self.best_file.read_text(encoding="utf-8"))
+            shared = [name for name in ("trained_on", "seed", "study") if old[name] == new[name]]
+            better = (old["score"][1] - trial.value) * self.sign < 0
+            if shared == ["trained_on", "seed"] and old["score"][0] == self.sweep.key and better:
+                self.log.info(
+                    f"{self.best_file} keeps a better trial of another sweep ({old['study']}, {old['score'][1]:.4f})"
+                )
+                return
+        with replacing(self.best_file) as work:
+            work.write_text(json.dumps(new, indent=2), encoding="utf-8")
 
     def close(self) -> None:
         """At a sweep's end: the files, a table and pictures."""
@@ -120,7 +136,7 @@ class SweepReport:
         }
         files = []
         for name, plot in plots.items():
-            path = self.csv.with_name(self.csv.name.replace("tune.csv", f"{name}.png"))
+            path = self.pictures[name]
             with warnings.catch_warnings(), only_writer(self.csv):
                 warnings.simplefilter("ignore")  # that this part of Optuna may change
                 try:
@@ -128,8 +144,12 @@ class SweepReport:
                 except (ValueError, RuntimeError) as error:  # too few trials, or all of one score, say nothing
                     self.log.info(f"no picture of the {name} ({brief(error)})")
                     continue
-                with replacing(path) as work:
-                    figure.savefig(work, format="png", dpi=120, bbox_inches="tight")
+                try:
+                    with replacing(path) as work:
+                        figure.savefig(work, format="png", dpi=120, bbox_inches="tight")
+                except UserError as error:  # the trials are there all the same
+                    self.log.info(f"no picture of the {name}: {error}")
+                    continue
             plt.close("all")
             files.append(path)
         return files

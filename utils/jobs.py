@@ -1,5 +1,6 @@
 """Several processes of this program side by side on one machine: seeds, or the workers of a sweep."""
 
+import contextlib
 import logging
 import os
 import queue
@@ -9,6 +10,7 @@ import sys
 import threading
 from argparse import Namespace
 from pathlib import Path
+from typing import TextIO
 
 from utils.functions import UserError, brief, known_gpus
 
@@ -34,21 +36,25 @@ class Job:
         threading.Thread(target=self._attend, args=(ended,), daemon=True).start()
 
     def _attend(self, ended: queue.Queue) -> None:
-        complaints = threading.Thread(target=self._relay_complaints, daemon=True)
+        complaints = threading.Thread(target=self._relay, args=(self.process.stderr, sys.stderr), daemon=True)
         complaints.start()
-        for line in self.process.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+        self._relay(self.process.stdout, sys.stdout)
         complaints.join()
         self.process.wait()
         ended.put(self)
 
-    def _relay_complaints(self) -> None:
-        for line in self.process.stderr:
-            if line.startswith(("error: ", "stopped by ")):
+    def _relay(self, words: TextIO, out: TextIO) -> None:
+        for line in words:
+            if line.startswith("error: "):
                 self.reason = line.strip().removeprefix("error: ")
+            elif line.startswith("stopped by "):
+                self.reason = line.split(";")[0]
             else:
-                sys.stderr.write(line)
+                with contextlib.suppress(
+                    OSError, ValueError
+                ):  # nobody reads it any more: no reason for the job to wait
+                    out.write(line)
+                    out.flush()
 
     def __str__(self) -> str:
         """Why it ended."""

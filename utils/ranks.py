@@ -5,7 +5,9 @@ then gradients are summed and features gathered, so that all ranks make the same
 """
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from utils.functions import UserError, brief, known_gpus
+from utils.functions import DivergedError, UserError, brief, known_gpus
 from utils.signals import Stopped
 
 PATIENCE = timedelta(minutes=30)  # for a rank that is silent: the first converts feature files, and tests, alone
@@ -27,14 +29,15 @@ class RankLostError(UserError):
     """Another process of the run is gone, or can't be reached."""
 
     def __init__(self, error: object):
+        reason = brief(str(error).split("] ")[-1])  # in front of it stands where in gloo's source that was
         super().__init__(
-            f"another rank of this run is gone ({brief(error)}); --resume goes on from the last saving, with any number of ranks"
+            f"another rank of this run is gone ({reason}); --resume goes on from the last saving, with any number of ranks"
         )
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together; alone, every method is the identity."""
+    """This process's place among those that train together. Where there is one only, all is its share, and nobody to tell."""
 
     rank: int = 0
     size: int = 1
@@ -43,7 +46,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """The first rank writes all files and says all words."""
+        """The first rank writes a run's results, and says how it goes."""
         return self.rank == 0
 
     def share(self, clips: int) -> tuple[int, int]:
@@ -53,14 +56,14 @@ class Ranks:
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replaces each gradient by its sum over the ranks, the same to the bit on all of them."""
         gradients = [parameter.grad for parameter in parameters if self.size > 1 and parameter.grad is not None]
-        under_way = []
+        under_way: list[tuple] = []
         for bucket in _buckets(gradients):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             under_way.append((bucket, flat, _reached(dist.all_reduce, flat, async_op=True)))
-        for bucket, flat, work in under_way:
-            _reached(work.wait)
-            parts = flat.split([gradient.numel() for gradient in bucket])
-            torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket, strict=True)])
+            if len(under_way) == 2:  # one travels while the next is packed
+                _unpack(*under_way.pop(0))
+        for last in under_way:
+            _unpack(*last)
 
     @torch.no_grad()
     def gather(self, rows: dict[str, Tensor], clips: int) -> dict[str, Tensor]:
@@ -68,13 +71,11 @@ class Ranks:
         if self.size == 1:
             return rows
         start, end = self.share(clips)
-        flat = [
-            part[: end - start].flatten(1) if part.dim() > 1 else part[: end - start, None] for part in rows.values()
-        ]
+        flat = [part[: end - start].reshape(end - start, math.prod(part.shape[1:])) for part in rows.values()]
         mine = torch.cat(flat, dim=1)
         every = mine.new_zeros(clips, mine.shape[1])
         every[start:end] = mine
-        _reached(dist.all_reduce, every)  # zeros, and one rank's row
+        _reached(dist.all_reduce, every)  # of each row, all ranks but one have zeros
         parts = every.split([part.shape[1] for part in flat], dim=1)
         return {
             name: part.reshape(clips, *row.shape[1:]) for (name, row), part in zip(rows.items(), parts, strict=True)
@@ -109,29 +110,47 @@ class Ranks:
 
     def after_first(self, call: Callable[[], object]) -> object:
         """What a call returns that makes files: each machine's first rank calls before the others, who find them made."""
-        for turn in (0, 1) if self.size > 1 else (0,):
-            if min(self.local_rank, 1) == turn:
-                made = call()
-            self.largest(0)
+        if self.local_rank == 0:
+            made = call()
+        self.largest(0)
+        if self.local_rank > 0:
+            made = call()
+        self.largest(0)
         return made
+
+    def check_same(self, **values: object) -> None:
+        """Raises UserError on a rank that trains something else than the first one: it would learn nonsense, or wait for ever."""
+        first = self.from_first(values)
+        if other := [name for name in values if values[name] != first[name]]:
+            was = "; ".join(f"{name} {values[name]}, there {first[name]}" for name in other)
+            raise UserError(
+                f"rank {self.rank} would train something else than rank 0 ({was}): give all the same flags and files"
+            )
+        self.largest(0)
+
+    def leave(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
 
     @contextlib.contextmanager
     def with_one_voice(self) -> Iterator[None]:
         """In this context one rank tells why the run ends early, and the others end in silence."""
         try:
             yield
-        except UserError:
-            if self.store is not None and not self._is_first_to_tell():
+        except UserError as error:
+            all_know = isinstance(error, DivergedError)
+            if self.size > 1 and (all_know and not self.is_first or not self._is_first_to_tell()):
                 raise SystemExit(2) from None
             raise
         except Stopped as stop:
             if not self.is_first:
                 raise SystemExit(stop.status) from None
+            self._is_first_to_tell()  # so that nobody speaks of this rank as lost
             raise
 
     def _is_first_to_tell(self) -> bool:
         try:
-            return self.store.add("told", 1) == 1
+            return self.store is None or self.store.add("told", 1) == 1
         except RuntimeError:  # it is kept on the first machine, which is gone
             return self.rank == 1
 
@@ -151,13 +170,25 @@ class Ranks:
 ALONE = Ranks()
 
 
-def join_ranks(gpu_ids: list[int] | None) -> Ranks:
+def is_rank() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def join_ranks() -> Ranks:
     """Meets the other processes of the run, if torchrun started several. Raises RankLostError where they don't come."""
-    if not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() or os.environ.get("WORLD_SIZE", "1") == "1":
+    if not is_rank():
         return ALONE
-    store, rank, size = next(rendezvous("env://"))
-    backend = "cpu:gloo,cuda:nccl" if known_gpus(gpu_ids) else "gloo"
+    store, rank, size = _reached(next, rendezvous("env://"))
     group = dist.PrefixStore("group", store)
+    # Joining waits where no signal reaches it: so all are waited for first.
+    group.set(f"here {rank}", "")
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while not _reached(group.check, [f"here {other}" for other in range(size)]):
+        if time.monotonic() > end:
+            raise RankLostError("it didn't come")
+        time.sleep(0.1)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     _reached(dist.init_process_group, backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
     return Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
 
@@ -169,18 +200,26 @@ def _reached(call: Callable, *arguments: object, **settings: object) -> object:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if any(words in str(error) for words in ("DataLoader worker", "CUDA error")):  # this rank's own
+            raise
         raise RankLostError(error) from None
 
 
-def _buckets(gradients: list[Tensor]) -> Iterable[list[Tensor]]:
+def _unpack(bucket: list[Tensor], flat: Tensor, work: dist.Work) -> None:
+    _reached(work.wait)
+    parts = flat.split([gradient.numel() for gradient in bucket])
+    torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket, strict=True)])
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
     """Gradients of one type together, so that a few large messages travel instead of many small ones."""
     bucket: list[Tensor] = []
+    filled = 0
     for gradient in gradients:
-        if bucket and (
-            sum(part.numel() for part in bucket) + gradient.numel() > BUCKET or gradient.dtype != bucket[0].dtype
-        ):
+        if bucket and (filled + gradient.numel() > BUCKET or gradient.dtype != bucket[0].dtype):
             yield bucket
-            bucket = []
+            bucket, filled = [], 0
         bucket.append(gradient)
+        filled += gradient.numel()
     if bucket:
         yield bucket

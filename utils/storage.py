@@ -3,9 +3,11 @@
 import contextlib
 import importlib.util
 import random
+import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import optuna
 import sqlalchemy
@@ -13,8 +15,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from utils.functions import UserError, brief
+from utils.signals import stop_if_asked
 
 PATIENCE = 300  # seconds for a database that was there before
+NOT_AWAY = ("disk is full", "readonly", "no such", "does not exist", "malformed")  # what no waiting mends
 OPENINGS = 5  # workers that make the tables at once get into one another's way
 
 
@@ -33,9 +37,9 @@ def open_storage(url: str, heartbeat: int) -> Storage:
     """
     try:
         address = sqlalchemy.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         raise UserError(
-            f"--storage {url}: no database URL; expected, for example, postgresql://user:password@host/database or "
+            f"--storage {url if '@' not in url else '...'}: no database URL; expected, for example, postgresql://user:password@host/database or "
             "sqlite:///file.db"
         ) from None
     if address.drivername == "postgresql" and importlib.util.find_spec("psycopg"):
@@ -57,7 +61,11 @@ def open_storage(url: str, heartbeat: int) -> Storage:
             if is_sqlite:
                 _write_one_by_one(storage.engine)
             return storage
-        except (ImportError, sqlalchemy.exc.NoSuchModuleError):
+        except sqlalchemy.exc.NoSuchModuleError:
+            raise UserError(
+                f"--storage {address}: no such kind of database; expected postgresql:// or sqlite:///"
+            ) from None
+        except ImportError:
             raise UserError(
                 f"--storage {address}: its driver isn't installed; for PostgreSQL: pip install 'psycopg[binary]'"
             ) from None
@@ -86,18 +94,43 @@ def _write_one_by_one(engine: sqlalchemy.Engine) -> None:
     engine.dispose()  # connections that began otherwise
 
 
-def patiently(call: Callable, *arguments: object) -> object:
-    """What a call returns that needs the database. Waits where that is away for a while; then raises UserError."""
-    end = time.monotonic() + PATIENCE
-    pause = 0.5
+@contextlib.contextmanager
+def beating(storage: Storage, trial_id: int) -> Iterator[None]:
+    """In this context others see that the trial's worker is alive; from the first moment on."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(storage.heartbeat_interval):
+            storage.record_heartbeat(trial_id)
+
+    patiently(RDBStorage.record_heartbeat, storage, trial_id)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def patiently(call: Callable, *arguments: object, **settings: object) -> object:
+    """What a call returns that needs the database. Waits where that is away for a while.
+
+    Raises UserError where it doesn't come back or can't be used, and Stopped where a signal came while waiting.
+    """
+    away_since = None
     while True:
         try:
-            return call(*arguments)
+            return call(*arguments, **settings)
         except StorageInternalError as error:
-            if time.monotonic() > end:
-                reason = brief(error.__cause__ or error)
+            reason = brief(getattr(error.__cause__, "orig", None) or error.__cause__ or error)
+            now = time.monotonic()
+            if away_since is None:
+                away_since = now
+                print(f"the sweep's storage can't be reached ({reason}); waiting for it", file=sys.stderr)
+            if now - away_since > PATIENCE or any(words in reason for words in NOT_AWAY):
                 raise UserError(
-                    f"the sweep's storage can't be reached any more ({reason}); start again to go on"
+                    f"the sweep's storage can't be used ({reason}); mended, the same command goes on"
                 ) from None
-        time.sleep(pause)
-        pause = min(2 * pause, 15)
+        time.sleep(1)
+        stop_if_asked()
