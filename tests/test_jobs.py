@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -34,7 +35,24 @@ def test_seeds_side_by_side_leave_what_they_leave_one_after_another(workplace, c
     assert printed.count("seed 1  test:") == 1 and printed.count("self_mm on mosi: 21 train") == 1
 
 
-def test_workers_of_a_sweep_side_by_side(workplace, capfd):
+def forked(command: list[str], **_: object) -> SimpleNamespace:
+    """In place of subprocess.Popen: a fork of this process, which has loaded the libraries already."""
+    pipes = {name: os.pipe() for name in ("stdin", "stdout", "stderr")}
+    number = os.fork()
+    if number == 0:
+        for place, name in enumerate(pipes):
+            os.dup2(pipes[name][min(place, 1)], place)
+        sys.stdout, sys.stderr = (open(place, "w", buffering=1, closefd=False) for place in (1, 2))
+        os._exit(run.main(command[2:]))
+    for place, name in enumerate(pipes):
+        os.close(pipes[name][min(place, 1)])
+    process = SimpleNamespace(**{name: open(pipes[name][0], encoding="utf-8") for name in ("stdout", "stderr")})
+    process.wait = lambda: setattr(process, "returncode", os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]))
+    return process
+
+
+def test_workers_of_a_sweep_side_by_side(workplace, capfd, monkeypatch):
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=forked, PIPE=None))
     words = ["--is_tune", "--tune_times", "3", "--jobs", "2", "--threads", "1", "--set", "update_epochs=1"]
     assert run.main(workplace.command("--datasetName", "mosi", "--seeds", "1111", "--max_epochs", "1", *words)) == 0
     table = pd.read_csv("results/results/tunes/mosi-self_mm-regression-tune.csv")
