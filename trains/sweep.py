@@ -126,7 +126,8 @@ class Sweep:
                 state, score = self._train(trial, self.configure(self._begin(trial)))
                 self._tell(trial, state, score)
         except WithdrawnError:
-            self._tell(trial, TrialState.FAIL)
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self._tell(trial, TrialState.FAIL)
         except UpdateFinishedTrialError:
             self._log.info(f"trial {trial.number}  was silent for too long, and was given to another worker")
         except BaseException as error:
