@@ -310,34 +310,6 @@ def test_bad_flags(workplace, capsys, flags, complaint):
     assert not workplace.written()
 
 
-def test_a_database_of_something_else(fails, workplace):
-    import sqlite3
-
-    with sqlite3.connect(workplace.folder / "other.db") as other:
-        other.execute("CREATE TABLE studies (title TEXT)")
-    other.close()
-    line = fails("--is_tune", "--seeds", "1", "--storage", f"sqlite:///{workplace.folder / 'other.db'}")
-    assert "can't hold a sweep (" in line and "name another database" in line
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        ("{", "damaged"),
-        ("[]", "damaged"),
-        ("[" * 100_000, "damaged"),
-        ('{"hyper_parameters": []}', "hyper_parameters is no object"),
-        ('{"hyper_parameters": {}, "threads": 0}', "threads is 0"),
-        ('{"hyper_parameters": {"batch_sise": 16}}', "unknown key 'batch_sise'"),
-        ('{"hyper_parameters": {"post_text_dim": "16"}}', "expected a whole number"),
-        ('{"hyper_parameters": {}, "dataset": "sims"}', "tuned for dataset sims, not mosi"),
-    ],
-)
-def test_params_that_are_none(fails, workplace, content, complaint):
-    (workplace.folder / "params.json").write_text(content)
-    assert complaint in fails("--params", "params.json")
-
-
 def test_a_checkpoint_that_is_not_there(fails):
     assert "nothing there" in fails("--test_only", "nowhere")
 

@@ -1,0 +1,27 @@
+"""What the tests of sweeps share."""
+
+from pathlib import Path
+
+import pandas as pd
+
+import run
+from config.config_tune import Range
+
+TUNES = Path("results/results/tunes")
+CSV = TUNES / "mosi-self_mm-regression-tune.csv"
+BEST = TUNES / "mosi-self_mm-regression-best.json"
+SPACE = {
+    "batch_size": [4, 8],
+    "learning_rate_other": Range(1e-4, 1e-2, log=True),
+    "post_fusion_dim": Range(8, 16),
+    "post_text_dropout": [0.0, 0.1],
+}
+
+
+def tune(place, *words: str, times: int = 4) -> int:
+    flags = ["--is_tune", "--tune_times", str(times), "--heartbeat", "1", "--threads", "1", "--set", "update_epochs=2"]
+    return run.main(place.command("--datasetName", "mosi", "--seeds", "1111", *flags, *words))
+
+
+def rows(csv: Path = CSV) -> pd.DataFrame:
+    return pd.read_csv(csv)

@@ -1,0 +1,75 @@
+"""The search space of a sweep is the released one; mistakes in it, in its database and in tuned files are told in one line."""
+
+import pytest
+
+from config import config_tune
+from config.config_regression import make_config
+from config.config_tune import DEMO_SPACE, SEARCH_SPACE, Range, count
+from utils.functions import UserError
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "words"),
+    [
+        ("learning_rate_berd", [1e-5], "closest hyper-parameter is 'learning_rate_bert'"),
+        ("batch_size", [16, 32.5], "expected a whole number"),
+        ("batch_size", [16, 16], "a list of different values"),
+        ("batch_size", 16, "a list of different values"),
+        ("batch_size", [], "a list of different values"),
+        ("post_text_dropout", [0.0, 1.5], "out of range"),
+        ("post_text_dropout", Range(0.0, 1.5), "out of range"),
+        ("batch_size", Range(1.5, 4), "doesn't fit"),
+        ("tasks", Range(1, 4), "doesn't fit"),
+        ("learning_rate_bert", Range(0.0, 1.0, log=True), "with log from above 0"),
+        ("learning_rate_bert", Range(1e-3, 1e-5), "from a lower to a higher"),
+        ("precision", ["float32", "bf16"], "nothing to search there"),
+        ("use_finetune", [True, False], "nothing to search there"),
+    ],
+)
+def test_a_space_is_checked_against_the_config(key, values, words):
+    with pytest.raises(UserError, match=f"config/config_tune.py: mosi: {key}: .*{words}"):
+        config_tune._check("mosi", {**SEARCH_SPACE, key: values})
+
+
+def test_the_space_is_the_released_one():
+    published = {
+        "batch_size": [16, 32], "learning_rate_bert": [5e-5],
+        "learning_rate_audio": [1e-4, 1e-3, 5e-3], "learning_rate_video": [1e-4, 1e-3, 5e-3],
+        "learning_rate_other": [1e-4, 1e-3], "weight_decay_bert": [0.001, 0.01],
+        "weight_decay_audio": [0.0, 0.001, 0.01], "weight_decay_video": [0.0, 0.001, 0.01],
+        "weight_decay_other": [0.001, 0.01], "a_lstm_hidden_size": [16, 32], "v_lstm_hidden_size": [32, 64],
+        "audio_out": [16], "video_out": [32], "a_lstm_dropout": [0.0], "v_lstm_dropout": [0.0],
+        "post_fusion_dim": [64, 128], "post_text_dim": [32, 64], "post_audio_dim": [16, 32],
+        "post_video_dim": [16, 32], **{f"post_{part}_dropout": [0.0, 0.1] for part in ("fusion", "text", "audio", "video")},
+    }  # fmt: skip
+    assert published == SEARCH_SPACE
+    assert count(SEARCH_SPACE) == 3**4 * 2**14 and count(DEMO_SPACE) == float("inf")
+    assert make_config("mosi").H == 3.0 and make_config("sims").H == 1.0  # not searched: the dataset's own
+
+
+def test_a_database_of_something_else(fails, workplace):
+    import sqlite3
+
+    with sqlite3.connect(workplace.folder / "other.db") as other:
+        other.execute("CREATE TABLE studies (title TEXT)")
+    other.close()
+    line = fails("--is_tune", "--seeds", "1", "--storage", f"sqlite:///{workplace.folder / 'other.db'}")
+    assert "can't hold a sweep (" in line and "name another database" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ('{"hyper_parameters": []}', "hyper_parameters is no object"),
+        ('{"hyper_parameters": {}, "threads": 0}', "threads is 0"),
+        ('{"hyper_parameters": {"batch_sise": 16}}', "unknown key 'batch_sise'"),
+        ('{"hyper_parameters": {"post_text_dim": "16"}}', "expected a whole number"),
+        ('{"hyper_parameters": {}, "dataset": "sims"}', "tuned for dataset sims, not mosi"),
+    ],
+)
+def test_params_that_are_none(fails, workplace, content, complaint):
+    (workplace.folder / "params.json").write_text(content)
+    assert complaint in fails("--params", "params.json")
