@@ -38,8 +38,9 @@ def open_storage(url: str, heartbeat: int) -> Storage:
     try:
         address = sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
+        shown = "..." if "@" in url else url  # there may be a password in it
         raise UserError(
-            f"--storage {url if '@' not in url else '...'}: no database URL; expected, for example, postgresql://user:password@host/database or "
+            f"--storage {shown}: no database URL; expected, for example, postgresql://user:password@host/database or "
             "sqlite:///file.db"
         ) from None
     if address.drivername == "postgresql" and importlib.util.find_spec("psycopg"):
