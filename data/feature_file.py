@@ -12,6 +12,7 @@ verifies a file and prints what is in it. The layout: {"train" | "valid" | "test
     regression_labels       (N,)        numbers, the human labels; regression_labels_T, _A, _V where known
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from utils.functions import Parser, UserError, brief
 from utils.restricted_pickle import load_pickle
 
 SPLITS = ("train", "valid", "test")
+EXTRACTORS = "extractors"  # beside the splits: modality -> what made its features, where the file says so
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
 OFFICIAL_SHA1 = {
@@ -57,6 +59,9 @@ class FeatureFile:
     path: Path
     sha1: str
     splits: dict[str, FeatureSplit]
+    extractors: dict[
+        str, dict
+    ]  # modality -> name, version, width, settings, padded length; {} where the file doesn't say
 
 
 def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFile:
@@ -87,7 +92,22 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
             f"{path}: train: all {len(fusion)} labels are {'positive' if fusion.max() >= 0 else 'negative'}; Self-MM compares "
             "each clip with the centres of both classes, so it needs clips of either sign"
         )
-    return FeatureFile(path, sha1, splits)
+    try:
+        return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS)))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def plain_extractors(content: object) -> dict[str, dict]:
+    """What a file of any origin says of its extractors, in JSON's types. Raises ValueError where that isn't small tables."""
+    try:
+        written = json.dumps(content or {})
+        extractors = json.loads(written)
+        if len(written) < 10_000 and all(isinstance(facts.get("settings", {}), dict) for facts in extractors.values()):
+            return extractors
+    except (TypeError, AttributeError, RecursionError):
+        pass
+    raise ValueError(f"{EXTRACTORS}: expected a dict for each modality, with plain values")
 
 
 class _SplitChecker:

@@ -29,7 +29,7 @@ from data.ragged import Ragged
 from utils.files import checksum, flush, read_json, remove, unfinished, write_json
 from utils.functions import UserError
 
-FORMAT = 2  # a change of the layout above makes old stores unused
+FORMAT = 3  # a change of the layout above makes old stores unused
 FROM_FILE = "text_bert"
 
 
@@ -54,6 +54,7 @@ class FeatureStore:
     sha1: str  # of the pickle
     aligned: bool
     replaced: dict[str, int]  # "train audio" -> values that were not finite, and became 0
+    extractors: dict[str, dict]  # modality -> what made its features; {} where the pickle doesn't say
 
     @property
     def audio_width(self) -> int:
@@ -101,7 +102,7 @@ def open_store(
         raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenise raw_text with")
     source = sources[0] if has_tokens else sources[1]
     origin = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha1": file.sha1}
-    meta = {"format": FORMAT, "aligned": aligned, **origin}
+    meta = {"format": FORMAT, "aligned": aligned, "extractors": file.extractors, **origin}
     folder = home / _short(key, source)
     _write(file, folder, meta, None if has_tokens else lambda texts: tokeniser.encode(texts, dataset.text_length))
     return _load(folder)
@@ -139,7 +140,7 @@ def _load(folder: Path) -> FeatureStore:
                 dict(labels),
                 *(Ragged(part, key) for key in ("text", "audio", "vision")),
             )
-    return FeatureStore(splits, meta["sha1"], meta["aligned"], meta["replaced"])
+    return FeatureStore(splits, meta["sha1"], meta["aligned"], meta["replaced"], meta["extractors"])
 
 
 def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | None) -> None:

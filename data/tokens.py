@@ -25,6 +25,12 @@ def make_tokeniser(tokenizer: PreTrainedTokenizerBase) -> Tokeniser:
     return Tokeniser(encode, hashlib.sha1(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:10])
 
 
+def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Ten hex digits that differ for other words or ids."""
+    words = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha1(words.encode()).hexdigest()[:10]
+
+
 def check_tokens(
     store: FeatureStore, encoder: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None, source: str
 ) -> None:

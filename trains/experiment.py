@@ -20,13 +20,13 @@ from data.demo import ensure_demo
 from data.feature_file import SPLITS
 from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import FeatureStore, open_store
-from data.tokens import check_tokens, make_tokeniser
+from data.tokens import check_tokens, make_tokeniser, vocabulary_hash
 from models import MODELS
-from models.pretrained_bert import Pretrained, find_bert, fingerprint, load_pretrained, load_tokenizer
+from models.pretrained_bert import Pretrained, find_bert, fingerprint, load_pretrained
 from models.ulgm import ULGM
 from trains.self_mm import encode_texts, evaluate
+from trains.trained import load_trained, model_class
 from trains.training import Training
-from utils.checkpoint import load_checkpoint, read_facts
 from utils.files import whole
 from utils.functions import UserError, commit, set_seed, versions
 from utils.metrics import METRICS, metric_names
@@ -182,9 +182,9 @@ def open_experiment(
     known = metric_names(METRICS[dataset.metrics])
     if config.KeyEval not in known:
         raise UserError(f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; known: {', '.join(known)}")
-    path = _find_features(args.dataPath, dataset, args.aligned)
+    path = find_features(args.dataPath, dataset, args.aligned)
     encoder = load_pretrained(find_bert(args.bert, dataset))
-    store = _open_store(path, dataset, args.aligned, encoder, args.cache_dir)
+    store = open_features(path, dataset, args.aligned, encoder, args.cache_dir)
     store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
@@ -212,35 +212,17 @@ def open_checkpoint(args: Namespace, device: torch.device) -> tuple[Experiment, 
         raise UserError(
             f"--test_only {path}: holds its own model; leave out --set, --preset, --params, --tasks and --bert"
         )
-    facts = read_facts(path)
-    model = load_checkpoint(path, model_class(args.modelName))
-    name = args.datasetName or str(facts.get("dataset"))
-    if name not in DATASETS:
-        raise UserError(f"{path}: doesn't say on which dataset it was trained; add --datasetName")
-    dataset = DATASETS[name]
-    config = dataclasses.replace(model.hyper_parameters, **chosen_settings(args))
-    aligned = args.aligned or facts.get("aligned") is True
-    features = _find_features(args.dataPath, dataset, aligned)
-    words = path / "tokenizer"
-    tokenizer = load_tokenizer(str(words)) if words.is_dir() else None
-    encoder = Pretrained(model.text_encoder.bert, tokenizer, str(path))
-    store = _open_store(features, dataset, aligned, encoder, args.cache_dir)
-    for key, width in (("audio", store.audio_width), ("vision", store.vision_width)):
-        if width != model.frame_widths[key]:
-            raise UserError(
-                f"{features}: {key} is {width} wide, and {path} was trained on a width of {model.frame_widths[key]}"
-            )
-    return Experiment(args.modelName, dataset, config, device, args.num_workers, store, encoder), model
+    trained = load_trained(path, args.modelName, args.datasetName)
+    dataset, aligned = trained.dataset, args.aligned or trained.aligned
+    config = dataclasses.replace(trained.model.hyper_parameters, **chosen_settings(args))
+    features = find_features(args.dataPath, dataset, aligned)
+    store = open_features(features, dataset, aligned, trained.encoder, args.cache_dir)
+    trained.check_features(store, features)
+    experiment = Experiment(args.modelName, dataset, config, device, args.num_workers, store, trained.encoder)
+    return experiment, trained.model
 
 
-def model_class(name: str) -> type[nn.Module]:
-    """The model that --modelName names. Raises UserError where there is none."""
-    if name not in MODELS:
-        raise UserError(f"--modelName {name}: unknown; there are: {', '.join(MODELS)}")
-    return MODELS[name]
-
-
-def _find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
+def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
     """The feature file that --dataPath names, or the dataset's own; the demo's is made. Raises UserError if it isn't there."""
     if dataset.name == "demo":
         ensure_demo(data_root() / "DEMO")
@@ -253,11 +235,17 @@ def _find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
     return path
 
 
-def _open_store(
+def open_features(
     path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None
 ) -> FeatureStore:
     """The features, with token ids that fit the encoder."""
     tokeniser = make_tokeniser(encoder.tokenizer) if encoder.tokenizer is not None else None
     store = open_store(path, dataset, aligned, tokeniser, cache_dir)
+    vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
+    if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
+        raise UserError(
+            f"{path}: its token ids were made with another vocabulary than that of the text encoder {encoder.source}; name the "
+            "encoder that it was extracted for with --bert"
+        )
     check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
     return store

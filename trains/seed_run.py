@@ -10,9 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from data.feature_file import EXTRACTORS
 from data.load_data import Windows
 from trains import TRAINERS
-from trains.experiment import Experiment, model_class
+from trains.experiment import Experiment
+from trains.trained import model_class
 from trains.training import Training
 from utils.checkpoint import (
     checkpoint_folder,
@@ -177,6 +179,7 @@ class SeedRun:
         labels = {task: state.labels.tolist() for task, state in training.ulgm.tasks.items()}
         table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **labels})
         facts = self.experiment.facts | {"seed": self.seed, "epoch": training.best_epoch}
+        facts[EXTRACTORS] = self.experiment.store.extractors
         save_checkpoint(training.model, self.folder, facts, self.experiment.encoder.tokenizer, table)
         self.kept_epoch = training.best_epoch
 

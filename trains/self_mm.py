@@ -135,11 +135,19 @@ def multitask_loss(outputs: Outputs, ulgm: ULGM, batch: Batch) -> Tensor:
     return torch.stack(errors).sum(dim=0)
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module, windows: Windows, metrics: Metrics, config: Config
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """The fusion score's metrics and Loss on a split, and each task's scores (N,) in the file's order."""
+    scores = predict(model, windows, config)
+    values = metrics(scores["fusion"], windows.labels)
+    values["Loss"] = float(mean_absolute_error(scores["fusion"], windows.labels))
+    return values, scores
+
+
+@torch.no_grad()
+def predict(model: nn.Module, windows: Windows, config: Config) -> dict[str, np.ndarray]:
+    """Each task's scores (N,), in the file's order."""
     model.eval()
     clips, parts = [], []
     for window in windows:
@@ -148,10 +156,7 @@ def evaluate(
         parts.append(windows.ranks.gather(end_to_end(output.scores for output in outputs), len(window.clips)))
         stop_if_asked(windows.ranks.largest)
     order = torch.cat(clips).cpu().argsort()
-    scores = {task: score.cpu()[order].numpy() for task, score in end_to_end(parts).items()}
-    values = metrics(scores["fusion"], windows.labels)
-    values["Loss"] = float(mean_absolute_error(scores["fusion"], windows.labels))
-    return values, scores
+    return {task: score.cpu()[order].numpy() for task, score in end_to_end(parts).items()}
 
 
 @torch.no_grad()

@@ -1,0 +1,154 @@
+"""The work of DataPre.py: extracts the clips of a label table, side by side, and writes them to a feature file."""
+
+import csv
+import os
+import shlex
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+from config.config_regression import DATASETS
+from data.assemble import make_split, padded_length, save_feature_file
+from data.clip_work import ClipWork, Done, Task, load_features
+from data.extractors import MODALITIES, Clip, Extractor, facts
+from data.extractors.audio import LibrosaAudio
+from data.extractors.openface import find_openface
+from data.extractors.text import BertText
+from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
+from data.feature_file import SPLITS
+from data.label_table import LabelledClip, common_unimodal_labels, read_label_table
+from models.pretrained_bert import find_bert
+from utils.files import clear_leftovers, only_writer, remove, replacing
+from utils.functions import UserError, make_folder
+from utils.isolated import run_isolated
+from utils.progress import progress
+
+DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}  # to find its BERT, and to say how to train
+
+
+def prepare(args: Namespace) -> None:
+    """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
+    clips, refused = read_label_table(args.data_dir / "label.csv")
+    extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": _vision_extractor(args)}
+    described = {key: facts(extractor) for key, extractor in extractors.items()}
+    dataset = DATASETS[DATASET_OF_LANGUAGE[args.language]]
+    bert = find_bert(args.bert, dataset)
+    text = BertText.load(bert)
+    described["text"] = facts(text)
+
+    output = args.output or args.data_dir / "Processed" / "features.pkl"
+    make_folder(output.parent)
+    with only_writer(output, "another DataPre.py is making it"):
+        clear_leftovers(output)
+        cache = output.with_suffix(".cache")
+        if not args.resume:
+            remove(cache)
+        make_folder(cache)
+        for leftover in cache.glob("unfinished-*"):
+            remove(leftover)
+        done = _extract(args, clips, refused, extractors, bert, cache)
+        errors = output.with_name("errors.csv")
+        _list_errors(errors, refused)
+        whole = [clip for clip in clips if clip.id in done]
+        for split in SPLITS:
+            if not any(clip.split == split for clip in whole):
+                raise UserError(
+                    f"no clip of the split {split} could be used: {errors} says why; {output} isn't written"
+                )
+        lengths = {
+            key: getattr(args, f"{key}_length") or padded_length(done[clip.id].lengths[key] for clip in whole)
+            for key in MODALITIES
+        }
+        for key, length in lengths.items():
+            described[key]["length"] = length
+        unimodal = common_unimodal_labels(whole)
+        splits = {}
+        for name in SPLITS:
+            mine = [clip for clip in whole if clip.split == name]
+            features = progress((load_features(done[clip.id]) for clip in mine), f"padding {name}", "clip", len(mine))
+            splits[name] = make_split(mine, features, lengths, unimodal)
+        save_feature_file(output, splits, described)
+    print(_report(output, whole, done, lengths, dataset.name))
+    if refused:
+        raise UserError(
+            f"{len(refused)} of {len(whole) + len(refused)} clips were left out: {errors} says why; once they are mended, "
+            "the same command adds them"
+        )
+
+
+def _vision_extractor(args: Namespace) -> Extractor:
+    if args.vision == "none":
+        return NoFaces()
+    settings = {"pool": args.pool, "fps": args.fps, "no_face": args.no_face}
+    if args.vision == "mediapipe":
+        return MediapipeFaces(**settings)
+    program = find_openface(args.openface2Path) if args.vision == "openface" else None
+    return OpenFace(**settings, program=program)
+
+
+def _tasks(args: Namespace, clips: list[LabelledClip]) -> list[Task]:
+    tables = None
+    if args.vision == "openface-csv":
+        tables = args.openface_csv or args.data_dir / "OpenFace"
+    return [
+        Task(
+            clip,
+            Clip(
+                clip.find_video(args.data_dir / "Raw"),
+                tables / clip.video_id / f"{clip.clip_id}.csv" if tables is not None else None,
+            ),
+        )
+        for clip in clips
+    ]
+
+
+def _extract(
+    args: Namespace,
+    clips: list[LabelledClip],
+    refused: dict[str, str],
+    extractors: dict[str, Extractor],
+    bert: str,
+    cache: Path,
+) -> dict[str, Done]:
+    """Returns what was made of each clip, by its id; those that failed join the refused, with the reason."""
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    work = ClipWork(extractors, bert, cache, args.allow_missing, threads)
+    tasks = _tasks(args, clips)
+    done: dict[str, Done] = {}
+    with progress(None, "extracting", "clip", len(tasks)) as bar:
+        for task, result in run_isolated(work, tasks, min(args.jobs, len(tasks))):
+            if isinstance(result, Done):
+                done[task.clip.id] = result
+            else:
+                refused[task.clip.id] = str(result)
+                bar.set_postfix(left_out=len(refused))
+            bar.update()
+    return done
+
+
+def _list_errors(path: Path, refused: dict[str, str]) -> None:
+    """Writes which clips were left out, and why; where none was, there is no such file."""
+    if not refused:
+        remove(path)
+        return
+    with replacing(path) as work, open(work, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "reason"])
+        table.writerows(refused.items())
+
+
+def _report(
+    output: Path, clips: list[LabelledClip], done: dict[str, Done], lengths: dict[str, int], dataset: str
+) -> str:
+    results = [done[clip.id] for clip in clips]
+    counts = Counter(clip.split for clip in clips)
+    lines = [f"{output}: " + ", ".join(f"{counts[split]} {split}" for split in SPLITS) + " clips"]
+    for key in MODALITIES:
+        cut = sum(result.lengths[key] > lengths[key] for result in results)
+        seconds = [result.seconds[key] for result in results if key in result.seconds]
+        took = f"{sum(seconds) / len(seconds):.2f} s a clip" if seconds else "from the cache"
+        lines.append(f"  {key}: length {lengths[key]}, {cut} longer clips cut; {took}")
+    missing = Counter(reason.split(" in any")[0] for result in results for reason in result.missing)
+    lines += [f"  {count} clips with zeros, as there is {reason}" for reason, count in missing.items()]
+    lines.append(f"train on it: python run.py --datasetName {dataset} --dataPath {shlex.quote(str(output))}")
+    return "\n".join(lines)

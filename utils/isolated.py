@@ -1,0 +1,123 @@
+"""Work on many items in processes of their own: one that crashes, or is killed, costs the item that it worked on."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import TypeVar
+
+from utils.functions import UserError
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+class CrashedError(Exception):
+    """A process ended amid an item. Its text says how."""
+
+
+class _Worker:
+    def __init__(self, begin: Callable[[], Callable[[Item], Result]]):
+        context = multiprocessing.get_context("spawn")  # a fork would inherit threads' locks
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(begin, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.item: Item | None = None
+
+    def give(self, item: Item) -> None:
+        self.item = item
+        with contextlib.suppress(OSError):  # it is gone: `take` tells
+            self.pipe.send(item)
+
+    def take(self) -> Result | Exception:
+        """What it made of its item. Raises what is no fault of the item."""
+        try:
+            result = self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            return CrashedError(_how_ended(self.process.exitcode))
+        if isinstance(result, UserError | _BugError):
+            raise result
+        return result
+
+    def stop(self) -> None:
+        """Ends it, and the programs that it runs."""
+        self.pipe.close()
+        if self.process.is_alive():
+            with contextlib.suppress(OSError, AttributeError):  # Windows has no process groups
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
+        self.process.join()
+
+
+class _BugError(Exception):
+    """An error that nobody foresaw, with its traceback in the other process."""
+
+
+def run_isolated(
+    begin: Callable[[], Callable[[Item], Result]], items: Iterable[Item], jobs: int
+) -> Iterator[tuple[Item, Result | CrashedError]]:
+    """Gives each item, as soon as it is done, with its result, or with CrashedError where its process ended.
+
+    begin: runs once in each process, which is a fresh interpreter, and returns the work. Both must be picklable.
+    jobs: processes at once. Raises UserError that the work raises.
+    """
+    waiting = iter(items)
+    workers: list[_Worker] = []
+    try:
+        for item in waiting:
+            workers.append(_Worker(begin))
+            workers[-1].give(item)
+            if len(workers) == jobs:
+                break
+        while workers:
+            ready = wait([worker.pipe for worker in workers])
+            for worker in [worker for worker in workers if worker.pipe in ready]:
+                item, result = worker.item, worker.take()
+                yield item, result
+                crashed = isinstance(result, CrashedError)
+                if crashed:
+                    worker.stop()
+                    workers.remove(worker)
+                for following in waiting:
+                    if crashed:
+                        workers.append(worker := _Worker(begin))
+                    worker.give(following)
+                    break
+                else:
+                    if not crashed:
+                        worker.stop()
+                        workers.remove(worker)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _serve(begin: Callable, pipe: Connection) -> None:
+    """What a process does: items in, results out, until nobody gives any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the main process, which then ends this one
+    if hasattr(os, "setsid"):
+        os.setsid()
+    work = None
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the main process is gone
+        while True:
+            item = pipe.recv()
+            try:
+                work = work or begin()
+                result = work(item)
+            except UserError as error:
+                result = error
+            except Exception:
+                result = _BugError(traceback.format_exc())
+            pipe.send(result)
+
+
+def _how_ended(status: int | None) -> str:
+    if status is not None and status < 0:
+        name = signal.Signals(-status).name
+        memory = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        return f"the process that worked on it was killed by {name}{memory}"
+    return f"the process that worked on it ended with status {status}"
