@@ -115,7 +115,8 @@ def score_videos(args: argparse.Namespace, trained, device) -> tuple[list[dict],
         if table is not None and table.is_dir():
             table = table / f"{file.stem}.csv"
         try:
-            readings.append(reader.read(Clip(file, table), given if given is not None else beside(file)))
+            text = given if given is not None else beside(file)
+            readings.append(reader.read(Clip(file, table), text))
         except ClipError as error:
             refused[str(file)] = str(error)
     return score_clips(trained, readings, device), refused

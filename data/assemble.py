@@ -1,27 +1,83 @@
 """Sequences of several lengths -> a feature file in the official layout: cut, padded with zeros at the end, and stacked."""
 
+import csv
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data.feature_file import EXTRACTORS, UNIMODAL_LABELS
-from data.label_table import LabelledClip
-from utils.files import replacing
-
-Length = int | None  # frames that a padded sequence has; None: by the released rule
+from data.feature_file import EXTRACTORS, SPLITS, UNIMODAL_LABELS
+from data.label_table import LabelledClip, common_unimodal_labels
+from utils.files import remove, replacing
+from utils.functions import UserError
+from utils.progress import progress
 
 
 @dataclass
 class ClipFeatures:
     """One clip, before it is padded."""
 
-    tokens: np.ndarray  # (n,) token ids, [CLS] first and [SEP] last
     audio: np.ndarray  # (L, width)
     vision: np.ndarray  # (L, width)
+    tokens: np.ndarray | None = None  # (n,) token ids, [CLS] first and [SEP] last; None: run.py reads raw_text
     text: np.ndarray | None = None  # (n, width), BERT's vectors of the tokens
+
+
+def assemble(
+    output: Path,
+    clips: list[LabelledClip],
+    refused: dict[str, str],
+    sizes: dict[str, dict[str, int]],
+    load: Callable[[str], ClipFeatures],
+    padded: dict[str, int | None],
+    extractors: dict[str, dict],
+    aligned: bool = False,
+) -> dict[str, int]:
+    """Writes the clips that have sizes to a feature file, and the refused ones, with the reason, to errors.csv beside it.
+
+    sizes: clip's id -> modality -> frames or tokens. load: gives a clip's features, by its id. padded: modality -> what the
+    sequences are cut or padded to; None: by the released rule. aligned: sound and face are as long as the text, so that the file
+    says no lengths of theirs. Returns these lengths. Raises UserError where a split has no clip left, or the disk is full: the
+    feature file that was there stays.
+    """
+    errors = output.with_name("errors.csv")
+    _list_errors(errors, refused)
+    clips = [clip for clip in clips if clip.id in sizes]
+    for split in SPLITS:
+        if not any(clip.split == split for clip in clips):
+            raise UserError(f"no clip of the split {split} could be used: {errors} says why; {output} isn't written")
+    lengths = {key: length or padded_length(sizes[clip.id][key] for clip in clips) for key, length in padded.items()}
+    unimodal = common_unimodal_labels(clips)
+    splits = {}
+    for name in SPLITS:
+        mine = [clip for clip in clips if clip.split == name]
+        features = progress((load(clip.id) for clip in mine), f"padding {name}", "clip", len(mine))
+        splits[name] = make_split(mine, features, lengths, unimodal)
+        if aligned:
+            del splits[name]["audio_lengths"], splits[name]["vision_lengths"]
+    save_feature_file(output, splits, {key: facts | {"length": lengths[key]} for key, facts in extractors.items()})
+    return lengths
+
+
+def raise_if_refused(output: Path, refused: dict[str, str], of: int) -> None:
+    """Raises UserError where clips were left out. of: how many there were."""
+    if refused:
+        raise UserError(
+            f"{len(refused)} of {of} clips were left out: {output.with_name('errors.csv')} says why; once they are mended, the "
+            "same command adds them"
+        )
+
+
+def _list_errors(path: Path, refused: dict[str, str]) -> None:
+    if not refused:
+        remove(path)  # of an earlier run
+        return
+    with replacing(path) as work, open(work, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "reason"])
+        table.writerows(refused.items())
 
 
 def padded_length(lengths: Iterable[int]) -> int:
@@ -46,16 +102,18 @@ def make_split(
         "annotations": np.array([clip.annotation for clip in clips]),
         "classification_labels": np.sign(labels).astype(np.int64) + 1,
         "regression_labels": labels,
-        "text_bert": np.zeros((count, 3, lengths["text"]), np.int64),
         "audio_lengths": np.ones(count, np.int64),
         "vision_lengths": np.ones(count, np.int64),
     }
     for task in unimodal:
         split[UNIMODAL_LABELS[task]] = np.array([clip.unimodal[task] for clip in clips], np.float32)
+    if "text" in lengths:
+        split["text_bert"] = np.zeros((count, 3, lengths["text"]), np.int64)
     for number, clip in enumerate(features):
-        tokens = cut_text(clip.tokens, lengths["text"])
-        split["text_bert"][number, 0, : len(tokens)] = tokens
-        split["text_bert"][number, 1, : len(tokens)] = 1
+        if clip.tokens is not None:
+            tokens = cut_text(clip.tokens, lengths["text"])
+            split["text_bert"][number, 0, : len(tokens)] = tokens
+            split["text_bert"][number, 1, : len(tokens)] = 1
         sequences = {"audio": clip.audio[: lengths["audio"]], "vision": clip.vision[: lengths["vision"]]}
         for key, sequence in sequences.items():
             split[f"{key}_lengths"][number] = len(sequence)

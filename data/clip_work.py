@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from data.assemble import ClipFeatures
-from data.extractors import Clip, ClipError, Extracted, Extractor, facts
+from data.extractors import Clip, ClipError, Extractor, facts
 from data.extractors.text import BertText
 from data.label_table import LabelledClip
 from utils.files import unfinished
@@ -66,8 +66,8 @@ class ClipWork:
                 if not task.source.file.is_file():
                     raise ClipError(f"no file {task.source.file}")
                 for key, extractor in self.extractors.items():
-                    origin = [described[key], *map(_state, asdict(task.source).values())]
-                    extracted = self._remembered(key, origin, lambda run=extractor: _arrays(run(task.source)), done)
+                    origin = [described[key], task.clip.id, *map(_state, asdict(task.source).values())]
+                    extracted = self._remembered(key, origin, lambda run=extractor: asdict(run(task.source)), done)
                     if missing := str(extracted["missing"]):
                         if not self.allow_missing:
                             raise ClipError(f"{missing}; {ALLOW_MISSING}")
@@ -108,7 +108,7 @@ def load_features(done: Done) -> ClipFeatures:
         if arrays is None:
             raise UserError(f"{done.files[key]}: is gone or damaged; the same command makes it anew")
     text = parts["text"]
-    return ClipFeatures(text["tokens"], parts["audio"]["frames"], parts["vision"]["frames"], text["vectors"])
+    return ClipFeatures(parts["audio"]["frames"], parts["vision"]["frames"], text["tokens"], text["vectors"])
 
 
 def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
@@ -118,10 +118,6 @@ def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
             return dict(arrays)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
-
-
-def _arrays(extracted: Extracted) -> dict[str, object]:
-    return asdict(extracted)
 
 
 def _read(text: BertText, words: str) -> dict[str, np.ndarray]:
@@ -134,4 +130,4 @@ def _state(file: Path | None) -> list | None:
     if file is None or not file.is_file():
         return None
     status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]

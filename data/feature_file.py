@@ -1,8 +1,9 @@
 """Reads a feature pickle in the official layout and checks it against the schema.
 
     python -m data.feature_file CHECK FILE [--datasetName mosi] [--aligned]
+    python -m data.feature_file BUILD FILE --labels label.csv --parts DIR
 
-verifies a file and prints what is in it. The layout: {"train" | "valid" | "test": {key: array}}, N clips in a split, with
+verify a file and print what is in it, and make one of a table and arrays. The layout: {"train" | "valid" | "test": {key: array}}, N clips in a split, with
 
     id                      (N,)        str, `video$_$clip`
     audio, vision           (N, L, D)   numbers, padded at the end
@@ -250,49 +251,39 @@ def _holds_numbers(value: object) -> bool:
     return isinstance(value, int | float) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "iufb")
 
 
-def describe(file: FeatureFile) -> str:
-    """What is in a file, a line for each split and array."""
-    lines = [f"{file.path}", f"SHA-1 {file.sha1}: {OFFICIAL_SHA1.get(file.sha1, 'not one of the official files')}"]
-    for name, split in file.splits.items():
-        fusion = split.labels["fusion"]
-        signs = f"{(fusion < 0).sum()} negative, {(fusion == 0).sum()} neutral, {(fusion > 0).sum()} positive"
-        lines.append(f"{name}: {len(split)} clips; labels {fusion.min():g} to {fusion.max():g}, {signs}")
-        if split.text_bert is not None:
-            lines.append(f"  text_bert {split.text_bert.shape}, {_summary(split.text_lengths)} tokens")
-        else:
-            lines.append("  raw_text, to be tokenised")
-        for key, values, lengths in (
-            ("audio", split.audio, split.audio_lengths),
-            ("vision", split.vision, split.vision_lengths),
-        ):
-            frames = "lengths as the text's" if lengths is None else f"{_summary(lengths)} frames"
-            broken = int((~np.isfinite(values)).sum())
-            lines.append(f"  {key} {values.shape}, {frames}, {broken} values not finite")
-        unimodal = [UNIMODAL_LABELS[task] for task in split.labels if task != "fusion"]
-        if unimodal:
-            lines.append(f"  {', '.join(unimodal)}")
-    return "\n".join(lines)
-
-
-def _summary(lengths: np.ndarray) -> str:
-    return f"{lengths.min()} to {lengths.max()} (mean {lengths.mean():.1f})"
-
-
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="python -m data.feature_file", description="Checks a feature file.")
-    parser.add_argument("action", type=str.upper, choices=["CHECK"], help="verify FILE and print what is in it")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a feature pickle in the official layout")
-    parser.add_argument(
-        "--datasetName",
-        type=str.lower,
-        choices=list(DATASETS),
-        default="mosi",
-        help="whose range of labels holds (mosi)",
+    """Returns the exit status: 0, or 2 where there is a mistake."""
+    parser = Parser(prog="python -m data.feature_file", description="Checks and builds feature files.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="CHECK|BUILD")
+    check = actions.add_parser("CHECK", help="verify a feature file, or a folder of own clips, and print what is in it")
+    check.add_argument("path", type=Path, metavar="PATH", help="a feature pickle; or a folder with label.csv and Raw/")
+    check.add_argument("--aligned", action="store_true", help="the file is word-aligned and has no lengths")
+    build = actions.add_parser("BUILD", help="make a feature file of own features, one file for each clip and modality")
+    build.add_argument("path", type=Path, metavar="FILE", help="the feature file to write")
+    build.add_argument(
+        "--labels", type=Path, metavar="CSV", required=True, help="video_id, clip_id, text, label, mode of each clip"
     )
-    parser.add_argument("--aligned", action="store_true", help="the file is word-aligned and has no lengths")
+    build.add_argument(
+        "--parts", type=Path, metavar="DIR", required=True,
+        help="audio/<video_id>/<clip_id>.npy and vision/<video_id>/<clip_id>.npy (or .npz), each (frames, width)",
+    )  # fmt: skip
+    for key in ("audio", "vision"):
+        build.add_argument(f"--{key}_length", type=int, metavar="N", help="frames that each clip is cut or padded to")
+    for action in (check, build):
+        action.add_argument(
+            "--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help="whose range of labels holds (mosi)"
+        )  # fmt: skip
     try:
-        arguments = parser.parse_args(argv)
-        print(describe(read_feature_file(arguments.file, DATASETS[arguments.datasetName], arguments.aligned)))
+        argv = sys.argv[1:] if argv is None else argv
+        arguments = parser.parse_args([word.upper() if number == 0 else word for number, word in enumerate(argv)])
+        from data.feature_report import check_path
+        from data.from_parts import build_from_parts
+
+        dataset = DATASETS[arguments.datasetName]
+        if arguments.action == "BUILD":
+            build_from_parts(arguments, dataset)
+        else:
+            check_path(arguments.path, dataset, arguments.aligned)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

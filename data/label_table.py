@@ -27,7 +27,7 @@ class LabelledClip:
 
     @property
     def id(self) -> str:
-        return f"{self.video_id}$_${self.clip_id}"
+        return f"{self.video_id}$_${self.clip_id}" if self.clip_id else self.video_id
 
     def find_video(self, root: Path) -> Path:
         """Its file below Raw/: an mp4, else one of the other kinds; the mp4's name where there is none."""

@@ -1,6 +1,5 @@
 """The work of DataPre.py: extracts the clips of a label table, side by side, and writes them to a feature file."""
 
-import csv
 import os
 import shlex
 from argparse import Namespace
@@ -8,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from data.assemble import make_split, padded_length, save_feature_file
+from data.assemble import assemble, raise_if_refused
 from data.clip_work import ClipWork, Done, Task, load_features
 from data.extractors import MODALITIES, Clip, Extractor, facts
 from data.extractors.audio import LibrosaAudio
@@ -16,14 +15,15 @@ from data.extractors.openface import find_openface
 from data.extractors.text import BertText
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.feature_file import SPLITS
-from data.label_table import LabelledClip, common_unimodal_labels, read_label_table
+from data.label_table import LabelledClip, read_label_table
 from models.pretrained_bert import find_bert
-from utils.files import clear_leftovers, only_writer, remove, replacing
+from utils.files import clear_leftovers, only_writer, remove
 from utils.functions import UserError, make_folder
-from utils.isolated import run_isolated
+from utils.isolated import CrashedError, run_isolated
 from utils.progress import progress
 
 DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}  # to find its BERT, and to say how to train
+MOST_CRASHES = 4  # with no clip done: then it isn't the clips' fault
 
 
 def prepare(args: Namespace) -> None:
@@ -47,33 +47,17 @@ def prepare(args: Namespace) -> None:
         for leftover in cache.glob("unfinished-*"):
             remove(leftover)
         done = _extract(args, clips, refused, extractors, bert, cache)
-        errors = output.with_name("errors.csv")
-        _list_errors(errors, refused)
-        whole = [clip for clip in clips if clip.id in done]
-        for split in SPLITS:
-            if not any(clip.split == split for clip in whole):
-                raise UserError(
-                    f"no clip of the split {split} could be used: {errors} says why; {output} isn't written"
-                )
-        lengths = {
-            key: getattr(args, f"{key}_length") or padded_length(done[clip.id].lengths[key] for clip in whole)
-            for key in MODALITIES
-        }
-        for key, length in lengths.items():
-            described[key]["length"] = length
-        unimodal = common_unimodal_labels(whole)
-        splits = {}
-        for name in SPLITS:
-            mine = [clip for clip in whole if clip.split == name]
-            features = progress((load_features(done[clip.id]) for clip in mine), f"padding {name}", "clip", len(mine))
-            splits[name] = make_split(mine, features, lengths, unimodal)
-        save_feature_file(output, splits, described)
-    print(_report(output, whole, done, lengths, dataset.name))
-    if refused:
-        raise UserError(
-            f"{len(refused)} of {len(whole) + len(refused)} clips were left out: {errors} says why; once they are mended, "
-            "the same command adds them"
+        lengths = assemble(
+            output,
+            clips,
+            refused,
+            {clip: result.lengths for clip, result in done.items()},
+            lambda clip: load_features(done[clip]),
+            {key: getattr(args, f"{key}_length") for key in MODALITIES},
+            described,
         )
+    print(_report(output, [clip for clip in clips if clip.id in done], done, lengths, dataset.name))
+    raise_if_refused(output, refused, len(done) + len(refused))
 
 
 def _vision_extractor(args: Namespace) -> Extractor:
@@ -115,26 +99,20 @@ def _extract(
     work = ClipWork(extractors, bert, cache, args.allow_missing, threads)
     tasks = _tasks(args, clips)
     done: dict[str, Done] = {}
+    crashes = 0
+    print(f"{len(tasks)} clips; after an install, librosa compiles itself at the first one, for some 20 s")
     with progress(None, "extracting", "clip", len(tasks)) as bar:
         for task, result in run_isolated(work, tasks, min(args.jobs, len(tasks))):
             if isinstance(result, Done):
                 done[task.clip.id] = result
             else:
                 refused[task.clip.id] = str(result)
+                crashes += isinstance(result, CrashedError)
+                if crashes > MOST_CRASHES and not done:
+                    raise UserError(f"no clip could be extracted so far, and the last {crashes} like this: {result}")
                 bar.set_postfix(left_out=len(refused))
             bar.update()
     return done
-
-
-def _list_errors(path: Path, refused: dict[str, str]) -> None:
-    """Writes which clips were left out, and why; where none was, there is no such file."""
-    if not refused:
-        remove(path)
-        return
-    with replacing(path) as work, open(work, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "reason"])
-        table.writerows(refused.items())
 
 
 def _report(

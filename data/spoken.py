@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from data.extractors import ClipError
 from data.label_table import VIDEOS
 from utils.functions import UserError
 
@@ -29,10 +30,13 @@ def find_clips(paths: list[Path]) -> list[Path]:
 
 
 def beside(clip: Path) -> str | None:
-    """The words in the transcript beside a clip; None where there is none. Raises UserError."""
+    """The words in the transcript beside a clip; None where there is none. Raises ClipError where it can't be read."""
     for kind in TRANSCRIPTS:
         if (transcript := clip.with_suffix(kind)).is_file():
-            return read_transcript(transcript)
+            try:
+                return read_transcript(transcript)
+            except UserError as error:
+                raise ClipError(str(error)) from None
     return None
 
 

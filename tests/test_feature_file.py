@@ -270,7 +270,7 @@ def test_a_schema_error_names_the_split_the_key_and_the_clip(tmp_path):
     features["valid"]["text_bert"][3, 1] = [1, 0] * 6
     path = tiny.write_features(tmp_path / "f.pkl", features)
     with pytest.raises(
-        UserError, match=r"f\.pkl: valid: text_bert: clip video1\$_\$3: the mask must be ones, then zeros"
+        UserError, match=r"f\.pkl: valid: text_bert: clip video11\$_\$3: the mask must be ones, then zeros"
     ):
         read_feature_file(path, MOSI, aligned=False)
 

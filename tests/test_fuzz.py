@@ -18,7 +18,8 @@ import torch
 from hypothesis import given, strategies
 
 from config.config_regression import DATASETS
-from data.feature_file import describe, read_feature_file
+from data.feature_file import read_feature_file
+from data.feature_report import describe
 from models.pretrained_bert import load_pretrained, load_tokenizer
 from utils.restricted_pickle import load_pickle
 from utils.weights_file import read_weights
@@ -90,7 +91,10 @@ def test_a_damaged_pickle_is_read_as_python_reads_it_or_refused(data):
 def test_a_damaged_feature_file_is_checked_or_refused(data):
     with fuzzing.fresh_folder() as folder:
         (folder / "f.pkl").write_bytes(data)
-        fuzzing.loaded(lambda: describe(read_feature_file(folder / "f.pkl", DATASETS["mosi"], aligned=False)), folder)
+        fuzzing.loaded(
+            lambda: describe(read_feature_file(folder / "f.pkl", DATASETS["mosi"], aligned=False), DATASETS["mosi"]),
+            folder,
+        )
 
 
 def saved(weights: dict, **how: bool) -> bytes:

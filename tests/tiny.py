@@ -28,7 +28,7 @@ def make_split(clips: int, seed: int, bound: float = 3.0, audio_width: int = 5, 
     labels = np.round(random.uniform(-bound, bound, size=clips) * 5) / 5
     labels[: min(clips, 2)] = [-bound, bound][: min(clips, 2)]
     split = {
-        "id": np.array([f"video{clip // 3}$_${clip}" for clip in range(clips)]),
+        "id": np.array([f"video{seed or ''}{clip // 3}$_${clip}" for clip in range(clips)]),
         "raw_text": np.array(raw_text),
         "text_bert": text_bert,
         "regression_labels": labels.astype(np.float32),

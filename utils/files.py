@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise UserError(
             f"{path}: can't be written ({reason}); is the disk full, or the file open in another program? What was there "
-            "still is; make room, and the same command with --resume goes on"
+            "still is; make room, and say the same command again (run.py: with --resume)"
         ) from None
     finally:
         remove(work)

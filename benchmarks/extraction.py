@@ -1,0 +1,71 @@
+"""Times data/DataPre.py on copies of one clip: seconds a clip by part, and over all for several --jobs.
+
+python -m benchmarks.extraction CLIP.mp4 --bert DIR [--vision mediapipe] [--clips 24] [--jobs 1 2 4]
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from config.config_regression import REPOSITORY
+
+SENTENCE = "I really liked the first half of this film, but the end was a little bit too long for me"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--bert", required=True)
+    parser.add_argument("--vision", default="mediapipe")
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = ["video_id,clip_id,text,label,mode"]
+        (folder / "Raw" / "v").mkdir(parents=True)
+        for number in range(args.clips):
+            shutil.copy(args.clip, folder / "Raw" / "v" / f"{number}.mp4")
+            rows.append(f'v,{number},"{SENTENCE}",{1 - 2 * (number % 2)},{("train", "valid", "test")[number % 3]}')
+        (folder / "label.csv").write_text("\n".join(rows) + "\n")
+        prepare(folder, args, 1)  # compiles librosa
+        alone = None
+        for jobs in args.jobs:
+            seconds, report = prepare(folder, args, jobs)
+            alone = alone or seconds
+            parts = ", ".join(
+                f"{key} {took}" for key, took in re.findall(r"(\w+): length.*; ([\d.]+) s a clip", report)
+            )
+            print(
+                f"--jobs {jobs}: {seconds:.1f} s for {args.clips} clips, {args.clips / seconds:.2f} clips a second, "
+                f"{alone / seconds:.2f} times the first; in each process, s a clip: {parts}"
+            )
+
+
+def prepare(folder: Path, args: argparse.Namespace, jobs: int) -> tuple[float, str]:
+    """Extracts all clips anew. Returns the seconds, start included, and what DataPre.py said."""
+    words = [
+        "--data_dir",
+        folder,
+        "--language",
+        "en",
+        "--vision",
+        args.vision,
+        "--bert",
+        args.bert,
+        "--jobs",
+        str(jobs),
+    ]
+    began = time.perf_counter()
+    command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *words, "--no-resume"]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - began, ended.stdout
+
+
+if __name__ == "__main__":
+    main()

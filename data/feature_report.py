@@ -1,0 +1,158 @@
+"""What is in a feature file, or in a folder of own clips, and what in it would spoil a training."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from config.config_regression import Dataset
+from data.feature_file import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
+from data.label_table import read_label_table
+from utils.functions import UserError, brief
+from utils.metrics import sentiment_class
+
+MOST = 20  # mistakes that are listed
+BAR = 40  # characters of a histogram's longest bar
+
+
+def check_path(path: Path, dataset: Dataset, aligned: bool) -> None:
+    """Prints a report on a feature file or a folder of own clips. Raises UserError where there is a mistake in it."""
+    if path.is_dir():
+        report, mistakes = describe_folder(path, dataset)
+    else:
+        report, mistakes = describe(read_feature_file(path, dataset, aligned), dataset)
+    print(report)
+    for mistake in mistakes[:MOST]:
+        print(f"mistake: {mistake}")
+    if mistakes:
+        raise UserError(f"{path}: {len(mistakes)} mistakes, the first: {mistakes[0]}")
+
+
+def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
+    """A report on a feature file, and the mistakes in it that its reader doesn't refuse."""
+    lines = [f"{file.path}", f"SHA-1 {file.sha1}: {OFFICIAL_SHA1.get(file.sha1, 'not one of the official files')}"]
+    for modality, facts in sorted(file.extractors.items()):
+        settings = " ".join(f"{name}={value}" for name, value in facts.get("settings", {}).items())
+        words = [brief(facts.get(key, "")) for key in ("name", "version")]
+        lines.append(
+            f"{brief(modality)} by {' '.join(words)}: width {brief(facts.get('width'))} {brief(settings)}".rstrip()
+        )
+    if not file.extractors:
+        lines.append("extractors: not said; a model trained on it can't score videos")
+    mistakes = []
+    for name, split in file.splits.items():
+        about_split, wrong = _describe_split(name, split, dataset)
+        lines += about_split
+        mistakes += wrong
+        repeated = [clip for clip, count in Counter(split.ids).items() if count > 1]
+        if repeated:
+            mistakes.append(f"{name}: {len(repeated)} ids stand there twice, {brief(repeated[0])} among them")
+    return "\n".join(lines), mistakes + _leaks({name: split.ids for name, split in file.splits.items()})
+
+
+def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> tuple[list[str], list[str]]:
+    """What is in a split, and the mistakes in it."""
+    mistakes = []
+    lines = [f"{name}: {len(split)} clips of {len({_video(clip) for clip in split.ids})} videos"]
+    lines += _histogram(split.labels["fusion"], dataset)
+    unimodal = [UNIMODAL_LABELS[task] for task in split.labels if task != "fusion"]
+    if unimodal:
+        lines.append(f"  {', '.join(unimodal)}")
+    if split.text_bert is not None:
+        lines.append(
+            f"  text_bert {split.text_bert.shape}: {_summary(split.text_lengths, split.text_bert.shape[2], 'tokens')}"
+        )
+    else:
+        lines.append("  raw_text, to be tokenised")
+    for key in ("audio", "vision"):
+        values, lengths = getattr(split, key), getattr(split, f"{key}_lengths")
+        aligned = lengths is None
+        if aligned:
+            lengths = split.text_lengths
+        frames = "lengths are the texts'" if lengths is None else _summary(lengths, values.shape[1], "frames")
+        broken, front, beyond = _count_faults(values, None if aligned else lengths)
+        lines.append(f"  {key} {values.shape}: {frames}; {broken} values not finite")
+        if front:
+            lines.append(f"    {front} clips begin with more zeros than they end with: padded at the front?")
+        if beyond:
+            lines.append(f"    {beyond} clips have frames beyond their length, which nobody reads")
+        if 2 * front > len(split):
+            mistakes.append(
+                f"{name}: {key}: most clips are padded at the front; move them there (data/TextPre.py does)"
+            )
+    return lines, mistakes
+
+
+def _histogram(labels: np.ndarray, dataset: Dataset) -> list[str]:
+    """A line for each class, from the most negative to the most positive."""
+    values, counts = np.unique(labels, return_counts=True)
+    classes: Counter[str] = Counter()
+    for value, count in zip(values, counts, strict=True):
+        classes[sentiment_class(value, dataset.metrics)] += int(count)
+    lines = [f"  labels {labels.min():g} to {labels.max():g}, mean {labels.mean():.3f}"]
+    longest = max(classes.values())
+    return lines + [f"    {name:17} {count:6} {'#' * round(BAR * count / longest)}" for name, count in classes.items()]
+
+
+def _summary(lengths: np.ndarray, padded: int, unit: str) -> str:
+    share = 1 - lengths.sum() / (len(lengths) * padded)
+    return f"{lengths.min()} to {lengths.max()} {unit}, mean {lengths.mean():.1f}, {share:.0%} padding"
+
+
+def _count_faults(values: np.ndarray, lengths: np.ndarray | None) -> tuple[int, int, int]:
+    """Values that aren't finite; clips whose zeros stand in front; clips with something beyond their length.
+
+    lengths: (N,) None for aligned data, in which [CLS] and [SEP] have frames of zeros.
+    """
+    broken = front = beyond = 0
+    for number, clip in enumerate(values):  # one at a time: a file may be half as large as the memory
+        broken += int((~np.isfinite(clip)).sum())
+        real = np.flatnonzero(np.any(clip != 0, axis=1))
+        if not len(real):
+            continue
+        leading, trailing = real[0], len(clip) - 1 - real[-1]
+        if leading > max(1, trailing):
+            front += 1
+        elif lengths is not None and real[-1] >= lengths[number]:
+            beyond += 1
+    return broken, front, beyond
+
+
+def _leaks(ids: dict[str, list[str]]) -> list[str]:
+    """The ids that stand in two splits: what is tested was trained on."""
+    mistakes = []
+    names = list(ids)
+    for number, one in enumerate(names):
+        for other in names[number + 1 :]:
+            if shared := sorted(set(ids[one]) & set(ids[other])):
+                mistakes.append(f"{len(shared)} ids stand in {one} and in {other}, {brief(shared[0])} among them")
+    return mistakes
+
+
+def _video(clip: str) -> str:
+    return clip.rsplit("$_$", 1)[0]
+
+
+def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
+    """A report on a folder of own clips, as DataPre.py takes it, and the mistakes in it. Raises UserError."""
+    clips, refused = read_label_table(folder / "label.csv")
+    mistakes = [f"label.csv: {brief(clip)}: {reason}" for clip, reason in refused.items()]
+    lines = [f"{folder}: {len(clips)} clips of {len({clip.video_id for clip in clips})} videos"]
+    for split in SPLITS:
+        mine = [clip for clip in clips if clip.split == split]
+        words = np.array([len(clip.text.split()) for clip in mine])
+        lines.append(f"{split}: {len(mine)} clips, {words.min()} to {words.max()} words")
+        lines += _histogram(np.array([clip.label for clip in mine], np.float32), dataset)
+    for clip in clips:
+        if not (file := clip.find_video(folder / "Raw")).is_file():
+            mistakes.append(f"{brief(clip.id)}: no file {file}")
+        elif not file.stat().st_size:
+            mistakes.append(f"{brief(clip.id)}: {file} is empty")
+        if abs(clip.label) > dataset.label_bound:
+            bound = dataset.label_bound
+            mistakes.append(
+                f"{brief(clip.id)}: label {clip.label:g} is outside [-{bound:g}, {bound:g}], the range of {dataset.name}"
+            )
+        if not clip.text:
+            mistakes.append(f"{brief(clip.id)}: the text is empty")
+    return "\n".join(lines), mistakes

@@ -1,0 +1,79 @@
+"""A table of labels and texts, and an array for each clip and modality -> a feature file: for features of any origin."""
+
+import shlex
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from config.config_regression import Dataset
+from data.assemble import ClipFeatures, assemble, raise_if_refused
+from data.label_table import LabelledClip, read_label_table
+from utils.files import clear_leftovers, only_writer
+from utils.functions import UserError, brief, make_folder
+
+SEQUENCES = ("audio", "vision")
+
+
+def build_from_parts(args: Namespace, dataset: Dataset) -> None:
+    """Writes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
+    clips, refused = read_label_table(args.labels)
+    if not args.parts.is_dir():
+        raise UserError(f"--parts {args.parts}: no such folder; it holds audio/ and vision/")
+    sizes: dict[str, dict[str, int]] = {}
+    widths: dict[str, int] = {}
+    for clip in clips:
+        try:
+            shapes = {key: _load(args.parts, key, clip).shape for key in SEQUENCES}
+            for key, (_, width) in shapes.items():
+                if width != widths.setdefault(key, width):
+                    raise ValueError(f"{key} is {width} wide; that of the clips before is {widths[key]}")
+            if abs(clip.label) > dataset.label_bound:
+                raise ValueError(
+                    f"label {clip.label:g} is outside the range of {dataset.name}, {dataset.label_bound:g}"
+                )
+            sizes[clip.id] = {key: frames for key, (frames, _) in shapes.items()}
+        except ValueError as error:
+            refused[clip.id] = brief(error)
+    by_id = {clip.id: clip for clip in clips}
+    make_folder(args.path.resolve().parent)
+    described = {key: {"name": "own", "version": "", "width": width, "settings": {}} for key, width in widths.items()}
+    with only_writer(args.path, "another process is making it"):
+        clear_leftovers(args.path)
+        lengths = assemble(
+            args.path,
+            clips,
+            refused,
+            sizes,
+            lambda clip: ClipFeatures(*(_load(args.parts, key, by_id[clip]) for key in SEQUENCES)),
+            {key: getattr(args, f"{key}_length") for key in SEQUENCES},
+            described,
+        )
+    print(
+        f"{args.path}: {len(sizes)} clips, " + ", ".join(f"{key} {lengths[key]} x {widths[key]}" for key in SEQUENCES)
+    )
+    print(f"train on it: python run.py --datasetName {dataset.name} --dataPath {shlex.quote(str(args.path))}")
+    raise_if_refused(args.path, refused, len(sizes) + len(refused))
+
+
+def _load(parts: Path, key: str, clip: LabelledClip) -> np.ndarray:
+    """A clip's array, (frames, width). Raises ValueError in words where there is none."""
+    home = parts / key / clip.video_id
+    for file in (home / f"{clip.clip_id}.npy", home / f"{clip.clip_id}.npz"):
+        if file.is_file():
+            break
+    else:
+        raise ValueError(f"no file {home / clip.clip_id}.npy or .npz")
+    try:
+        array = np.load(file, mmap_mode="r")
+        if isinstance(array, np.lib.npyio.NpzFile):
+            with array as arrays:
+                if len(arrays.files) != 1:
+                    raise ValueError(f"holds {len(arrays.files)} arrays; expected one")
+                array = arrays[arrays.files[0]]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{file} can't be read: {brief(error)}") from None
+    if array.ndim != 2 or array.dtype.kind not in "iuf" or 0 in array.shape:
+        raise ValueError(f"{file} is {array.dtype} {array.shape}; expected numbers (frames, width)")
+    return array

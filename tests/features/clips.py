@@ -1,0 +1,104 @@
+"""Small clips, made on the spot: a voice over a moving picture of a face."""
+
+import csv
+import shutil
+import subprocess
+import tempfile
+import wave
+from pathlib import Path
+
+import numpy as np
+
+PICTURES_A_SECOND = 10
+SIZE = 192
+RATE = 22050
+
+ODD = 'it\'s a "film"; rm -rf $HOME'  # as a file's name
+TEXT = "word1 word2 word3"
+
+
+def say(words: str, speed: int = 170, pitch: int = 50) -> tuple[np.ndarray, int]:
+    """(samples,) int16, and their rate: espeak-ng's voice, or, where it isn't installed, a hum of about that length."""
+    if shutil.which("espeak-ng"):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "voice.wav"
+            subprocess.run(["espeak-ng", "-w", file, "-s", str(speed), "-p", str(pitch), words], check=True)
+            with wave.open(str(file)) as sound:
+                return np.frombuffer(sound.readframes(sound.getnframes()), np.int16), sound.getframerate()
+    time = np.arange(int(RATE * 60 / speed * len(words.split()))) / RATE
+    tones = sum(np.sin(2 * np.pi * (60 + 2 * pitch) * number * time) / number for number in range(1, 12))
+    return (4000 * tones * (1 + np.sin(2 * np.pi * 4 * time))).astype(np.int16), RATE
+
+
+def face(number: int) -> np.ndarray:
+    """A picture of a face that moves a little with each number."""
+    from skimage import data
+
+    shift = int(8 * np.sin(number / 3))
+    return np.ascontiguousarray(data.astronaut()[10 + shift : 10 + shift + SIZE, 130 - shift : 130 - shift + SIZE])
+
+
+def wall(number: int) -> np.ndarray:
+    return np.full((SIZE, SIZE, 3), 90 + number, np.uint8)
+
+
+def write_clip(
+    file: Path,
+    sound: tuple[np.ndarray, int] | None,
+    seconds: float | None = None,
+    picture=face,
+    turned: int = 0,
+) -> Path:
+    """An mp4. seconds: as long as the sound, if not said. turned: quarter turns by which the camera was held, and said so."""
+    import av
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if seconds is None:
+        seconds = len(sound[0]) / sound[1]
+    with av.open(str(file), "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=PICTURES_A_SECOND, options={"crf": "10"})
+        video.width = video.height = SIZE
+        video.pix_fmt = "yuv420p"
+        audio = None
+        if sound is not None:
+            audio = container.add_stream("aac", rate=sound[1], layout="mono")
+        for number in range(max(1, round(seconds * PICTURES_A_SECOND))):
+            pixels = np.ascontiguousarray(np.rot90(picture(number), turned))
+            for packet in video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        container.mux(video.encode())
+        if audio is not None:
+            frame = av.AudioFrame.from_ndarray(sound[0][None, : int(seconds * sound[1])], format="s16", layout="mono")
+            frame.sample_rate = sound[1]
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode())
+    if turned:
+        _note_turn(file, turned)
+    return file
+
+
+def _note_turn(file: Path, turned: int) -> None:
+    """Writes into the video track's header how to turn its pictures back, as phones do: the matrix of ISO 14496-12, 8.3.2."""
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turned]
+    matrix = [cosine, sine, 0, -sine, cosine, 0, 0, 0, 1]
+    fixed = [value << (30 if place % 3 == 2 else 16) for place, value in enumerate(matrix)]
+    content = bytearray(file.read_bytes())
+    start = content.index(b"tkhd") + 4 + 40
+    content[start : start + 36] = np.array(fixed, ">i4").tobytes()
+    file.write_bytes(content)
+
+
+def write_table(folder: Path, rows: list[tuple]) -> Path:
+    """label.csv of (video_id, clip_id, text, label, mode)."""
+    with open(folder / "label.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["video_id", "clip_id", "text", "label", "mode"])
+        table.writerows(rows)
+    return folder
+
+
+def data_pre(folder: Path, *words: object) -> int:
+    from data import DataPre
+
+    flags = ["--data_dir", folder, "--language", "en", "--bert", folder / "bert", "--vision", "mediapipe"]
+    return DataPre.main([str(word) for word in (*flags, *words)])

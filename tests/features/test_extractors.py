@@ -1,0 +1,185 @@
+"""Sound and pictures against the released recipe, computed apart; OpenFace's part is played by a stand-in."""
+
+import contextlib
+import os
+import pickle
+import shutil
+import stat
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.extractors import Clip, ClipError
+from data.extractors.audio import LibrosaAudio, read_sound
+from data.extractors.openface import columns
+from data.extractors.vision import MediapipeFaces, read_pictures
+from features import clips
+from features.clips import data_pre
+
+
+def write_wav(file: Path, samples: np.ndarray, rate: int) -> Path:
+    """samples: (frames, channels) int16."""
+    with wave.open(str(file), "wb") as sound:
+        sound.setnchannels(samples.shape[1])
+        sound.setsampwidth(2)
+        sound.setframerate(rate)
+        sound.writeframes(samples.tobytes())
+    return file
+
+
+@pytest.mark.parametrize("rate, channels", [(22050, 1), (44100, 2), (16000, 1)])
+def test_sound_agrees_with_the_released_recipe(tmp_path, rate, channels):
+    import librosa
+
+    random = np.random.default_rng(rate)
+    time = np.arange(2 * rate) / rate
+    tone = 8000 * np.sin(2 * np.pi * 220 * time * (1 + 0.1 * time)) + random.normal(0, 500, len(time))
+    samples = np.stack([tone, tone[::-1]][:channels], axis=1).astype(np.int16)
+    file = write_wav(tmp_path / "a.wav", samples, rate)
+
+    signal, sample_rate = librosa.load(file)  # resampled to 22,050 Hz, one channel
+    assert sample_rate == 22050
+    crossings = librosa.feature.zero_crossing_rate(signal, hop_length=512)
+    mfcc = librosa.feature.mfcc(y=signal, sr=sample_rate, hop_length=512, htk=True)
+    chroma = librosa.feature.chroma_cqt(y=signal, sr=sample_rate, hop_length=512)
+    expected = np.concatenate([crossings, mfcc, chroma]).T
+
+    found = LibrosaAudio()(Clip(file)).frames
+    assert found.shape == expected.shape == (1 + len(signal) // 512, 33)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+    assert np.abs(found[:, :1] - expected[:, :1]).max() < 1e-5
+    assert np.abs(found[:, 21:] - expected[:, 21:]).max() < 1e-5
+
+
+def test_hardly_any_sound_gives_a_frame(tmp_path):
+    for samples in (1, 300, 2205):
+        file = write_wav(tmp_path / "a.wav", np.ones((samples, 1), np.int16), 22050)
+        frames = LibrosaAudio()(Clip(file)).frames
+        assert frames.shape == (1 + samples // 512, 33) and np.isfinite(frames).all()
+
+
+def test_an_empty_sound_track_is_no_sound(tmp_path):
+    file = write_wav(tmp_path / "a.wav", np.zeros((0, 1), np.int16), 22050)
+    assert read_sound(file)[0].size == 0
+    assert LibrosaAudio()(Clip(file)).missing == "no sound"
+
+
+def test_what_is_no_clip_is_one_line(tmp_path):
+    file = tmp_path / "a.mp4"
+    for content in (b"", b"text", bytes(range(256)) * 40):
+        file.write_bytes(content)
+        for extractor in (LibrosaAudio(), MediapipeFaces()):
+            with pytest.raises(ClipError, match="can't be decoded"):
+                extractor(Clip(file))
+
+
+def test_fps_takes_the_first_picture_of_each_stretch(corpus):
+    file = corpus / "Raw" / "hard" / "faceless.mp4"
+    pictures = list(read_pictures(file))
+    some = list(read_pictures(file, fps=clips.PICTURES_A_SECOND / 2))
+    assert len(some) == (len(pictures) + 1) // 2
+    assert all(np.array_equal(one, other) for one, other in zip(some, pictures[::2], strict=True))
+
+
+def test_the_same_clip_gives_the_same_landmarks(corpus):
+    clip = Clip(corpus / "Raw" / "hard" / "upright.mp4")
+    extract = MediapipeFaces(pool=2)
+    first, second = extract(clip), extract(clip)
+    assert np.array_equal(first.frames, second.frames) and first.with_face == first.pictures
+
+
+# A stand-in for OpenFace 2, which can't be shipped: it writes the table that its documentation describes, with numbers
+# that follow from the clip's size, and like it fails with status 0, or succeeds with another.
+STAND_IN = """#!{python}
+import csv, os, sys
+sys.path.insert(0, {repository!r})
+from data.extractors.openface import columns
+words = sys.argv[1:]
+clip, folder = words[words.index("-f") + 1], words[words.index("-out_dir") + 1]
+assert {{"-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze"}} <= set(words)
+size = os.path.getsize(clip)
+if "{fails}" and os.path.basename(clip) == "{fails}":
+    print("Could not open the video")
+    sys.exit(0)
+name = os.path.splitext(os.path.basename(clip))[0]
+with open(os.path.join(folder, name + ".csv"), "w", newline="") as file:
+    table = csv.writer(file)
+    table.writerow(["frame", "face_id", "timestamp", "confidence", "success", *columns()])
+    for row in range(7):
+        table.writerow([row + 1, 0, row / 10, 0.9, int(row != 2), *(f"{{(size + row * 709 + column) % 997}}" for column in range(709))])
+sys.exit(1)
+"""
+
+
+@pytest.fixture
+def openface(tmp_path) -> Path:
+    from config.config_regression import REPOSITORY
+
+    program = tmp_path / "Open Face" / "FeatureExtraction"
+    program.parent.mkdir()
+    program.write_text(STAND_IN.format(python=sys.executable, repository=str(REPOSITORY), fails="0003.mp4"))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "own"
+    odd = f"{clips.ODD}.mp4"
+    shutil.copytree(corpus / "bert", folder / "bert")
+    shutil.copytree(corpus / "Raw" / "007", folder / "Raw" / "-7")
+    shutil.copy(corpus / "Raw" / clips.ODD / odd, folder / "Raw" / "-7" / odd)
+    names = [
+        ("0000", 1, "train"),
+        (clips.ODD, -1, "train"),
+        ("0001", 1, "valid"),
+        ("0002", 1, "test"),
+        ("0003", 1, "test"),
+    ]
+    clips.write_table(folder, [("-7", name, "word1", label, mode) for name, label, mode in names])
+    words = ["--vision", "openface", "--openface2Path", openface.parent]
+    assert data_pre(folder, *words) == 2
+    content = pickle.loads((folder / "Processed" / "features.pkl").read_bytes())
+    assert "Could not open the video" in (folder / "Processed" / "errors.csv").read_text()
+    assert content["test"]["id"].tolist() == ["-7$_$0002"]
+    assert content["extractors"]["vision"]["name"] == "openface" and content["train"]["vision"].shape[2] == 709
+    size = os.path.getsize(folder / "Raw" / "-7" / odd)
+    rows = np.array([[(size + row * 709 + column) % 997 for column in range(709)] for row in range(7)], np.float64)
+    expected = np.stack([rows[:3].mean(axis=0), rows[3:6].mean(axis=0), rows[6]])
+    assert content["train"]["vision_lengths"].tolist() == [3, 3]
+    assert np.allclose(content["train"]["vision"][1], expected, rtol=1e-6)
+
+    # The tables that OpenFace made before give the same, and so does a prediction from either.
+    tables = folder / "OpenFace" / "-7"
+    tables.mkdir(parents=True)
+    for name in [*(name for name, _, mode in names if name != "0003")]:
+        size = os.path.getsize(folder / "Raw" / "-7" / f"{name}.mp4")
+        table = pd.DataFrame(
+            [[(size + row * 709 + column) % 997 for column in range(709)] for row in range(7)], columns=columns()
+        )
+        table.insert(0, " timestamp", np.arange(7) / 10)
+        table.insert(1, " success", [1, 1, 0, 1, 1, 1, 1])
+        table.to_csv(tables / f"{name}.csv", index=False)
+    again = folder / "again.pkl"
+    assert data_pre(folder, "--vision", "openface-csv", "--output", again) == 2
+    assert np.array_equal(pickle.loads(again.read_bytes())["train"]["vision"], content["train"]["vision"])
+
+    import predict
+    import run
+
+    with contextlib.chdir(folder):
+        flags = ["--dataPath", again, "--bert", folder / "bert", "--seeds", 1, "--max_epochs", 1, "--gpu_ids", -1]
+        assert run.main([str(flag) for flag in flags]) == 0
+    scores = []
+    for way in (["--openface2Path", openface], ["--openface_csv", tables], ["--openface_csv", tables / "0002.csv"]):
+        capsys.readouterr()
+        call = [folder / "Raw" / "-7" / "0002.mp4", "--text", "word1", "--csv", folder / "scores.csv", *way]
+        checkpoint = folder / "results" / "models" / "self_mm-mosi-regression-1"
+        assert predict.main([str(word) for word in ("--checkpoint", checkpoint, *call)]) == 0
+        row = pd.read_csv(folder / "scores.csv").iloc[0]
+        assert row["pictures"] == 7 and row["with_face"] == pytest.approx(6 / 7, abs=1e-4)
+        scores.append(row["score"])
+    assert scores[0] == scores[1] == scores[2]
