@@ -1,0 +1,61 @@
+"""Work in processes of their own: what happens to one is no harm to the others."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from utils.functions import UserError
+from utils.isolated import CrashedError, run_isolated
+
+
+def begin():
+    """What a process does first."""
+    state = {"done": 0}
+
+    def work(item: object) -> object:
+        state["done"] += 1
+        if item == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == "exit":
+            os._exit(3)
+        if item == "user":
+            raise UserError("the disk is full")
+        if item == "bug":
+            raise KeyError("oh")
+        if item == "slow":
+            time.sleep(60)
+        return item, state["done"], os.getpid()
+
+    return work
+
+
+def test_every_item_comes_back_and_processes_are_kept():
+    results = dict(run_isolated(begin, range(6), 2))
+    assert [results[number][0] for number in range(6)] == list(range(6))
+    assert len({process for _, _, process in results.values()}) == 2
+    assert os.getpid() not in {process for _, _, process in results.values()}
+
+
+def test_a_process_that_dies_costs_its_item_alone():
+    results = dict(run_isolated(begin, [1, "die", 2, "exit", 3], 1))
+    assert [results[number][0] for number in (1, 2, 3)] == [1, 2, 3]
+    assert isinstance(results["die"], CrashedError) and "SIGKILL" in str(results["die"])
+    assert isinstance(results["exit"], CrashedError) and "status 3" in str(results["exit"])
+
+
+@pytest.mark.parametrize("item, error", [("user", UserError), ("bug", Exception)])
+def test_what_is_no_fault_of_an_item_ends_it_all(item, error):
+    began = time.monotonic()
+    with pytest.raises(error, match="the disk is full" if item == "user" else "KeyError: 'oh'"):
+        list(run_isolated(begin, ["slow", item], 2))
+    assert time.monotonic() - began < 30  # it doesn't wait for the slow one
+
+
+def test_who_stops_listening_leaves_no_process_behind():
+    results = run_isolated(begin, [1, "slow", 2], 2)
+    _, (_, _, process) = next(results)
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)

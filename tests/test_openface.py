@@ -1,0 +1,111 @@
+"""OpenFace's tables: columns by name, failed frames, pooling, pictures a second."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.extractors import Clip, ClipError
+from data.extractors.openface import columns, find_openface, read_table
+from data.extractors.vision import OpenFace
+from utils.functions import UserError
+
+FAILED = [2, 5]
+RANDOM = np.random.default_rng(0).normal(size=(8, 709))
+
+
+def write(path, values=RANDOM, space="", face_id=True, **changes) -> Clip:
+    """A table as OpenFace writes it, 10 pictures a second; space: before each name, as older builds have it."""
+    table = pd.DataFrame(values, columns=columns())
+    table.insert(0, "frame", np.arange(1, len(values) + 1))
+    if face_id:
+        table.insert(1, "face_id", 0)
+    table.insert(1, "timestamp", np.arange(len(values)) / 10)
+    table.insert(2, "confidence", 0.98)
+    table.insert(3, "success", [int(row not in FAILED) for row in range(len(values))])
+    table = table.assign(**changes)
+    table.columns = [space + name for name in table.columns]
+    table.to_csv(path, index=False)
+    return Clip(path, path)
+
+
+def pooled(rows: np.ndarray, size: int = 3) -> np.ndarray:
+    return np.stack([rows[start : start + size].mean(axis=0) for start in range(0, len(rows), size)])
+
+
+def test_there_are_709_columns_in_openfaces_order():
+    names = columns()
+    assert len(names) == len(set(names)) == 709
+    assert names[:8] == [*(f"gaze_{eye}_{axis}" for eye in (0, 1) for axis in "xyz"), "gaze_angle_x", "gaze_angle_y"]
+    assert (names[8], names[287], names[288]) == ("eye_lmk_x_0", "eye_lmk_Z_55", "pose_Tx")
+    assert names[294] == "x_0" and names[430] == "X_0" and names[634] == "p_scale" and names[673] == "p_33"
+    assert names[674] == "AU01_r" and names[691] == "AU01_c" and names[-2:] == ["AU28_c", "AU45_c"]
+
+
+def test_every_three_frames_are_averaged_and_the_rest_alone(tmp_path):
+    extracted = OpenFace()(write(tmp_path / "a.csv"))
+    assert extracted.frames.dtype == np.float32
+    assert np.allclose(extracted.frames, pooled(RANDOM), atol=1e-6)  # failed frames' stale values too, as released
+    assert (extracted.pictures, extracted.with_face) == (8, 6)
+
+
+def test_old_builds_headers_give_the_same(tmp_path):
+    new, old = (OpenFace()(write(tmp_path / f"{space}.csv", space=space, face_id=not space)) for space in ("", " "))
+    assert np.array_equal(new.frames, old.frames)
+
+
+def test_columns_are_found_by_name(tmp_path):
+    clip = write(tmp_path / "a.csv")
+    expected = OpenFace()(clip).frames
+    table = pd.read_csv(tmp_path / "a.csv")
+    table[table.columns[::-1]].assign(another=1).to_csv(tmp_path / "a.csv", index=False)
+    assert np.array_equal(OpenFace()(clip).frames, expected)
+
+
+def test_frames_without_a_face_may_be_zeros_or_left_out(tmp_path):
+    clip = write(tmp_path / "a.csv")
+    zeroed = RANDOM.copy()
+    zeroed[FAILED] = 0
+    assert np.allclose(OpenFace(no_face="zero")(clip).frames, pooled(zeroed), atol=1e-6)
+    assert np.allclose(OpenFace(no_face="skip")(clip).frames, pooled(np.delete(RANDOM, FAILED, axis=0)), atol=1e-6)
+
+
+def test_fewer_pictures_a_second(tmp_path):
+    extracted = OpenFace(fps=5, pool=1)(write(tmp_path / "a.csv"))
+    assert np.allclose(extracted.frames, RANDOM[::2], atol=1e-6)
+
+
+def test_no_face_at_all_is_missing(tmp_path):
+    extracted = OpenFace()(write(tmp_path / "a.csv", success=0))
+    assert extracted.missing == "no face in any of 8 pictures" and extracted.frames.shape == (1, 709)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x01", b"frame, timestamp\n1, 0\n", b"\xff\xfe\n", b'"a'])
+def test_what_is_no_table_is_one_line(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(ClipError, match="the OpenFace table a.csv"):
+        read_table(tmp_path / "a.csv")
+
+
+def test_a_table_that_was_cut_off_is_refused(tmp_path):
+    write(tmp_path / "a.csv")
+    whole = (tmp_path / "a.csv").read_bytes()
+    (tmp_path / "a.csv").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(ClipError, match="cut off"):
+        read_table(tmp_path / "a.csv")
+    write(tmp_path / "a.csv", values=RANDOM[:0])
+    with pytest.raises(ClipError, match="no rows"):
+        read_table(tmp_path / "a.csv")
+    with pytest.raises(ClipError, match="no OpenFace table"):
+        read_table(tmp_path / "b.csv")
+
+
+def test_the_program_is_found_in_its_folder_or_refused(tmp_path):
+    program = tmp_path / "bin" / "FeatureExtraction"
+    program.parent.mkdir()
+    with pytest.raises(UserError, match="no FeatureExtraction there"):
+        find_openface(tmp_path)
+    program.touch(0o755)
+    assert find_openface(tmp_path) == find_openface(program.parent) == find_openface(program) == program
+    program.chmod(0o644)
+    with pytest.raises(UserError, match="chmod"):
+        find_openface(program)
