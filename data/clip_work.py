@@ -1,4 +1,4 @@
-"""What is done with one clip: its text, sound and faces become features, and are kept, so that nothing is done twice.
+"""What is done with one clip: its sound, faces and text become features, and are kept, so that nothing is done twice.
 
 A clip's features lie in three files, whose names are hashes of all that they follow from: what was read and how. So changed
 files, texts and settings are read anew, and the rest stays.
@@ -12,16 +12,18 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from data.assemble import ClipFeatures
 from data.extractors import Clip, ClipError, Extractor, facts
-from data.extractors.text import BertText
 from data.label_table import LabelledClip
 from utils.files import unfinished
 from utils.functions import UserError
+
+if TYPE_CHECKING:  # the processes that work on clips needn't load PyTorch
+    from data.extractors.text import BertText
 
 ALLOW_MISSING = "--allow_missing takes one frame of zeros instead"
 
@@ -43,53 +45,18 @@ class Done:
     seconds: dict[str, float]  # modality -> what it took; nothing for what the cache had
     missing: list[str]  # what zeros stand for
 
+    def add(self, key: str, cache: Path, origin: list, make: Callable[[], dict], length: str) -> dict[str, np.ndarray]:
+        """What the cache has of a modality, else what is made now: arrays by name. Raises UserError where it can't be kept.
 
-@dataclass(frozen=True)
-class ClipWork:
-    """Called, in a process of its own, it loads what is needed and returns the work on a Task: to a Done, or a ClipError."""
-
-    extractors: dict[str, Extractor]  # audio and vision
-    bert: str  # a folder or hub name
-    cache: Path
-    allow_missing: bool
-    threads: int
-
-    def __call__(self) -> Callable[[Task], Done | ClipError]:
-        torch.set_num_threads(self.threads)
-        text = BertText.load(self.bert)
-        text_facts = facts(text)
-        described = {key: facts(extractor) for key, extractor in self.extractors.items()}
-
-        def work(task: Task) -> Done | ClipError:
-            done = Done({}, {}, {}, [])
-            try:
-                if not task.source.file.is_file():
-                    raise ClipError(f"no file {task.source.file}")
-                for key, extractor in self.extractors.items():
-                    origin = [described[key], task.clip.id, *map(_state, asdict(task.source).values())]
-                    extracted = self._remembered(key, origin, lambda run=extractor: asdict(run(task.source)), done)
-                    if missing := str(extracted["missing"]):
-                        if not self.allow_missing:
-                            raise ClipError(f"{missing}; {ALLOW_MISSING}")
-                        done.missing.append(missing)
-                    done.lengths[key] = len(extracted["frames"])
-                read = self._remembered("text", [text_facts, task.clip.text], lambda: _read(text, task.clip.text), done)
-                done.lengths["text"] = len(read["tokens"])
-                return done
-            except ClipError as error:
-                return error
-
-        return work
-
-    def _remembered(self, key: str, origin: list, make: Callable[[], dict], done: Done) -> dict[str, np.ndarray]:
-        """What the cache has, else what is made now. Raises UserError where it can't be kept."""
+        origin: all that it follows from. length: the name of the array whose length is the clip's.
+        """
         name = hashlib.sha1(json.dumps(origin).encode()).hexdigest()
-        file = done.files[key] = self.cache / f"{name}.npz"
+        file = self.files[key] = cache / f"{name}.npz"
         known = load_arrays(file)
         if known is None:
             began = time.perf_counter()
             known = make()
-            done.seconds[key] = time.perf_counter() - began
+            self.seconds[key] = time.perf_counter() - began
             try:
                 with open(work := unfinished(file), "wb") as stream:
                     np.savez(stream, **known)
@@ -98,7 +65,49 @@ class ClipWork:
                 raise UserError(
                     f"{file}: can't be written ({error.strerror}); make room, and the same command goes on"
                 ) from None
+        self.lengths[key] = len(known[length])
         return known
+
+
+@dataclass(frozen=True)
+class ClipWork:
+    """Sound and faces. Called, in a process of its own, it returns the work on a Task: to a Done, or a ClipError."""
+
+    extractors: dict[str, Extractor]
+    cache: Path
+    allow_missing: bool
+
+    def __call__(self) -> Callable[[Task], Done | ClipError]:
+        described = {key: facts(extractor) for key, extractor in self.extractors.items()}
+
+        def work(task: Task) -> Done | ClipError:
+            done = Done({}, {}, {}, [])
+            try:
+                if not task.source.file.is_file():
+                    raise ClipError(f"no file {task.source.file}")
+                state = [_state(file) for file in (task.source.file, task.source.openface_csv)]
+                for key, extractor in self.extractors.items():
+                    origin = [described[key], task.clip.id, *state]
+                    found = done.add(key, self.cache, origin, lambda run=extractor: asdict(run(task.source)), "frames")
+                    if missing := str(found["missing"]):
+                        if not self.allow_missing:
+                            raise ClipError(f"{missing}; {ALLOW_MISSING}")
+                        done.missing.append(missing)
+                return done
+            except ClipError as error:
+                return error
+
+        return work
+
+
+def read_text(text: "BertText", task: Task, cache: Path, done: Done) -> None:
+    """Adds a clip's text: in the main process, as the encoder needs more memory than all the rest."""
+
+    def read() -> dict[str, np.ndarray]:
+        tokens, vectors = text(task.clip.text)
+        return {"tokens": tokens, "vectors": vectors}
+
+    done.add("text", cache, [facts(text), task.clip.text], read, "tokens")
 
 
 def load_features(done: Done) -> ClipFeatures:
@@ -118,11 +127,6 @@ def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
             return dict(arrays)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
-
-
-def _read(text: BertText, words: str) -> dict[str, np.ndarray]:
-    tokens, vectors = text(words)
-    return {"tokens": tokens, "vectors": vectors}
 
 
 def _state(file: Path | None) -> list | None:

@@ -1,6 +1,5 @@
 """The work of DataPre.py: extracts the clips of a label table, side by side, and writes them to a feature file."""
 
-import os
 import shlex
 from argparse import Namespace
 from collections import Counter
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from config.config_regression import DATASETS
 from data.assemble import assemble, raise_if_refused
-from data.clip_work import ClipWork, Done, Task, load_features
+from data.clip_work import ClipWork, Done, Task, load_features, read_text
 from data.extractors import MODALITIES, Clip, Extractor, facts
 from data.extractors.audio import LibrosaAudio
 from data.extractors.openface import find_openface
@@ -32,8 +31,7 @@ def prepare(args: Namespace) -> None:
     extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": _vision_extractor(args)}
     described = {key: facts(extractor) for key, extractor in extractors.items()}
     dataset = DATASETS[DATASET_OF_LANGUAGE[args.language]]
-    bert = find_bert(args.bert, dataset)
-    text = BertText.load(bert)
+    text = BertText.load(find_bert(args.bert, dataset))
     described["text"] = facts(text)
 
     output = args.output or args.data_dir / "Processed" / "features.pkl"
@@ -46,7 +44,7 @@ def prepare(args: Namespace) -> None:
         make_folder(cache)
         for leftover in cache.glob("unfinished-*"):
             remove(leftover)
-        done = _extract(args, clips, refused, extractors, bert, cache)
+        done = _extract(args, clips, refused, extractors, text, cache)
         lengths = assemble(
             output,
             clips,
@@ -91,12 +89,11 @@ def _extract(
     clips: list[LabelledClip],
     refused: dict[str, str],
     extractors: dict[str, Extractor],
-    bert: str,
+    text: BertText,
     cache: Path,
 ) -> dict[str, Done]:
     """Returns what was made of each clip, by its id; those that failed join the refused, with the reason."""
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    work = ClipWork(extractors, bert, cache, args.allow_missing, threads)
+    work = ClipWork(extractors, cache, args.allow_missing)
     tasks = _tasks(args, clips)
     done: dict[str, Done] = {}
     crashes = 0
@@ -104,6 +101,7 @@ def _extract(
     with progress(None, "extracting", "clip", len(tasks)) as bar:
         for task, result in run_isolated(work, tasks, min(args.jobs, len(tasks))):
             if isinstance(result, Done):
+                read_text(text, task, cache, result)
                 done[task.clip.id] = result
             else:
                 refused[task.clip.id] = str(result)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from utils.functions import UserError
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+_NOTHING = object()
 
 
 class CrashedError(Exception):
@@ -77,20 +78,15 @@ def run_isolated(
             ready = wait([worker.pipe for worker in workers])
             for worker in [worker for worker in workers if worker.pipe in ready]:
                 item, result = worker.item, worker.take()
-                yield item, result
-                crashed = isinstance(result, CrashedError)
-                if crashed:
+                following = next(waiting, _NOTHING)
+                if following is _NOTHING or isinstance(result, CrashedError):
                     worker.stop()
                     workers.remove(worker)
-                for following in waiting:
-                    if crashed:
+                    if following is not _NOTHING:
                         workers.append(worker := _Worker(begin))
-                    worker.give(following)
-                    break
-                else:
-                    if not crashed:
-                        worker.stop()
-                        workers.remove(worker)
+                if following is not _NOTHING:
+                    worker.give(following)  # before anyone looks at the result: no process need wait for that
+                yield item, result
     finally:
         for worker in workers:
             worker.stop()
