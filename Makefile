@@ -10,7 +10,7 @@ BIN = .venv/$(SCRIPTS)
 INSTALLED = .venv/installed
 WITH_FEATURES = .venv-features
 
-.PHONY: demo test test-core test-features fuzz lint clean
+.PHONY: demo test test-core test-features test-tensorflow fuzz lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run.py --modelName self_mm --datasetName demo --seeds 1111 1112 1113
@@ -24,6 +24,15 @@ test-core: $(INSTALLED)
 # program's core with that numpy too.
 test-features: $(WITH_FEATURES)/installed
 	$(WITH_FEATURES)/$(SCRIPTS)/python -m pytest -q -n auto --dist loadfile tests/features tests/test_parity.py
+
+# TensorFlow itself writes the checkpoints that utils/convert_bert.py reads; it is an environment of half a gigabyte.
+test-tensorflow: $(INSTALLED) .venv-tensorflow/installed
+	$(BIN)/python -m pytest -q tests/test_convert_bert.py
+
+.venv-tensorflow/installed:
+	$(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/$(SCRIPTS)/python -m pip install -q --disable-pip-version-check tensorflow-cpu==2.21.0
+	.venv-tensorflow/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
 # Some ten minutes; the counts of what was loaded and what refused stand in the statistics that it prints.
 FUZZ_EXAMPLES ?= 5000
@@ -50,4 +59,4 @@ $(WITH_FEATURES)/installed: requirements.txt requirements-dev.txt requirements-f
 	$(WITH_FEATURES)/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(name, ignore_errors=True) for name in ('.venv', '$(WITH_FEATURES)')]"
+	$(PYTHON) -c "import shutil; [shutil.rmtree(name, ignore_errors=True) for name in ('.venv', '$(WITH_FEATURES)', '.venv-tensorflow')]"

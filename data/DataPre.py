@@ -20,6 +20,7 @@ from pathlib import Path
 if not __package__:  # started by its path: Python then looks for modules in data/
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from config.config_regression import DATASETS
 from data.extractors.vision import NO_FACE
 from utils.functions import Parser, UserError
 from utils.signals import Stopped, stop_signals
@@ -55,6 +56,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     what.add_argument(
         "--language", type=str.lower, choices=["en", "cn"], required=True,
         help="of the texts: which BERT reads them, unless --bert names another"
+    )
+    what.add_argument(
+        "--datasetName", type=str.lower, choices=list(DATASETS),
+        help="under whose name you will train: whose range the labels lie in; default mosi for en, sims for cn"
     )
     what.add_argument(
         "--bert", metavar="DIR",

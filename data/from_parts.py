@@ -18,7 +18,7 @@ SEQUENCES = ("audio", "vision")
 
 def build_from_parts(args: Namespace, dataset: Dataset) -> None:
     """Writes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
-    clips, refused = read_label_table(args.labels)
+    clips, refused = read_label_table(args.labels, dataset)
     if not args.parts.is_dir():
         raise UserError(f"--parts {args.parts}: no such folder; it holds audio/ and vision/")
     sizes: dict[str, dict[str, int]] = {}
@@ -29,10 +29,6 @@ def build_from_parts(args: Namespace, dataset: Dataset) -> None:
             for key, (_, width) in shapes.items():
                 if width != widths.setdefault(key, width):
                     raise ValueError(f"{key} is {width} wide; that of the clips before is {widths[key]}")
-            if abs(clip.label) > dataset.label_bound:
-                raise ValueError(
-                    f"label {clip.label:g} is outside the range of {dataset.name}, {dataset.label_bound:g}"
-                )
             sizes[clip.id] = {key: frames for key, (frames, _) in shapes.items()}
         except ValueError as error:
             refused[clip.id] = brief(error)

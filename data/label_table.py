@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from config.config_regression import Dataset
 from data.feature_file import SPLITS, UNIMODAL_LABELS
 from utils.functions import UserError, brief
 
@@ -35,10 +36,10 @@ class LabelledClip:
         return next((file for file in candidates if file.is_file()), candidates[0])
 
 
-def read_label_table(path: Path) -> tuple[list[LabelledClip], dict[str, str]]:
+def read_label_table(path: Path, dataset: Dataset) -> tuple[list[LabelledClip], dict[str, str]]:
     """The clips of a label table, and for each row that can't be used, by its id, why.
 
-    Raises UserError for a file that is no such table, or that has no clip for one of the splits.
+    dataset: whose range the labels lie in. Raises UserError for a file that is no such table, or that has no clip for one of the splits.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
@@ -57,7 +58,7 @@ def read_label_table(path: Path) -> tuple[list[LabelledClip], dict[str, str]]:
     for number, row in enumerate(table.to_dict("records"), 2):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
         try:
-            clip = _read_row(row)
+            clip = _read_row(row, dataset)
             if clip_id in clips:
                 raise ValueError(f"line {number}: the id stands in the table twice; the first is used")
             clips[clip_id] = clip
@@ -71,28 +72,34 @@ def read_label_table(path: Path) -> tuple[list[LabelledClip], dict[str, str]]:
     return list(clips.values()), refused
 
 
-def _read_row(row: dict[str, str]) -> LabelledClip:
+def _read_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
     """Raises ValueError for what can't be used, in words."""
     if not row["video_id"].strip() or not row["clip_id"].strip():
         raise ValueError("video_id or clip_id is empty")
     split = row["mode"].strip().lower()
     if split not in SPLITS:
         raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
-    label = _number("label", row["label"])
+    label = _read_label("label", row["label"], dataset)
     annotation = row.get("annotation", "").strip() or ANNOTATIONS[int(np.sign(label)) + 1]
     unimodal = {
-        task: _number(column, row[column]) for column, task in UNIMODAL_COLUMNS.items() if row.get(column, "").strip()
+        task: _read_label(column, row[column], dataset)
+        for column, task in UNIMODAL_COLUMNS.items()
+        if row.get(column, "").strip()
     }
     return LabelledClip(row["video_id"], row["clip_id"], row["text"].strip(), label, split, annotation, unimodal)
 
 
-def _number(column: str, written: str) -> float:
+def _read_label(column: str, written: str, dataset: Dataset) -> float:
     try:
         value = float(written)
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
         raise ValueError(f"{column} is {written!r}; expected a number")
+    if abs(value) > (bound := dataset.label_bound):
+        raise ValueError(
+            f"{column} {value:g} is outside [-{bound:g}, {bound:g}], the range of {dataset.name} (--datasetName)"
+        )
     return value
 
 

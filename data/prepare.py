@@ -21,17 +21,17 @@ from utils.functions import UserError, make_folder
 from utils.isolated import CrashedError, run_isolated
 from utils.progress import progress
 
-DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}  # to find its BERT, and to say how to train
+DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}
 MOST_CRASHES = 4  # with no clip done: then it isn't the clips' fault
 
 
 def prepare(args: Namespace) -> None:
     """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
-    clips, refused = read_label_table(args.data_dir / "label.csv")
+    dataset = DATASETS[args.datasetName or DATASET_OF_LANGUAGE[args.language]]
+    clips, refused = read_label_table(args.data_dir / "label.csv", dataset)
     extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": _vision_extractor(args)}
     described = {key: facts(extractor) for key, extractor in extractors.items()}
-    dataset = DATASETS[DATASET_OF_LANGUAGE[args.language]]
-    text = BertText.load(find_bert(args.bert, dataset))
+    text = BertText.load(find_bert(args.bert, DATASETS[DATASET_OF_LANGUAGE[args.language]]))
     described["text"] = facts(text)
 
     output = args.output or args.data_dir / "Processed" / "features.pkl"

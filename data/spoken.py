@@ -18,7 +18,9 @@ def find_clips(paths: list[Path]) -> list[Path]:
     clips = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEOS + SOUNDS)
+            files = sorted(path.rglob("*"))
+            inside = [file for file in files if file.suffix.lower() in VIDEOS]
+            inside = inside or [file for file in files if file.suffix.lower() in SOUNDS]
             if not inside:
                 raise UserError(f"{path}: no clips in this folder ({', '.join(VIDEOS + SOUNDS)})")
             clips += inside

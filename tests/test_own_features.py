@@ -16,6 +16,7 @@ from data.spoken import beside, find_clips, read_transcript
 from utils.functions import UserError
 from utils.metrics import sentiment_class
 
+MOSI = DATASETS["mosi"]
 HEADER = "video_id,clip_id,text,label,annotation,mode,label_T,label_A,label_V\n"
 ROWS = [
     '001,0001,"so good, really",2.0,Positive,train,1,2,3',
@@ -57,7 +58,7 @@ def build(tmp_path, path, parts, *words) -> int:
 
 
 def test_the_table_keeps_leading_zeros_and_derives_annotations(table):
-    clips, refused = read_label_table(table())
+    clips, refused = read_label_table(table(), MOSI)
     assert not refused
     assert [clip.id for clip in clips] == ["001$_$0001", "001$_$0002", "002$_$1", "003$_$1"]
     assert [clip.annotation for clip in clips] == ["Positive", "Negative", "Neutral", "Positive"]
@@ -69,6 +70,7 @@ def test_the_table_keeps_leading_zeros_and_derives_annotations(table):
     "row, reason",
     [
         ("9,1,a,nan,,train,,,", "label is 'nan'"),
+        ("9,1,a,-3.5,,train,,,", "label -3.5 is outside [-3, 3]"),
         ("9,1,a,1,,dev,,,", "mode is 'dev'"),
         ("9,1,a,1,,train,x,,", "label_T is 'x'"),
         (",1,a,1,,train,,,", "is empty"),
@@ -76,7 +78,7 @@ def test_the_table_keeps_leading_zeros_and_derives_annotations(table):
     ],
 )
 def test_rows_that_cannot_be_used_are_named(table, row, reason):
-    clips, refused = read_label_table(table(row))
+    clips, refused = read_label_table(table(row), MOSI)
     assert len(clips) == 4 and len(refused) == 1 and reason in next(iter(refused.values()))
 
 
@@ -84,9 +86,9 @@ def test_what_is_no_label_table_is_one_line(tmp_path, table):
     for content in (b"", b"\xff\xfe\x00", b"video_id,clip_id\n1,2\n", b"video_id,clip_id,text,label,mode\n"):
         (tmp_path / "other.csv").write_bytes(content)
         with pytest.raises(UserError, match="other.csv"):
-            read_label_table(tmp_path / "other.csv")
+            read_label_table(tmp_path / "other.csv", MOSI)
     with pytest.raises(UserError, match="can't be read"):
-        read_label_table(tmp_path / "nowhere.csv")
+        read_label_table(tmp_path / "nowhere.csv", MOSI)
 
 
 def test_the_released_rule_of_padding():
@@ -99,7 +101,7 @@ def test_the_released_rule_of_padding():
 def test_parts_become_a_feature_file_that_run_py_trains_on(tmp_path, table, parts, capsys, monkeypatch):
     assert build(tmp_path, table(), parts, "--vision_length", 4) == 0
     assert "train on it" in capsys.readouterr().out
-    file = read_feature_file(tmp_path / "own.pkl", DATASETS["mosi"], aligned=False)
+    file = read_feature_file(tmp_path / "own.pkl", MOSI, aligned=False)
     train = file.splits["train"]
     assert train.raw_text == ["so good, really", "bad"] and train.text_bert is None
     assert train.audio_lengths.tolist() == [2, 3] and train.vision.shape == (2, 4, 3)
@@ -145,7 +147,7 @@ def test_parts_that_cannot_be_used_are_left_out(tmp_path, table, parts, capsys):
     reasons = pd.read_csv(tmp_path / "errors.csv").set_index("id")["reason"]
     assert "(6,)" in reasons["001$_$flat"] and "7 wide" in reasons["001$_$wide"]
     assert "can't be read" in reasons["001$_$odd"] and "no file" in reasons["001$_$none"]
-    assert len(read_feature_file(tmp_path / "own.pkl", DATASETS["mosi"], aligned=False).splits["train"]) == 2
+    assert len(read_feature_file(tmp_path / "own.pkl", MOSI, aligned=False).splits["train"]) == 2
 
 
 def test_a_split_that_lost_all_its_clips_leaves_the_old_file(tmp_path, table, parts, capsys):

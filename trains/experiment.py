@@ -147,7 +147,9 @@ class Experiment:
         """The closing table over what `test` returned for each seed."""
         guess = self._guess()
         values = self.metrics(guess["fusion"], self.store.splits["test"].labels["fusion"]) | self._alone(guess)
-        return closing_report(title, tests, values, published_scores(self.dataset.name, self.config.tasks))
+        own = bool(self.store.extractors)  # features of own making, which no published score is about
+        published = {} if own else published_scores(self.dataset.name, self.config.tasks)
+        return closing_report(title, tests, values, published)
 
     def _guess(self) -> dict[str, np.ndarray]:
         """For each task in use that has labels, the mean of its training labels, as scores (N,) on the test split."""
