@@ -1,6 +1,7 @@
 """Own data: the label table, files built of parts, and the checker's report."""
 
 import pickle
+import sys
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def test_parts_become_a_feature_file_that_run_py_trains_on(tmp_path, table, part
         "--dataPath",
         tmp_path / "own.pkl",
         "--bert",
-        tiny.write_bert(tmp_path / "bert"),
+        bert,
         "--seeds",
         1,
         "--max_epochs",
@@ -245,3 +246,31 @@ def test_classes_are_those_of_the_metrics():
     assert [sentiment_class(score, "mosi") for score in (-7, -0.6, -0.5, 0.4, 1.4, 1.6, 2.6)] == names
     names = ["negative", "weakly negative", "neutral", "neutral", "weakly positive", "positive"]
     assert [sentiment_class(score, "sims") for score in (-2, -0.5, -0.05, 0.1, 0.7, 0.75)] == names
+
+
+@pytest.mark.parametrize("package, words", [("librosa", ["none"]), ("mediapipe", ["mediapipe"])])
+def test_a_package_that_only_extraction_needs_is_named_with_its_file(
+    table, tmp_path, monkeypatch, capsys, package, words
+):
+    from data import DataPre
+
+    monkeypatch.setitem(sys.modules, package, None)  # as if it weren't installed
+    if package != "librosa":
+        monkeypatch.setattr("data.extractors.audio.LibrosaAudio.version", "1")
+    table()
+    bert = tiny.write_bert(tmp_path / "bert")
+    capsys.readouterr()
+    flags = [
+        "--data_dir",
+        tmp_path,
+        "--language",
+        "en",
+        "--bert",
+        bert,
+        "--vision",
+        *words,
+    ]
+    assert DataPre.main([str(flag) for flag in flags]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"error: {package} can't be imported") and complaint.count("\n") == 1
+    assert "pip install -r requirements-features.txt" in complaint
