@@ -125,7 +125,7 @@ def test_parts_become_a_feature_file_that_run_py_trains_on(tmp_path, table, part
         "--dataPath",
         tmp_path / "own.pkl",
         "--bert",
-        bert,
+        tiny.write_bert(tmp_path / "bert"),
         "--seeds",
         1,
         "--max_epochs",
