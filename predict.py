@@ -3,28 +3,17 @@
 import argparse
 import json
 import sys
-import traceback
 from pathlib import Path
 
 from config.config_regression import DATASETS
 from utils.functions import Parser, UserError, make_folder, pick_device
-from utils.signals import Stopped, stop_signals
+from utils.program import run_program
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0; 1 for a bug; 2 where a clip couldn't be scored; 130 or 143 after a signal."""
-    try:
-        with stop_signals():
-            return run(parse_arguments(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print("error:", error, file=sys.stderr)
-        return 2
-    except Stopped as stop:
-        print(f"stopped by {stop.name}", file=sys.stderr)
-        return stop.status
-    except Exception:  # a bug
-        traceback.print_exc()
-        return 1
+    argv = sys.argv[1:] if argv is None else argv
+    return run_program(lambda: run(parse_arguments(argv)))
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

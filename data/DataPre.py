@@ -14,7 +14,6 @@ The same extractors (data/extractors/) serve predict.py.
 import argparse
 import shlex
 import sys
-import traceback
 from pathlib import Path
 
 if not __package__:  # started by its path: Python then looks for modules in data/
@@ -23,29 +22,20 @@ if not __package__:  # started by its path: Python then looks for modules in dat
 from config.config_regression import DATASETS
 from data.extractors.vision import NO_FACE
 from utils.functions import Parser, UserError
-from utils.signals import Stopped, stop_signals
+from utils.program import run_program
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 where all clips are in the file; 2 where some were left out, or nothing could be done."""
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        with stop_signals():
-            args = parse_arguments(argv)
-            from data.prepare import prepare  # torch and transformers: --help and a wrong flag don't wait for them
 
-            prepare(args)
-    except UserError as error:
-        print("error:", error, file=sys.stderr)
-        return 2
-    except Stopped as stop:
-        again = f"python data/DataPre.py {shlex.join(argv)}"
-        print(f"stopped by {stop.name}; the same command goes on: {again}", file=sys.stderr)
-        return stop.status
-    except Exception:  # a bug
-        traceback.print_exc()
-        return 1
-    return 0
+    def work() -> None:
+        args = parse_arguments(argv)
+        from data.prepare import prepare  # torch and transformers: --help and a wrong flag don't wait for them
+
+        prepare(args)
+
+    return run_program(work, f"the same command goes on: python data/DataPre.py {shlex.join(argv)}")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -13,14 +13,13 @@ The work is in data/cmu.py.
 import argparse
 import shlex
 import sys
-import traceback
 from pathlib import Path
 
 if not __package__:  # started by its path: Python then looks for modules in data/
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from utils.functions import Parser, UserError
-from utils.signals import Stopped, stop_signals
+from utils.program import run_program
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
 
@@ -28,23 +27,14 @@ SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 where all clips are in the file; 2 where some were left out, or nothing was done."""
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        with stop_signals():
-            args = parse_arguments(argv)
-            from data.cmu import join  # torch and transformers: --help and a wrong flag don't wait for them
 
-            join(args)
-    except UserError as error:
-        print("error:", error, file=sys.stderr)
-        return 2
-    except Stopped as stop:
-        again = f"python data/TextPre.py {shlex.join(argv)}"
-        print(f"stopped by {stop.name}; nothing was written; to begin again: {again}", file=sys.stderr)
-        return stop.status
-    except Exception:  # a bug
-        traceback.print_exc()
-        return 1
-    return 0
+    def work() -> None:
+        args = parse_arguments(argv)
+        from data.cmu import join  # torch and transformers: --help and a wrong flag don't wait for them
+
+        join(args)
+
+    return run_program(work, f"nothing was written; to begin again: python data/TextPre.py {shlex.join(argv)}")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

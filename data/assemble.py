@@ -1,8 +1,9 @@
 """Sequences of several lengths -> a feature file in the official layout: cut, padded with zeros at the end, and stacked."""
 
+import contextlib
 import csv
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from data.feature_file import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from data.label_table import LabelledClip, common_unimodal_labels
-from utils.files import remove, replacing
-from utils.functions import UserError
+from utils.files import clear_leftovers, only_writer, remove, replacing
+from utils.functions import UserError, make_folder
 from utils.progress import progress
 
 
@@ -23,6 +24,17 @@ class ClipFeatures:
     vision: np.ndarray  # (L, width)
     tokens: np.ndarray | None = None  # (n,) token ids, [CLS] first and [SEP] last; None: run.py reads raw_text
     text: np.ndarray | None = None  # (n, width), BERT's vectors of the tokens
+
+
+@contextlib.contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """In this context nobody else writes the feature file. Raises UserError where it can't be written."""
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; name the feature file to write")
+    make_folder(output.resolve().parent)
+    with only_writer(output, "another process is making it"):
+        clear_leftovers(output)
+        yield
 
 
 def assemble(

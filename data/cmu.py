@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from config.config_regression import DATASETS, Dataset
-from data.assemble import ClipFeatures, assemble, raise_if_refused
+from data.assemble import ClipFeatures, assemble, raise_if_refused, writing
 from data.extractors import facts
 from data.extractors.text import BertText
-from data.feature_file import SPLITS, _SplitChecker
+from data.feature_file import SPLITS, SplitChecker
 from data.label_table import ANNOTATIONS, LabelledClip
 from data.transcripts import ClipName, Transcripts
 from models.pretrained_bert import find_bert
-from utils.files import clear_leftovers, only_writer
-from utils.functions import UserError, brief, make_folder
+from utils.functions import UserError, brief
 from utils.restricted_pickle import load_pickle
 
 SEQUENCES = ("audio", "vision")
@@ -38,8 +36,8 @@ def join(args: Namespace) -> None:
     """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
     dataset = DATASETS[args.datasetName]
     sources = [path.resolve() for path in (args.features, args.transcripts) if path is not None]
-    if args.output.is_dir() or args.output.resolve() in sources:
-        raise UserError(f"--output {args.output}: is a folder, or a file to be read; name a file to write")
+    if args.output.resolve() in sources:
+        raise UserError(f"--output {args.output}: is to be read; name another file to write")
     transcripts = None if args.transcripts is None else Transcripts(args.transcripts)
     text = BertText.load(find_bert(args.bert, dataset))
     longest = text.pretrained.bert.config.max_position_embeddings
@@ -49,9 +47,7 @@ def join(args: Namespace) -> None:
         raise UserError(
             f"--bert {text.pretrained.source}: its tokenizer doesn't tell which word a token is of; name another"
         )
-    make_folder(args.output.resolve().parent)
-    with only_writer(args.output, "another process is making it"):
-        clear_leftovers(args.output)
+    with writing(args.output):
         splits = read_cmu_file(args.features, dataset, args.aligned, with_texts=transcripts is None)
         clips, refused = choose_clips(splits, transcripts, dataset)
         joiner = Joiner(splits, text, args.text_length, args.aligned)
@@ -90,7 +86,7 @@ def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool)
             listed = brief(", ".join(map(str, content))) or "nothing"
             raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {listed}")
         content[name].pop("text", None)  # word vectors, half of the file: not to be held in memory
-        splits[name] = _read_split(_SplitChecker(path, name, content[name], dataset, aligned), with_texts)
+        splits[name] = _read_split(SplitChecker(path, name, content[name], dataset, aligned), with_texts)
     for key in SEQUENCES:
         widths = {name: split.sequences[key].shape[2] for name, split in splits.items()}
         if len(set(widths.values())) > 1:
@@ -98,7 +94,7 @@ def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool)
     return splits
 
 
-def _read_split(checker: _SplitChecker, with_texts: bool) -> CmuSplit:
+def _read_split(checker: SplitChecker, with_texts: bool) -> CmuSplit:
     ids = checker.content.get("id")
     if not isinstance(ids, list | tuple | np.ndarray) or getattr(ids, "ndim", 1) == 0 or not len(ids):
         raise checker.error("id", "expected an array or list of the N clips' names, N from 1; found none")
@@ -178,15 +174,13 @@ class Joiner:
         audio, vision = (frames_of_tokens(frames, both, len(words), owners) for frames in (sound, face))
         return ClipFeatures(audio, vision, tokens, vectors)
 
-    @torch.inference_mode()
     def _read(self, words: list[str]) -> tuple[np.ndarray, list[int | None], np.ndarray]:
         """Token ids (n,) of `[CLS] words [SEP]`, the word that each is of, and BERT's vectors of them (n, width)."""
-        bert, tokenizer = self._text.pretrained.bert, self._text.pretrained.tokenizer
+        tokenizer = self._text.pretrained.tokenizer
         encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=self._text_length)
         self.counts["cut"] += bool(encoded.encodings[0].overflowing)
-        tokens = torch.tensor([encoded["input_ids"]])
-        vectors = bert(tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
-        return tokens[0].numpy(), encoded.word_ids(), vectors[0].numpy()
+        tokens = np.array(encoded["input_ids"])
+        return tokens, encoded.word_ids(), self._text.vectors(tokens)
 
     def _clean(self, split: str, key: str, number: int) -> np.ndarray:
         """A clip's frames (L, width), with 0 for what isn't finite."""

@@ -22,6 +22,7 @@ import numpy as np
 
 from config.config_regression import DATASETS, Dataset
 from utils.functions import Parser, UserError, brief
+from utils.program import run_program
 from utils.restricted_pickle import load_pickle
 
 SPLITS = ("train", "valid", "test")
@@ -74,7 +75,7 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
     for name in SPLITS:
         if not isinstance(content.get(name), dict):
             raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {_listed(content)}")
-        splits[name] = _SplitChecker(path, name, content[name], dataset, aligned).check()
+        splits[name] = SplitChecker(path, name, content[name], dataset, aligned).check()
     without_ids, without_texts = (
         [name for name, split in splits.items() if getattr(split, key) is None] for key in ("text_bert", "raw_text")
     )
@@ -111,7 +112,7 @@ def plain_extractors(content: object) -> dict[str, dict]:
     raise ValueError(f"{EXTRACTORS}: expected a dict for each modality, with plain values")
 
 
-class _SplitChecker:
+class SplitChecker:
     """Checks one split, and says where it stands in every complaint."""
 
     def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool):
@@ -171,7 +172,7 @@ class _SplitChecker:
         if key not in self.content:
             raise self.error(key, f"missing; the split has {_listed(self.content)}")
         values = self.content[key]
-        if not isinstance(values, list | tuple | np.ndarray) or len(np.shape(values[:0])) != 1:
+        if not isinstance(values, list | tuple | np.ndarray) or getattr(values, "ndim", 1) != 1:
             raise self.error(key, f"expected a list of N texts; found {type(values).__name__}")
         if self.clips and len(values) != self.clips:
             raise self.error(key, f"expected N = {self.clips} texts, one for each id; found {len(values)}")
@@ -273,8 +274,9 @@ def main(argv: list[str] | None = None) -> int:
         action.add_argument(
             "--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help="whose range of labels holds (mosi)"
         )  # fmt: skip
-    try:
-        argv = sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
         arguments = parser.parse_args([word.upper() if number == 0 else word for number, word in enumerate(argv)])
         from data.feature_report import check_path
         from data.from_parts import build_from_parts
@@ -284,10 +286,8 @@ def main(argv: list[str] | None = None) -> int:
             build_from_parts(arguments, dataset)
         else:
             check_path(arguments.path, dataset, arguments.aligned)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_program(work)
 
 
 if __name__ == "__main__":

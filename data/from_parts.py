@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.assemble import ClipFeatures, assemble, raise_if_refused
+from data.assemble import ClipFeatures, assemble, raise_if_refused, writing
 from data.label_table import LabelledClip, read_label_table
-from utils.files import clear_leftovers, only_writer
-from utils.functions import UserError, brief, make_folder
+from utils.functions import UserError, brief
 
 SEQUENCES = ("audio", "vision")
 
@@ -33,10 +32,8 @@ def build_from_parts(args: Namespace, dataset: Dataset) -> None:
         except ValueError as error:
             refused[clip.id] = brief(error)
     by_id = {clip.id: clip for clip in clips}
-    make_folder(args.path.resolve().parent)
     described = {key: {"name": "own", "version": "", "width": width, "settings": {}} for key, width in widths.items()}
-    with only_writer(args.path, "another process is making it"):
-        clear_leftovers(args.path)
+    with writing(args.path):
         lengths = assemble(
             args.path,
             clips,

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from data.assemble import assemble, raise_if_refused
+from data.assemble import assemble, raise_if_refused, writing
 from data.clip_work import ClipWork, Done, Task, load_features, read_text
 from data.extractors import MODALITIES, Clip, Extractor, facts
 from data.extractors.audio import LibrosaAudio
@@ -16,7 +16,7 @@ from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.feature_file import SPLITS
 from data.label_table import LabelledClip, read_label_table
 from models.pretrained_bert import find_bert
-from utils.files import clear_leftovers, only_writer, remove
+from utils.files import remove
 from utils.functions import UserError, make_folder
 from utils.isolated import CrashedError, run_isolated
 from utils.progress import progress
@@ -35,9 +35,7 @@ def prepare(args: Namespace) -> None:
     described["text"] = facts(text)
 
     output = args.output or args.data_dir / "Processed" / "features.pkl"
-    make_folder(output.parent)
-    with only_writer(output, "another DataPre.py is making it"):
-        clear_leftovers(output)
+    with writing(output):
         cache = output.with_suffix(".cache")
         if not args.resume:
             remove(cache)

@@ -18,6 +18,7 @@ import numpy as np
 
 from utils.files import former, replacing
 from utils.functions import Parser, UserError, brief, make_folder
+from utils.program import run_program
 from utils.progress import progress
 from utils.tensor_bundle import Entry, TensorBundle
 
@@ -239,13 +240,12 @@ def main(argv: list[str] | None = None) -> int:
         "checkpoint", type=Path, metavar="CHECKPOINT_DIR", help="a folder as in Google's zip files, unpacked"
     )
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder to write, for --bert")
-    try:
+
+    def work() -> None:
         arguments = parser.parse_args(argv)
         print(convert(arguments.checkpoint, arguments.out))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_program(work)
 
 
 if __name__ == "__main__":

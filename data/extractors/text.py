@@ -40,10 +40,14 @@ class BertText:
     def width(self) -> int:
         return self.pretrained.bert.config.hidden_size
 
-    @torch.inference_mode()
     def __call__(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (n,) of `[CLS] text [SEP]`, and vectors (n, width) float32. No more than BERT takes, [SEP] included."""
         most = self.pretrained.bert.config.max_position_embeddings
-        tokens = self.pretrained.tokenizer(text, truncation=True, max_length=most, return_tensors="pt")
-        vectors = self.pretrained.bert(tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-        return tokens["input_ids"][0].numpy(), vectors[0].numpy()
+        tokens = np.array(self.pretrained.tokenizer(text, truncation=True, max_length=most)["input_ids"])
+        return tokens, self.vectors(tokens)
+
+    @torch.inference_mode()
+    def vectors(self, tokens: np.ndarray) -> np.ndarray:
+        """Of token ids (n,), the last layer's vectors (n, width) float32."""
+        ids = torch.from_numpy(tokens)[None]
+        return self.pretrained.bert(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].numpy()
