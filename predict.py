@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.functions import Parser, UserError, make_folder, pick_device
+from utils.functions import Parser, UserError, check_output, pick_device
 from utils.program import run_program
 
 
@@ -26,7 +27,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--features", type=Path, metavar="FILE", help="score the clips of a feature file instead of videos"
     )
-    parser.add_argument("--split", choices=["train", "valid", "test"], default="test", help="of the feature file; default test")
+    parser.add_argument("--split", choices=["train", "valid", "test"], help="of the feature file; default test")
     parser.add_argument(
         "--allow_missing", action="store_true",
         help="score clips without text, sound or face too: an empty text, or one frame of zeros, stands for it"
@@ -37,7 +38,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--openface_csv", type=Path, metavar="PATH",
-        help="OpenFace's table of the clip, or a folder with <clip>.csv, in place of the program"
+        help="OpenFace's table of the clip, or a folder with <folder>/<clip>.csv or <clip>.csv, in place of the program"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list, an object for each clip")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table to a CSV file too")
@@ -50,6 +51,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         raise UserError("name either clips, or a feature file with --features")
     if args.text is not None and args.text_file is not None:
         raise UserError("--text and --text_file: two texts; leave one out")
+    if args.split and not args.features:
+        raise UserError("--split: is of a feature file; name that with --features")
+    if args.openface2Path and args.openface_csv:
+        raise UserError("--openface2Path and --openface_csv: the one makes what the other reads; leave one out")
     if args.features and (args.text is not None or args.text_file or args.openface2Path or args.openface_csv):
         raise UserError("--features: holds texts and faces; leave out --text, --text_file and OpenFace's flags")
     return args
@@ -59,20 +64,26 @@ def run(args: argparse.Namespace) -> int:
     from trains.clip_scorer import score_split
     from trains.experiment import find_features, open_features
     from trains.trained import load_trained
+    from utils.checkpoint import read_facts
 
+    if args.csv is not None:
+        check_output(args.csv, *args.clips, *filter(None, [args.features, args.text_file]))
     device = pick_device(args.gpu_ids)
+    said = read_facts(args.checkpoint).get("dataset")
+    if args.datasetName not in (None, said) and said is not None:
+        raise UserError(f"--datasetName {args.datasetName}: {args.checkpoint} was trained on {said}; leave it out")
     trained = load_trained(args.checkpoint, dataset_name=args.datasetName)
     refused: dict[str, str] = {}
     if args.features:
         path = find_features(args.features, trained.dataset, trained.aligned)
         store = open_features(path, trained.dataset, trained.aligned, trained.encoder, args.cache_dir)
         trained.check_features(store, path)
-        rows = score_split(trained, store.splits[args.split], device)
+        rows = score_split(trained, store.splits[args.split or "test"], device)
     else:
         rows, refused = score_videos(args, trained, device)
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if args.json else as_table(rows, trained.dataset.label_bound))
     if args.csv is not None:
         write_csv(rows, args.csv)
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if args.json else as_table(rows, trained.dataset.label_bound))
     for name, reason in refused.items():
         print(f"error: {name}: {reason}", file=sys.stderr)
     return 2 if refused else 0
@@ -90,6 +101,10 @@ def score_videos(args: argparse.Namespace, trained, device) -> tuple[list[dict],
     given = read_transcript(args.text_file) if args.text_file is not None else args.text
     if given is not None and len(clips) > 1:
         raise UserError(f"one text for {len(clips)} clips: leave a .txt or .srt file beside each of them")
+    if args.openface_csv is not None and not args.openface_csv.is_dir() and len(clips) > 1:
+        raise UserError(
+            f"--openface_csv {args.openface_csv}: one table for {len(clips)} clips; name a folder of tables"
+        )
     by_openface = trained.extractors.get("vision", {}).get("name") == "openface"
     if by_openface != bool(args.openface2Path or args.openface_csv):
         raise UserError(
@@ -102,7 +117,8 @@ def score_videos(args: argparse.Namespace, trained, device) -> tuple[list[dict],
     for file in progress(clips, "reading", "clip"):
         table = args.openface_csv
         if table is not None and table.is_dir():
-            table = table / f"{file.stem}.csv"
+            tables = [table / file.parent.name / f"{file.stem}.csv", table / f"{file.stem}.csv"]
+            table = next(filter(os.path.isfile, tables), tables[-1])
         try:
             text = given if given is not None else beside(file)
             readings.append(reader.read(Clip(file, table), text))
@@ -116,7 +132,6 @@ def write_csv(rows: list[dict], path: Path) -> None:
 
     from utils.files import replacing
 
-    make_folder(path.resolve().parent)
     with replacing(path) as work:
         pd.DataFrame(rows).to_csv(work, index=False)
 

@@ -5,7 +5,7 @@
     DIR/label.csv                            video_id, clip_id, text, label, mode; annotation, label_T, label_A, label_V if known
     DIR/Raw/<video_id>/<clip_id>.mp4         one clip each
     DIR/Processed/features.pkl               what comes out, in the official layout (data/feature_file.py)
-                  features.cache/            each clip's features, so that a run that was stopped goes on
+                  features.pkl.cache/        each clip's features, so that a run that was stopped goes on
                   errors.csv                 the clips that were left out, and why
 
 The same extractors (data/extractors/) serve predict.py.
@@ -23,6 +23,7 @@ from config.config_regression import DATASETS
 from data.extractors.vision import NO_FACE
 from utils.functions import Parser, UserError
 from utils.program import run_program
+from utils.signals import held_back
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         args = parse_arguments(argv)
-        from data.prepare import prepare  # torch and transformers: --help and a wrong flag don't wait for them
+        with held_back():  # a signal amid an import could be lost
+            from data.prepare import prepare  # torch and transformers: --help and a wrong flag don't wait for them
 
         prepare(args)
 
@@ -99,7 +101,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     run = parser.add_argument_group("the run")
     run.add_argument(
         "--output", type=Path, metavar="FILE",
-        help="the feature file; cache and errors.csv lie beside it. Default DIR/Processed/features.pkl"
+        help="the feature file; its cache and list of errors (NAME.errors.csv) lie beside it. Default "
+        "DIR/Processed/features.pkl"
     )
     run.add_argument("--jobs", type=int, metavar="N", default=1, help="clips at once, each in a process of its own; default 1")
     run.add_argument(
@@ -116,7 +119,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         raise UserError("--vision openface: name its program FeatureExtraction with --openface2Path")
     least = {
         "pool": 1,
-        "sample_rate": 8000,
+        "sample_rate": 11025,
         "hop_length": 32,
         "text_length": 3,
         "audio_length": 1,

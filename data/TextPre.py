@@ -5,7 +5,7 @@
     --features      {"train" | "valid" | "test": {"audio" (N, La, Da), "vision" (N, Lv, Dv), "labels" (N,), "id"}},
                     padded at either end
     --transcripts   CMU's: *.annotprocessed of MOSI, *.txt of MOSEI; or a table with video_id, clip_id, text
-    --output        in the official layout (data/feature_file.py); errors.csv beside it lists what was left out
+    --output        in the official layout (data/feature_file.py); NAME.errors.csv beside it lists what was left out
 
 The work is in data/cmu.py.
 """
@@ -54,7 +54,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "text, and start and end where known. Default: the pickle's own raw_text"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", required=True, help="the feature file; errors.csv lies beside it"
+        "--output", type=Path, metavar="FILE", required=True, help="the feature file; NAME.errors.csv lies beside it"
     )
     parser.add_argument(
         "--aligned", action="store_true",

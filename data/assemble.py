@@ -12,8 +12,10 @@ import numpy as np
 from data.feature_file import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from data.label_table import LabelledClip, common_unimodal_labels
 from utils.files import clear_leftovers, only_writer, remove, replacing
-from utils.functions import UserError, make_folder
+from utils.functions import UserError, check_output
 from utils.progress import progress
+
+USUAL_NAME = "features.pkl"
 
 
 @dataclass
@@ -27,11 +29,9 @@ class ClipFeatures:
 
 
 @contextlib.contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """In this context nobody else writes the feature file. Raises UserError where it can't be written."""
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; name the feature file to write")
-    make_folder(output.resolve().parent)
+def writing(output: Path, *inputs: Path) -> Iterator[None]:
+    """In this context nobody else writes the feature file. Raises UserError where it can't be written, or is an input."""
+    check_output(output, *inputs)
     with only_writer(output, "another process is making it"):
         clear_leftovers(output)
         yield
@@ -47,14 +47,14 @@ def assemble(
     extractors: dict[str, dict],
     aligned: bool = False,
 ) -> dict[str, int]:
-    """Writes the clips that have sizes to a feature file, and the refused ones, with the reason, to errors.csv beside it.
+    """Writes the clips that have sizes to a feature file, and the refused ones, with the reason, to a list beside it.
 
     sizes: clip's id -> modality -> frames or tokens. load: gives a clip's features, by its id. padded: modality -> what the
     sequences are cut or padded to; None: by the released rule. aligned: sound and face are as long as the text, so that the file
     says no lengths of theirs. Returns these lengths. Raises UserError where a split has no clip left, or the disk is full: the
     feature file that was there stays.
     """
-    errors = output.with_name("errors.csv")
+    errors = errors_file(output)
     _list_errors(errors, refused)
     clips = [clip for clip in clips if clip.id in sizes]
     for split in SPLITS:
@@ -77,18 +77,26 @@ def raise_if_refused(output: Path, refused: dict[str, str], of: int) -> None:
     """Raises UserError where clips were left out. of: how many there were."""
     if refused:
         raise UserError(
-            f"{len(refused)} of {of} clips were left out: {output.with_name('errors.csv')} says why; once they are mended, the "
+            f"{len(refused)} of {of} clips were left out: {errors_file(output)} says why; once they are mended, the "
             "same command adds them"
         )
 
 
+def errors_file(output: Path) -> Path:
+    """Where the clips that were left out of a feature file are listed."""
+    return output.with_name("errors.csv" if output.name == USUAL_NAME else f"{output.stem}.errors.csv")
+
+
 def _list_errors(path: Path, refused: dict[str, str]) -> None:
+    header = ["id", "reason"]
     if not refused:
-        remove(path)  # of an earlier run
+        with contextlib.suppress(OSError, ValueError):
+            if path.read_text(encoding="utf-8").startswith(",".join(header)):  # else it isn't of an earlier run
+                remove(path)
         return
     with replacing(path) as work, open(work, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["id", "reason"])
+        table.writerow(header)
         table.writerows(refused.items())
 
 
@@ -149,4 +157,4 @@ def save_feature_file(path: Path, splits: dict[str, dict], extractors: dict[str,
     extractors: modality -> what made its features, as `data.extractors.facts` says it, with the padded length.
     """
     with replacing(path) as work, open(work, "wb") as file:
-        pickle.dump(splits | {EXTRACTORS: extractors}, file, protocol=4)
+        pickle.dump(splits | {EXTRACTORS: extractors}, file, protocol=5)  # 4 would copy each array first

@@ -7,17 +7,17 @@ files, texts and settings are read anew, and the rest stays.
 import hashlib
 import json
 import os
+import tempfile
 import time
-import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.assemble import ClipFeatures
-from data.extractors import Clip, ClipError, Extractor, facts
+from data.extractors import Clip, ClipError, Extracted, Extractor, facts
 from data.label_table import LabelledClip
 from utils.files import unfinished
 from utils.functions import UserError
@@ -25,6 +25,12 @@ from utils.functions import UserError
 if TYPE_CHECKING:  # the processes that work on clips needn't load PyTorch
     from data.extractors.text import BertText
 
+EXTRACTED = tuple(field.name for field in fields(Extracted))  # the frames first
+ARRAYS = {
+    "text": ("tokens", "vectors"),
+    "audio": EXTRACTED,
+    "vision": EXTRACTED,
+}  # in the cache; the first has the length
 ALLOW_MISSING = "--allow_missing takes one frame of zeros instead"
 
 
@@ -45,14 +51,14 @@ class Done:
     seconds: dict[str, float]  # modality -> what it took; nothing for what the cache had
     missing: list[str]  # what zeros stand for
 
-    def add(self, key: str, cache: Path, origin: list, make: Callable[[], dict], length: str) -> dict[str, np.ndarray]:
+    def add(self, key: str, cache: Path, origin: list, make: Callable[[], dict]) -> dict[str, np.ndarray]:
         """What the cache has of a modality, else what is made now: arrays by name. Raises UserError where it can't be kept.
 
-        origin: all that it follows from. length: the name of the array whose length is the clip's.
+        origin: all that it follows from.
         """
         name = hashlib.sha1(json.dumps(origin).encode()).hexdigest()
         file = self.files[key] = cache / f"{name}.npz"
-        known = load_arrays(file)
+        known = load_arrays(file, key)
         if known is None:
             began = time.perf_counter()
             known = make()
@@ -65,7 +71,7 @@ class Done:
                 raise UserError(
                     f"{file}: can't be written ({error.strerror}); make room, and the same command goes on"
                 ) from None
-        self.lengths[key] = len(known[length])
+        self.lengths[key] = len(known[ARRAYS[key][0]])
         return known
 
 
@@ -79,16 +85,17 @@ class ClipWork:
 
     def __call__(self) -> Callable[[Task], Done | ClipError]:
         described = {key: facts(extractor) for key, extractor in self.extractors.items()}
+        tempfile.tempdir = str(self.cache)  # where what a killed process leaves is removed by the next run
 
         def work(task: Task) -> Done | ClipError:
             done = Done({}, {}, {}, [])
             try:
-                if not task.source.file.is_file():
+                if not os.path.isfile(task.source.file):
                     raise ClipError(f"no file {task.source.file}")
                 state = [_state(file) for file in (task.source.file, task.source.openface_csv)]
                 for key, extractor in self.extractors.items():
-                    origin = [described[key], task.clip.id, *state]
-                    found = done.add(key, self.cache, origin, lambda run=extractor: asdict(run(task.source)), "frames")
+                    origin = [described[key], task.clip.id, *state, _state(getattr(extractor, "program", None))]
+                    found = done.add(key, self.cache, origin, lambda run=extractor: asdict(run(task.source)))
                     if missing := str(found["missing"]):
                         if not self.allow_missing:
                             raise ClipError(f"{missing}; {ALLOW_MISSING}")
@@ -107,12 +114,12 @@ def read_text(text: "BertText", task: Task, cache: Path, done: Done) -> None:
         tokens, vectors = text(task.clip.text)
         return {"tokens": tokens, "vectors": vectors}
 
-    done.add("text", cache, [facts(text), task.clip.text], read, "tokens")
+    done.add("text", cache, [facts(text), task.clip.text], read)
 
 
 def load_features(done: Done) -> ClipFeatures:
     """A clip's features from the cache. Raises UserError where they are gone."""
-    parts = {key: load_arrays(file) for key, file in done.files.items()}
+    parts = {key: load_arrays(file, key) for key, file in done.files.items()}
     for key, arrays in parts.items():
         if arrays is None:
             raise UserError(f"{done.files[key]}: is gone or damaged; the same command makes it anew")
@@ -120,18 +127,18 @@ def load_features(done: Done) -> ClipFeatures:
     return ClipFeatures(parts["audio"]["frames"], parts["vision"]["frames"], text["tokens"], text["vectors"])
 
 
-def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
-    """Arrays of the cache; None where they aren't there, or damaged: they are made anew then."""
+def load_arrays(file: Path, key: str) -> dict[str, np.ndarray] | None:
+    """A modality's arrays in the cache; None where they aren't there, or damaged: they are made anew then."""
     try:
         with np.load(file) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            return {name: arrays[name] for name in ARRAYS[key]}
+    except Exception:  # a damaged archive fails in more ways than its reader's documentation names
         return None
 
 
 def _state(file: Path | None) -> list | None:
     """What changes when a file does."""
-    if file is None or not file.is_file():
+    if file is None or not os.path.isfile(file):
         return None
     status = file.stat()
     return [status.st_size, status.st_mtime_ns]

@@ -16,7 +16,7 @@ from data.feature_file import SPLITS, SplitChecker
 from data.label_table import ANNOTATIONS, LabelledClip
 from data.transcripts import ClipName, Transcripts
 from models.pretrained_bert import find_bert
-from utils.functions import UserError, brief
+from utils.functions import UserError, brief, check_output
 from utils.restricted_pickle import load_pickle
 
 SEQUENCES = ("audio", "vision")
@@ -35,9 +35,8 @@ class CmuSplit:
 def join(args: Namespace) -> None:
     """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
     dataset = DATASETS[args.datasetName]
-    sources = [path.resolve() for path in (args.features, args.transcripts) if path is not None]
-    if args.output.resolve() in sources:
-        raise UserError(f"--output {args.output}: is to be read; name another file to write")
+    sources = [path for path in (args.features, args.transcripts) if path is not None]
+    check_output(args.output, *sources)
     transcripts = None if args.transcripts is None else Transcripts(args.transcripts)
     text = BertText.load(find_bert(args.bert, dataset))
     longest = text.pretrained.bert.config.max_position_embeddings
@@ -47,7 +46,7 @@ def join(args: Namespace) -> None:
         raise UserError(
             f"--bert {text.pretrained.source}: its tokenizer doesn't tell which word a token is of; name another"
         )
-    with writing(args.output):
+    with writing(args.output, *sources):
         splits = read_cmu_file(args.features, dataset, args.aligned, with_texts=transcripts is None)
         clips, refused = choose_clips(splits, transcripts, dataset)
         joiner = Joiner(splits, text, args.text_length, args.aligned)

@@ -1,5 +1,6 @@
 """A table of labels and texts, and an array for each clip and modality -> a feature file: for features of any origin."""
 
+import os
 import shlex
 import zipfile
 from argparse import Namespace
@@ -10,13 +11,17 @@ import numpy as np
 from config.config_regression import Dataset
 from data.assemble import ClipFeatures, assemble, raise_if_refused, writing
 from data.label_table import LabelledClip, read_label_table
-from utils.functions import UserError, brief
+from utils.functions import UserError, brief, check_output
 
 SEQUENCES = ("audio", "vision")
 
 
 def build_from_parts(args: Namespace, dataset: Dataset) -> None:
     """Writes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
+    for key in SEQUENCES:
+        if (length := getattr(args, f"{key}_length")) is not None and length < 1:
+            raise UserError(f"--{key}_length {length}: expected 1 or more")
+    check_output(args.path, args.labels)
     clips, refused = read_label_table(args.labels, dataset)
     if not args.parts.is_dir():
         raise UserError(f"--parts {args.parts}: no such folder; it holds audio/ and vision/")
@@ -33,7 +38,7 @@ def build_from_parts(args: Namespace, dataset: Dataset) -> None:
             refused[clip.id] = brief(error)
     by_id = {clip.id: clip for clip in clips}
     described = {key: {"name": "own", "version": "", "width": width, "settings": {}} for key, width in widths.items()}
-    with writing(args.path):
+    with writing(args.path, args.labels):
         lengths = assemble(
             args.path,
             clips,
@@ -54,7 +59,7 @@ def _load(parts: Path, key: str, clip: LabelledClip) -> np.ndarray:
     """A clip's array, (frames, width). Raises ValueError in words where there is none."""
     home = parts / key / clip.video_id
     for file in (home / f"{clip.clip_id}.npy", home / f"{clip.clip_id}.npz"):
-        if file.is_file():
+        if os.path.isfile(file):  # which is False, too, for a name longer than files may have
             break
     else:
         raise ValueError(f"no file {home / clip.clip_id}.npy or .npz")

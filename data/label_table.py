@@ -1,10 +1,11 @@
 """The table of own clips, label.csv: which there are, what is said in them, their labels and splits."""
 
+import csv
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from config.config_regression import Dataset
 from data.feature_file import SPLITS, UNIMODAL_LABELS
@@ -33,60 +34,87 @@ class LabelledClip:
     def find_video(self, root: Path) -> Path:
         """Its file below Raw/: an mp4, else one of the other kinds; the mp4's name where there is none."""
         candidates = [root / self.video_id / f"{self.clip_id}{kind}" for kind in VIDEOS]
-        return next((file for file in candidates if file.is_file()), candidates[0])
+        # os.path's is False, too, for a name longer than files may have.
+        return next((file for file in candidates if os.path.isfile(file)), candidates[0])
 
 
-def read_label_table(path: Path, dataset: Dataset) -> tuple[list[LabelledClip], dict[str, str]]:
+def read_label_table(
+    path: Path, dataset: Dataset, may_be_silent: bool = False
+) -> tuple[list[LabelledClip], dict[str, str]]:
     """The clips of a label table, and for each row that can't be used, by its id, why.
 
-    dataset: whose range the labels lie in. Raises UserError for a file that is no such table, or that has no clip for one of the splits.
+    dataset: whose range the labels lie in. may_be_silent: clips without a text are used too. Raises UserError for a file that is
+    no such table, or that a training could do nothing with.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except OSError as error:
-        raise UserError(
-            f"{path}: can't be read ({error.strerror}); it must list the clips: {', '.join(COLUMNS)}"
-        ) from None
-    except ValueError as error:  # pandas' errors are ValueErrors
-        raise UserError(f"{path}: no CSV file in UTF-8 ({brief(error)})") from None
-    table.columns = table.columns.str.strip()
-    lacking = [name for name in COLUMNS if name not in table.columns]
-    if lacking:
-        raise UserError(f"{path}: has no column {', '.join(lacking)}; it has {brief(', '.join(table.columns))}")
     clips: dict[str, LabelledClip] = {}
     refused: dict[str, str] = {}
-    for number, row in enumerate(table.to_dict("records"), 2):
+    for line, row in _read_rows(path):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
         try:
             clip = _read_row(row, dataset)
             if clip_id in clips:
-                raise ValueError(f"line {number}: the id stands in the table twice; the first is used")
+                raise ValueError("the id stands in the table twice; the first is used")
+            if not clip.text and not may_be_silent:
+                raise ValueError("the text is empty")
             clips[clip_id] = clip
         except ValueError as error:
-            refused[clip_id if clip_id not in clips else f"{clip_id} (line {number})"] = str(error)
+            refused[clip_id if clip_id not in clips else f"{clip_id} (line {line})"] = f"line {line}: {error}"
     for split in SPLITS:
         if not any(clip.split == split for clip in clips.values()):
+            others = f"; of those left out, {brief(next(iter(refused.values())))}" if refused else ""
             raise UserError(
-                f"{path}: has no usable clip whose mode is {split}; training needs all of {', '.join(SPLITS)}"
+                f"{path}: has no usable clip whose mode is {split}; training needs {', '.join(SPLITS)}{others}"
             )
+    signs = {clip.label >= 0 for clip in clips.values() if clip.split == "train"}
+    if len(signs) == 1:
+        raise UserError(
+            f"{path}: all labels of train have one sign; Self-MM compares positive clips with negative ones"
+        )
     return list(clips.values()), refused
+
+
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line and columns of each row. Raises UserError, with the line, where a row hasn't the header's columns."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [(reader.line_num, row) for row in reader if row]
+    except OSError as error:
+        raise UserError(
+            f"{path}: can't be read ({error.strerror}); it must list the clips: {', '.join(COLUMNS)}"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: isn't in UTF-8; save it so") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: no row of a CSV file ({brief(error)})") from None
+    lacking = [name for name in COLUMNS if header.count(name) != 1]
+    if lacking:
+        hint = "; separate the columns by commas" if len(header) == 1 else ""
+        raise UserError(
+            f"{path}: {', '.join(lacking)}: expected one such column; it has {brief(', '.join(header)) or 'none'}{hint}"
+        )
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}: line {line} has {len(row)} values, and the header {len(header)}; a text with commas needs quotes"
+            )
+    return [(line, dict(zip(header, map(str.strip, row), strict=True))) for line, row in rows]
 
 
 def _read_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
     """Raises ValueError for what can't be used, in words."""
-    if not row["video_id"].strip() or not row["clip_id"].strip():
+    if not row["video_id"] or not row["clip_id"]:
         raise ValueError("video_id or clip_id is empty")
-    split = row["mode"].strip().lower()
+    split = row["mode"].lower()
     if split not in SPLITS:
         raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
     label = _read_label("label", row["label"], dataset)
-    annotation = row.get("annotation", "").strip() or ANNOTATIONS[int(np.sign(label)) + 1]
+    annotation = row.get("annotation") or ANNOTATIONS[int(np.sign(label)) + 1]
     unimodal = {
-        task: _read_label(column, row[column], dataset)
-        for column, task in UNIMODAL_COLUMNS.items()
-        if row.get(column, "").strip()
+        task: _read_label(column, row[column], dataset) for column, task in UNIMODAL_COLUMNS.items() if row.get(column)
     }
-    return LabelledClip(row["video_id"], row["clip_id"], row["text"].strip(), label, split, annotation, unimodal)
+    return LabelledClip(row["video_id"], row["clip_id"], row["text"], label, split, annotation, unimodal)
 
 
 def _read_label(column: str, written: str, dataset: Dataset) -> float:

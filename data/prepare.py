@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from data.assemble import assemble, raise_if_refused, writing
+from data.assemble import USUAL_NAME, assemble, raise_if_refused, writing
 from data.clip_work import ClipWork, Done, Task, load_features, read_text
 from data.extractors import MODALITIES, Clip, Extractor, facts
 from data.extractors.audio import LibrosaAudio
@@ -17,7 +17,7 @@ from data.feature_file import SPLITS
 from data.label_table import LabelledClip, read_label_table
 from models.pretrained_bert import find_bert
 from utils.files import remove
-from utils.functions import UserError, make_folder
+from utils.functions import UserError, check_output, make_folder
 from utils.isolated import CrashedError, run_isolated
 from utils.progress import progress
 
@@ -28,20 +28,18 @@ MOST_CRASHES = 4  # with no clip done: then it isn't the clips' fault
 def prepare(args: Namespace) -> None:
     """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
     dataset = DATASETS[args.datasetName or DATASET_OF_LANGUAGE[args.language]]
-    clips, refused = read_label_table(args.data_dir / "label.csv", dataset)
+    labels, output = args.data_dir / "label.csv", args.output or args.data_dir / "Processed" / USUAL_NAME
+    check_output(output, labels)
+    clips, refused = read_label_table(labels, dataset, may_be_silent=args.allow_missing)
     extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": _vision_extractor(args)}
     described = {key: facts(extractor) for key, extractor in extractors.items()}
     text = BertText.load(find_bert(args.bert, DATASETS[DATASET_OF_LANGUAGE[args.language]]))
     described["text"] = facts(text)
 
-    output = args.output or args.data_dir / "Processed" / "features.pkl"
-    with writing(output):
-        cache = output.with_suffix(".cache")
-        if not args.resume:
-            remove(cache)
-        make_folder(cache)
-        for leftover in cache.glob("unfinished-*"):
-            remove(leftover)
+    with writing(output, labels):
+        cache = make_folder(output.with_name(f"{output.name}.cache"))
+        for outdated in [*cache.glob("unfinished-*"), *([] if args.resume else cache.glob("*.npz"))]:
+            remove(outdated)
         done = _extract(args, clips, refused, extractors, text, cache)
         lengths = assemble(
             output,

@@ -1,5 +1,6 @@
 """What is said in a clip, for predict.py: given on the command line, or in a .txt or .srt file beside the clip."""
 
+import os
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def find_clips(paths: list[Path]) -> list[Path]:
     clips = []
     for path in paths:
         if path.is_dir():
-            files = sorted(path.rglob("*"))
+            files = [file for file in sorted(path.rglob("*")) if os.path.isfile(file)]
             inside = [file for file in files if file.suffix.lower() in VIDEOS]
             inside = inside or [file for file in files if file.suffix.lower() in SOUNDS]
             if not inside:

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +62,35 @@ def test_who_stops_listening_leaves_no_process_behind():
     results.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+PARENT = """
+import os, sys
+sys.path[:0] = sys.argv[1:]
+from test_isolated import begin
+from utils.isolated import run_isolated
+
+if __name__ == "__main__":
+    results = run_isolated(begin, [1, "slow", "slow"], 2)
+    print(next(results)[1][2], flush=True)
+    next(results)
+"""
+
+
+def test_when_the_main_process_is_killed_the_others_end(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    here = Path(__file__).resolve().parent
+    words = [sys.executable, tmp_path / "parent.py", here, here.parent]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{worker}/stat").exists() and Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
+            return  # nobody in this container collects orphans
+        time.sleep(0.1)
+    pytest.fail("it still runs")

@@ -1,5 +1,7 @@
 """OpenFace's tables: columns by name, failed frames, pooling, pictures a second."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,3 +111,22 @@ def test_the_program_is_found_in_its_folder_or_refused(tmp_path):
     program.chmod(0o644)
     with pytest.raises(UserError, match="chmod"):
         find_openface(program)
+
+
+@pytest.mark.parametrize("content", [b"\x7fELF nonsense", b"#!/no/such/interpreter\n"])
+def test_a_program_that_cannot_run_here_is_the_users_to_mend(tmp_path, content):
+    program = tmp_path / "FeatureExtraction"
+    program.write_bytes(content)
+    program.chmod(0o755)
+    with pytest.raises(UserError, match="can't be run here"):
+        OpenFace(program=program)(Clip(tmp_path / "clip.mp4"))
+
+
+def test_what_a_program_leaves_running_is_not_waited_for(tmp_path):
+    program = tmp_path / "FeatureExtraction"
+    program.write_text("#!/bin/sh\nsleep 20 &\necho no licence\n")
+    program.chmod(0o755)
+    began = time.monotonic()
+    with pytest.raises(ClipError, match="wrote 0 tables, not one .*its last words: no licence"):
+        OpenFace(program=program)(Clip(tmp_path / "clip.mp4"))
+    assert time.monotonic() - began < 10

@@ -14,6 +14,7 @@ from data.assemble import cut_text, padded_length
 from data.feature_file import read_feature_file
 from data.label_table import read_label_table
 from data.spoken import beside, find_clips, read_transcript
+from utils.files import replacing
 from utils.functions import UserError
 from utils.metrics import sentiment_class
 
@@ -92,6 +93,54 @@ def test_what_is_no_label_table_is_one_line(tmp_path, table):
         read_label_table(tmp_path / "nowhere.csv", MOSI)
 
 
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        ("video_id;clip_id;text;label;mode\n1;1;a;1;train\n", "separate the columns by commas"),
+        ("video_id,clip_id,text,label,label,mode\n", "label: expected one such column"),
+        ("video_id,clip_id,text,label,mode\n1,1,well, no,1,train\n", "line 2 has 6 values, and the header 5"),
+        ('video_id,clip_id,text,label,mode\n1,1,"a\nb",1,train\n2,2\n', "line 4 has 2 values"),
+        ("video_id,clip_id,text,label,mode\n1,1,a,nan,train\n", "of those left out, line 2: label is 'nan'"),
+        (
+            "video_id,clip_id,text,label,mode\n"
+            + "".join(f"1,{n},a,1,{m}\n" for n, m in enumerate(("train", "valid", "test"))),
+            "one sign",
+        ),
+        ('video_id,clip_id,text,label,mode\n1,1,"a,1,train\n', "line 2: no row"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_one_line(tmp_path, content, complaint):
+    (tmp_path / "label.csv").write_text(content)
+    with pytest.raises(UserError, match=complaint):
+        read_label_table(tmp_path / "label.csv", MOSI)
+
+
+def test_long_names_are_no_files(table, tmp_path):
+    clips, _ = read_label_table(table(f"{'é' * 300},1,a,1,,train,,,"), MOSI)
+    assert clips[-1].find_video(tmp_path).suffix == ".mp4"
+    assert feature_file.main(["CHECK", str(tmp_path)]) == 2
+
+
+def test_no_folder_and_no_input_is_taken_for_the_output(tmp_path, table, parts, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    path = table()
+    for output in (tmp_path / "mine", path, "", "."):
+        flags = ["BUILD", output, "--labels", path, "--parts", parts]
+        assert feature_file.main([str(flag) for flag in flags]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years" and path.read_text().startswith("video_id")
+    with pytest.raises(UserError, match="is a folder"), replacing(tmp_path / "mine") as work:
+        work.write_text("a file")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_list_of_errors_that_is_not_ours_stays(tmp_path, table, parts):
+    (tmp_path / "own.errors.csv").write_text("my,own\n")
+    assert build(tmp_path, table(), parts) == 0
+    assert (tmp_path / "own.errors.csv").read_text() == "my,own\n"
+
+
 def test_the_released_rule_of_padding():
     lengths = [3, 5, 10, 4]
     assert padded_length(lengths) == int(np.mean(lengths) + 3 * np.std(lengths))
@@ -145,7 +194,7 @@ def test_parts_that_cannot_be_used_are_left_out(tmp_path, table, parts, capsys):
     path = table(*(f"001,{name},a,1,,train,,," for name in ("flat", "wide", "odd", "none")), "001,0003,a,9,,train,,,")
     assert build(tmp_path, path, parts) == 2
     assert "5 of 9 clips were left out" in capsys.readouterr().err
-    reasons = pd.read_csv(tmp_path / "errors.csv").set_index("id")["reason"]
+    reasons = pd.read_csv(tmp_path / "own.errors.csv").set_index("id")["reason"]
     assert "(6,)" in reasons["001$_$flat"] and "7 wide" in reasons["001$_$wide"]
     assert "can't be read" in reasons["001$_$odd"] and "no file" in reasons["001$_$none"]
     assert len(read_feature_file(tmp_path / "own.pkl", MOSI, aligned=False).splits["train"]) == 2
@@ -211,11 +260,11 @@ def test_a_folder_of_own_clips_is_checked(tmp_path, table, capsys):
     status, said, complaint = report(tmp_path, capsys)
     assert status == 2 and complaint.count("\n") == 1
     for mistake in (
-        "003$_$4: label is 'x'",
+        "label is 'x'",
         "002$_$1: no file",
         "0002.mkv is empty",
-        "003$_$3: label 9 is outside",
-        "003$_$2: the text is empty",
+        "label 9 is outside",
+        "the text is empty",
     ):
         assert mistake in said
     assert "001$_$0001" not in said

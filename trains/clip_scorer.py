@@ -58,9 +58,9 @@ class ClipReader:
         self._allow_missing = allow_missing
 
     def read(self, clip: Clip, text: str | None) -> Reading:
-        """text: what is said in it; None where nobody knows. Raises ClipError."""
+        """text: what is said in it; None or "" where nobody knows. Raises ClipError."""
         substituted = []
-        if text is None:
+        if not text:
             if not self._allow_missing:
                 raise ClipError(
                     f"no text: give --text or --text_file, or a .txt or .srt file beside the clip; {ALLOW_MISSING}"

@@ -32,6 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield work
         flush(work)
         if path.is_dir():
+            if not work.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
             _move_away(former(path), path)
             os.replace(path, former(path))
         os.replace(work, path)

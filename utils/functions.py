@@ -166,6 +166,15 @@ def make_folder(path: Path) -> Path:
         raise UserError(f"{path}: can't write results there ({error.strerror}); name another folder") from None
 
 
+def check_output(path: Path, *inputs: Path) -> None:
+    """Raises UserError for a file that can't be written, or that is one of those to be read."""
+    if not path.name or path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write")
+    if path.resolve() in [source.resolve() for source in inputs]:
+        raise UserError(f"{path}: is to be read; name another file to write")
+    make_folder(path.resolve().parent)
+
+
 class _LogFile(logging.FileHandler):
     """A log file that gives up, with one line, where the disk is full: the run itself may go on."""
 

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -24,7 +25,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads' locks
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(begin, theirs), daemon=True)
-        self.process.start()
+        with _without_interrupts():  # which it could only take while it loads
+            self.process.start()
         theirs.close()
         self.item: Item | None = None
 
@@ -97,6 +99,7 @@ def _serve(begin: Callable, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the main process, which then ends this one
     if hasattr(os, "setsid"):
         os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     work = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the main process is gone
         while True:
@@ -109,6 +112,27 @@ def _serve(begin: Callable, pipe: Connection) -> None:
             except Exception:
                 result = _BugError(traceback.format_exc())
             pipe.send(result)
+
+
+def _end_with_parent() -> None:
+    """Ends this process, and the programs that it runs, when the main process is gone."""
+    multiprocessing.parent_process().join()
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """In this context Ctrl-C waits; what is started in it never sees it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how_ended(status: int | None) -> str:

@@ -8,6 +8,7 @@ kind of features that it was trained on.
 
 import dataclasses
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +82,12 @@ def _said(key: str, described: dict) -> str:
         settings = described.get(key) or {}
         return f"{described.get('name')} with " + " ".join(f"{name}={value}" for name, value in settings.items())
     return f"{described.get('name')} {key} {described.get(key)}" if key != "name" else str(described.get(key))
+
+
+def undecodable(what: str, path: Path, error: Exception) -> ClipError:
+    """Why FFmpeg can't read a file."""
+    reason = "it is empty" if not os.path.getsize(path) else getattr(error, "strerror", None) or error
+    return ClipError(f"the {what} can't be decoded, as the file is damaged or no clip: {reason}")
 
 
 def needs(module: str) -> ModuleType:

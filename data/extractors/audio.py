@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import Clip, ClipError, Extracted, needs
+from data.extractors import Clip, ClipError, Extracted, needs, undecodable
 from utils.functions import brief
 
 
@@ -37,15 +37,19 @@ class LibrosaAudio:
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate` -> (L, 33) float32. They depend on the whole clip: not to be fed in parts."""
-        feature = needs("librosa").feature
+        librosa = needs("librosa")
+        feature = librosa.feature
         hop = {"hop_length": self.hop_length}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # librosa remarks on silence, and on sound shorter than its windows
-            parts = [
-                feature.zero_crossing_rate(samples, **hop),  # (1, L)
-                feature.mfcc(y=samples, sr=self.sample_rate, htk=True, **hop),  # (20, L)
-                feature.chroma_cqt(y=samples, sr=self.sample_rate, **hop),  # (12, L)
-            ]
+            try:
+                parts = [
+                    feature.zero_crossing_rate(samples, **hop),  # (1, L)
+                    feature.mfcc(y=samples, sr=self.sample_rate, htk=True, **hop),  # (20, L)
+                    feature.chroma_cqt(y=samples, sr=self.sample_rate, **hop),  # (12, L)
+                ]
+            except librosa.ParameterError as error:
+                raise ClipError(f"librosa can't work on the sound with {self}: {brief(error)}") from None
         return np.concatenate(parts).T.astype(np.float32)
 
 
@@ -67,7 +71,7 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
             if pieces:
                 pieces += [part.to_ndarray() for part in to_16_bits.resample(None)]
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise ClipError(f"the sound can't be decoded: {brief(error)}") from None
+        raise undecodable("sound", path, error) from None
     if not pieces:
         return np.zeros((0, 0), np.float32), 0
     return np.concatenate(pieces, axis=1).astype(np.float32) / 2**15, rate

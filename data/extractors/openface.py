@@ -41,7 +41,7 @@ class Table:
 
 def read_table(path: Path | None) -> Table:
     """Reads a table by its columns' names: builds differ in what stands before the features, and in spaces. Raises ClipError."""
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         raise ClipError(f"no OpenFace table at {path}")
     try:
         table = pd.read_csv(path, skipinitialspace=True)
@@ -73,14 +73,21 @@ def run_openface(program: Path, clip: Path) -> Iterator[Path]:
 
     The exit status says nothing; what counts is the table, once the program has ended.
     """
-    with tempfile.TemporaryDirectory(prefix="openface-") as folder:
+    with tempfile.TemporaryDirectory(prefix="unfinished-openface-") as folder:
         words = [program, "-f", clip.resolve(), "-out_dir", folder, *OUTPUTS]
-        ended = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        with open(Path(folder) / "said", "w+b") as said:  # a pipe would stay open as long as any child of it lives
+            try:
+                ended = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+            except OSError as error:
+                raise UserError(
+                    f"--openface2Path {program}: can't be run here ({error.strerror}); build it anew"
+                ) from None
+            said.seek(max(0, said.tell() - 1000))
+            words = said.read().decode(errors="replace").strip().splitlines()
         tables = list(Path(folder).glob("*.csv"))
         if len(tables) != 1:
-            said = ended.stdout.decode(errors="replace").strip().splitlines()
-            last = f"; its last words: {said[-1]}" if said else ""
-            raise ClipError(f"OpenFace wrote no table (exit status {ended.returncode}){last}")
+            last = f"; its last words: {words[-1]}" if words else ""
+            raise ClipError(f"OpenFace wrote {len(tables)} tables, not one (exit status {ended.returncode}){last}")
         yield tables[0]
 
 

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import LOCAL, Clip, ClipError, Extracted, needs
+from data.extractors import LOCAL, Clip, Extracted, needs, undecodable
 from data.extractors.openface import read_table, run_openface
-from utils.functions import brief
 
 NO_FACE = ("keep", "zero", "skip")
 
@@ -126,11 +125,13 @@ def read_pictures(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
     av = needs("av")
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
+            cover = av.stream.Disposition.attached_pic  # the picture of a sound file
+            films = [stream for stream in container.streams.video if not stream.disposition & cover]
+            if not films:
                 return
-            container.streams.video[0].thread_type = "AUTO"
+            films[0].thread_type = "AUTO"
             last = None
-            for frame in container.decode(video=0):
+            for frame in container.decode(films[0]):
                 if fps is not None and frame.time is not None:
                     now = int(slot(frame.time, fps))
                     if now == last:
@@ -140,7 +141,7 @@ def read_pictures(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
                 turns = round(frame.rotation / 90)
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise ClipError(f"the pictures can't be decoded: {brief(error)}") from None
+        raise undecodable("pictures", path, error) from None
 
 
 @contextlib.contextmanager

@@ -92,6 +92,26 @@ def test_the_same_clip_gives_the_same_landmarks(corpus):
     assert np.array_equal(first.frames, second.frames) and first.with_face == first.pictures
 
 
+def test_a_cover_picture_is_no_film(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width = stream.height = clips.SIZE
+        stream.pix_fmt = "yuvj420p"
+        stream.disposition = av.stream.Disposition.attached_pic
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(clips.face(0), format="rgb24")))
+        container.mux(stream.encode())
+    assert not list(read_pictures(tmp_path / "a.mp4"))
+    assert MediapipeFaces()(Clip(tmp_path / "a.mp4")).missing == "no pictures"
+
+
+def test_sound_that_librosa_cannot_work_on_is_one_line(tmp_path):
+    file = write_wav(tmp_path / "a.wav", np.ones((4000, 1), np.int16), 22050)
+    with pytest.raises(ClipError, match="sample_rate=8000"):
+        LibrosaAudio(sample_rate=8000)(Clip(file))
+
+
 # A stand-in for OpenFace 2, which can't be shipped: it writes the table that its documentation describes, with numbers
 # that follow from the clip's size, and like it fails with status 0, or succeeds with another.
 STAND_IN = """#!{python}
@@ -151,6 +171,8 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     expected = np.stack([rows[:3].mean(axis=0), rows[3:6].mean(axis=0), rows[6]])
     assert content["train"]["vision_lengths"].tolist() == [3, 3]
     assert np.allclose(content["train"]["vision"][1], expected, rtol=1e-6)
+
+    assert not list((folder / "Processed").rglob("*openface*"))
 
     # The tables that OpenFace made before give the same, and so does a prediction from either.
     tables = folder / "OpenFace" / "-7"

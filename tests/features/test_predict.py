@@ -141,6 +141,11 @@ def test_wrong_calls_are_one_line(scored, corpus, prepared, tmp_path):
         [clip, "--text_file", tmp_path / "nowhere.txt"],
         [clip, "--text", "a", "--text_file", "b"],
         ["--features", tmp_path / "nowhere.pkl"],
+        [clip, "--text", "a", "--csv", tmp_path],
+        [clip, "--text", "a", "--csv", clip],
+        [clip, "--text", "a", "--split", "train"],
+        [clip, "--text", "a", "--datasetName", "sims"],
+        [clip, "--text", "a", "--openface_csv", tmp_path, "--openface2Path", tmp_path],
     ):
         status, rows, complaint = scored(*words)
         assert status == 2 and not rows and complaint.startswith("error: ") and complaint.count("\n") == 1, words
