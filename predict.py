@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows, refused = score_videos(args, trained, device)
     print(json.dumps(rows, indent=2, ensure_ascii=False) if args.json else as_table(rows, trained.dataset.label_bound))
-    if args.csv is not None:
+    if args.csv is not None and rows:
         write_csv(rows, args.csv)
     for name, reason in refused.items():
         print(f"error: {name}: {reason}", file=sys.stderr)
@@ -122,8 +122,8 @@ def score_videos(args: argparse.Namespace, trained, device) -> tuple[list[dict],
         try:
             text = given if given is not None else beside(file)
             readings.append(reader.read(Clip(file, table), text))
-        except ClipError as error:
-            refused[str(file)] = str(error)
+        except (ClipError, MemoryError) as error:
+            refused[str(file)] = str(error) or "it needs more memory than there is"
     return score_clips(trained, readings, device), refused
 
 

@@ -41,6 +41,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    args = _parser().parse_args(argv)
+    if args.vision is None:
+        args.vision = "openface-csv" if args.openface_csv and not args.openface2Path else "openface"
+    if args.vision == "openface" and args.openface2Path is None:
+        raise UserError("name OpenFace 2 with --openface2Path, or another way to see faces: --vision mediapipe")
+    for flag, vision in (("openface2Path", "openface"), ("openface_csv", "openface-csv")):
+        if getattr(args, flag) is not None and args.vision != vision:
+            raise UserError(f"--{flag}: is for --vision {vision}; leave one of them out")
+    least = {"pool": 1, "sample_rate": 11025, "hop_length": 32, "jobs": 1}
+    least |= {"text_length": 3, "audio_length": 1, "vision_length": 1}
+    for flag, smallest in least.items():
+        value = getattr(args, flag)
+        if value is not None and value < smallest:
+            raise UserError(f"--{flag} {value}: expected {smallest} or more")
+    if args.fps is not None and not 0 < args.fps < float("inf"):
+        raise UserError(f"--fps {args.fps:g}: expected more than 0")
+    return args
+
+
+def _parser() -> Parser:
     parser = Parser(prog="data/DataPre.py", description="Makes a feature file of raw clips and their label table.")
     # fmt: off
     what = parser.add_argument_group("what to read")
@@ -110,29 +130,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="use what is in the cache (the default); --no-resume extracts everything anew"
     )
     # fmt: on
-    args = parser.parse_args(argv)
-    if args.vision is None:
-        if args.openface2Path is None:
-            raise UserError("name OpenFace 2 with --openface2Path, or another way to see faces: --vision mediapipe")
-        args.vision = "openface"
-    if args.vision == "openface" and args.openface2Path is None:
-        raise UserError("--vision openface: name its program FeatureExtraction with --openface2Path")
-    least = {
-        "pool": 1,
-        "sample_rate": 11025,
-        "hop_length": 32,
-        "text_length": 3,
-        "audio_length": 1,
-        "vision_length": 1,
-        "jobs": 1,
-    }
-    for flag, smallest in least.items():
-        value = getattr(args, flag)
-        if value is not None and value < smallest:
-            raise UserError(f"--{flag} {value}: expected {smallest} or more")
-    if args.fps is not None and not 0 < args.fps < float("inf"):
-        raise UserError(f"--fps {args.fps:g}: expected more than 0")
-    return args
+    return parser
 
 
 if __name__ == "__main__":

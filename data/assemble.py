@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import pickle
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,13 @@ def assemble(
             del splits[name]["audio_lengths"], splits[name]["vision_lengths"]
     save_feature_file(output, splits, {key: facts | {"length": lengths[key]} for key, facts in extractors.items()})
     return lengths
+
+
+def train_command(output: Path, dataset: str, bert: str | None = None, aligned: bool = False) -> str:
+    """How to train on a feature file."""
+    words = ["python", "run.py", "--datasetName", dataset, "--dataPath", str(output)]
+    words += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
+    return f"train on it: {shlex.join(words)}"
 
 
 def raise_if_refused(output: Path, refused: dict[str, str], of: int) -> None:

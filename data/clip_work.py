@@ -18,7 +18,7 @@ import numpy as np
 
 from data.assemble import ClipFeatures
 from data.extractors import Clip, ClipError, Extracted, Extractor, facts
-from data.label_table import LabelledClip
+from data.label_table import SOUNDS, VIDEOS, LabelledClip
 from utils.files import unfinished
 from utils.functions import UserError
 
@@ -91,10 +91,12 @@ class ClipWork:
             done = Done({}, {}, {}, [])
             try:
                 if not os.path.isfile(task.source.file):
-                    raise ClipError(f"no file {task.source.file}")
-                state = [_state(file) for file in (task.source.file, task.source.openface_csv)]
+                    raise ClipError(f"no file {task.source.file} (nor of the kinds {', '.join(VIDEOS[1:] + SOUNDS)})")
                 for key, extractor in self.extractors.items():
-                    origin = [described[key], task.clip.id, *state, _state(getattr(extractor, "program", None))]
+                    read = [task.source.file]
+                    if key == "vision":
+                        read += [task.source.openface_csv, getattr(extractor, "program", None)]
+                    origin = [described[key], task.clip.id, *map(_state, read)]
                     found = done.add(key, self.cache, origin, lambda run=extractor: asdict(run(task.source)))
                     if missing := str(found["missing"]):
                         if not self.allow_missing:

@@ -1,6 +1,5 @@
 """The work of TextPre.py: joins features of CMU-MultimodalSDK with transcripts, to a file in the official layout."""
 
-import shlex
 from argparse import Namespace
 from collections import Counter
 from dataclasses import dataclass
@@ -9,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import DATASETS, Dataset
-from data.assemble import ClipFeatures, assemble, raise_if_refused, writing
+from data.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
 from data.extractors import facts
 from data.extractors.text import BertText
 from data.feature_file import SPLITS, SplitChecker
 from data.label_table import ANNOTATIONS, LabelledClip
 from data.transcripts import ClipName, Transcripts
 from models.pretrained_bert import find_bert
-from utils.functions import UserError, brief, check_output
+from utils.functions import UserError, brief
 from utils.restricted_pickle import load_pickle
 
 SEQUENCES = ("audio", "vision")
@@ -36,7 +35,6 @@ def join(args: Namespace) -> None:
     """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
     dataset = DATASETS[args.datasetName]
     sources = [path for path in (args.features, args.transcripts) if path is not None]
-    check_output(args.output, *sources)
     transcripts = None if args.transcripts is None else Transcripts(args.transcripts)
     text = BertText.load(find_bert(args.bert, dataset))
     longest = text.pretrained.bert.config.max_position_embeddings
@@ -237,7 +235,5 @@ def _report(
         lines.append(f"{uneven}; if most have, the transcripts are of other clips")
     if places_moved:
         lines.append("  video[0] was taken for clip 1, as the places count from 0 and the transcripts from 1")
-    flags = ["--datasetName", args.datasetName, "--dataPath", str(args.output)]
-    flags += ["--aligned"] * args.aligned + (["--bert", args.bert] if args.bert else [])
-    lines.append(f"train on it: python run.py {shlex.join(flags)}")
+    lines.append(train_command(args.output, args.datasetName, args.bert, args.aligned))
     return "\n".join(lines)

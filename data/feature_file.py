@@ -269,7 +269,10 @@ def main(argv: list[str] | None = None) -> int:
         help="audio/<video_id>/<clip_id>.npy and vision/<video_id>/<clip_id>.npy (or .npz), each (frames, width)",
     )  # fmt: skip
     for key in ("audio", "vision"):
-        build.add_argument(f"--{key}_length", type=int, metavar="N", help="frames that each clip is cut or padded to")
+        build.add_argument(
+            f"--{key}_length", type=int, metavar="N",
+            help="frames that each clip is cut or padded to; default: the mean and three standard deviations",
+        )  # fmt: skip
     for action in (check, build):
         action.add_argument(
             "--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help="whose range of labels holds (mosi)"
@@ -277,7 +280,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def work() -> None:
-        arguments = parser.parse_args([word.upper() if number == 0 else word for number, word in enumerate(argv)])
+        action = [word if word.startswith("-") else word.upper() for word in argv[:1]]  # check and CHECK are the same
+        arguments = parser.parse_args([*action, *argv[1:]])
         from data.feature_report import check_path
         from data.from_parts import build_from_parts
 

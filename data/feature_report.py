@@ -11,7 +11,7 @@ from data.label_table import read_label_table
 from utils.functions import UserError, brief
 from utils.metrics import sentiment_class
 
-MOST = 20  # mistakes that are listed
+MOST_LISTED = 20  # mistakes that are listed
 BAR = 40  # characters of a histogram's longest bar
 
 
@@ -22,7 +22,7 @@ def check_path(path: Path, dataset: Dataset, aligned: bool) -> None:
     else:
         report, mistakes = describe(read_feature_file(path, dataset, aligned), dataset)
     print(report)
-    for mistake in mistakes[:MOST]:
+    for mistake in mistakes[:MOST_LISTED]:
         print(f"mistake: {mistake}")
     if mistakes:
         raise UserError(f"{path}: {len(mistakes)} mistakes, the first: {mistakes[0]}")
@@ -140,14 +140,11 @@ def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
     lines = [f"{folder}: {len(clips)} clips of {len({clip.video_id for clip in clips})} videos"]
     for split in SPLITS:
         mine = [clip for clip in clips if clip.split == split]
-        words = np.array([len(clip.text.split()) for clip in mine])
-        lines.append(f"{split}: {len(mine)} clips, {words.min()} to {words.max()} words")
+        lines.append(f"{split}: {len(mine)} clips")
         lines += _histogram(np.array([clip.label for clip in mine], np.float32), dataset)
     for clip in clips:
         if not (file := clip.find_video(folder / "Raw")).is_file():
             mistakes.append(f"{brief(clip.id)}: no file {file}")
         elif not file.stat().st_size:
             mistakes.append(f"{brief(clip.id)}: {file} is empty")
-        if not clip.text:
-            mistakes.append(f"{brief(clip.id)}: the text is empty")
     return "\n".join(lines), mistakes

@@ -1,7 +1,6 @@
 """A table of labels and texts, and an array for each clip and modality -> a feature file: for features of any origin."""
 
 import os
-import shlex
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -9,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.assemble import ClipFeatures, assemble, raise_if_refused, writing
+from data.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
 from data.label_table import LabelledClip, read_label_table
-from utils.functions import UserError, brief, check_output
+from utils.functions import UserError, brief
 
 SEQUENCES = ("audio", "vision")
 
@@ -21,7 +20,6 @@ def build_from_parts(args: Namespace, dataset: Dataset) -> None:
     for key in SEQUENCES:
         if (length := getattr(args, f"{key}_length")) is not None and length < 1:
             raise UserError(f"--{key}_length {length}: expected 1 or more")
-    check_output(args.path, args.labels)
     clips, refused = read_label_table(args.labels, dataset)
     if not args.parts.is_dir():
         raise UserError(f"--parts {args.parts}: no such folder; it holds audio/ and vision/")
@@ -51,7 +49,7 @@ def build_from_parts(args: Namespace, dataset: Dataset) -> None:
     print(
         f"{args.path}: {len(sizes)} clips, " + ", ".join(f"{key} {lengths[key]} x {widths[key]}" for key in SEQUENCES)
     )
-    print(f"train on it: python run.py --datasetName {dataset.name} --dataPath {shlex.quote(str(args.path))}")
+    print(train_command(args.path, dataset.name))
     raise_if_refused(args.path, refused, len(sizes) + len(refused))
 
 

@@ -14,6 +14,7 @@ from utils.functions import UserError, brief
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 UNIMODAL_COLUMNS = {"label_T": "text", "label_A": "audio", "label_V": "vision"}
 ANNOTATIONS = ("Negative", "Neutral", "Positive")  # by the label's sign
+SOUNDS = (".wav", ".mp3", ".flac", ".m4a", ".ogg")  # enough for a model without faces
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".flv", ".wmv")
 
 
@@ -32,8 +33,9 @@ class LabelledClip:
         return f"{self.video_id}$_${self.clip_id}" if self.clip_id else self.video_id
 
     def find_video(self, root: Path) -> Path:
-        """Its file below Raw/: an mp4, else one of the other kinds; the mp4's name where there is none."""
-        candidates = [root / self.video_id / f"{self.clip_id}{kind}" for kind in VIDEOS]
+        """Its file below Raw/: an mp4, else another kind of video, else of sound; the mp4's name where there is none."""
+        kinds = [spelt for kind in VIDEOS + SOUNDS for spelt in (kind, kind.upper())]
+        candidates = [root / self.video_id / f"{self.clip_id}{kind}" for kind in kinds]
         # os.path's is False, too, for a name longer than files may have.
         return next((file for file in candidates if os.path.isfile(file)), candidates[0])
 
@@ -58,7 +60,8 @@ def read_label_table(
                 raise ValueError("the text is empty")
             clips[clip_id] = clip
         except ValueError as error:
-            refused[clip_id if clip_id not in clips else f"{clip_id} (line {line})"] = f"line {line}: {error}"
+            known = clip_id in clips or clip_id in refused
+            refused[f"{clip_id} (line {line})" if known else clip_id] = f"line {line}: {error}"
     for split in SPLITS:
         if not any(clip.split == split for clip in clips.values()):
             others = f"; of those left out, {brief(next(iter(refused.values())))}" if refused else ""

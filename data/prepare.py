@@ -1,12 +1,12 @@
 """The work of DataPre.py: extracts the clips of a label table, side by side, and writes them to a feature file."""
 
-import shlex
+import time
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from data.assemble import USUAL_NAME, assemble, raise_if_refused, writing
+from data.assemble import USUAL_NAME, assemble, raise_if_refused, train_command, writing
 from data.clip_work import ClipWork, Done, Task, load_features, read_text
 from data.extractors import MODALITIES, Clip, Extractor, facts
 from data.extractors.audio import LibrosaAudio
@@ -17,11 +17,12 @@ from data.feature_file import SPLITS
 from data.label_table import LabelledClip, read_label_table
 from models.pretrained_bert import find_bert
 from utils.files import remove
-from utils.functions import UserError, check_output, make_folder
+from utils.functions import UserError, make_folder
 from utils.isolated import CrashedError, run_isolated
 from utils.progress import progress
 
 DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}
+SIGN_OF_LIFE = 60  # seconds between lines, where no terminal shows a bar
 MOST_CRASHES = 4  # with no clip done: then it isn't the clips' fault
 
 
@@ -29,18 +30,18 @@ def prepare(args: Namespace) -> None:
     """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
     dataset = DATASETS[args.datasetName or DATASET_OF_LANGUAGE[args.language]]
     labels, output = args.data_dir / "label.csv", args.output or args.data_dir / "Processed" / USUAL_NAME
-    check_output(output, labels)
     clips, refused = read_label_table(labels, dataset, may_be_silent=args.allow_missing)
     extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": _vision_extractor(args)}
     described = {key: facts(extractor) for key, extractor in extractors.items()}
     text = BertText.load(find_bert(args.bert, DATASETS[DATASET_OF_LANGUAGE[args.language]]))
     described["text"] = facts(text)
 
+    tasks = _tasks(args, clips)
     with writing(output, labels):
         cache = make_folder(output.with_name(f"{output.name}.cache"))
         for outdated in [*cache.glob("unfinished-*"), *([] if args.resume else cache.glob("*.npz"))]:
             remove(outdated)
-        done = _extract(args, clips, refused, extractors, text, cache)
+        done = _extract(args, tasks, refused, extractors, text, cache)
         lengths = assemble(
             output,
             clips,
@@ -50,7 +51,8 @@ def prepare(args: Namespace) -> None:
             {key: getattr(args, f"{key}_length") for key in MODALITIES},
             described,
         )
-    print(_report(output, [clip for clip in clips if clip.id in done], done, lengths, dataset.name))
+    print(_report(output, [clip for clip in clips if clip.id in done], done, lengths))
+    print(train_command(output, dataset.name, args.bert))
     raise_if_refused(output, refused, len(done) + len(refused))
 
 
@@ -68,6 +70,8 @@ def _tasks(args: Namespace, clips: list[LabelledClip]) -> list[Task]:
     tables = None
     if args.vision == "openface-csv":
         tables = args.openface_csv or args.data_dir / "OpenFace"
+        if not tables.is_dir():
+            raise UserError(f"--openface_csv {tables}: no such folder; it holds <video_id>/<clip_id>.csv")
     return [
         Task(
             clip,
@@ -82,7 +86,7 @@ def _tasks(args: Namespace, clips: list[LabelledClip]) -> list[Task]:
 
 def _extract(
     args: Namespace,
-    clips: list[LabelledClip],
+    tasks: list[Task],
     refused: dict[str, str],
     extractors: dict[str, Extractor],
     text: BertText,
@@ -90,10 +94,12 @@ def _extract(
 ) -> dict[str, Done]:
     """Returns what was made of each clip, by its id; those that failed join the refused, with the reason."""
     work = ClipWork(extractors, cache, args.allow_missing)
-    tasks = _tasks(args, clips)
     done: dict[str, Done] = {}
     crashes = 0
-    print(f"{len(tasks)} clips; after an install, librosa compiles itself at the first one, for some 20 s")
+    print(
+        f"{len(tasks)} clips, {args.jobs} at once; where librosa was just installed, the first takes some 20 s longer"
+    )
+    told = time.monotonic()
     with progress(None, "extracting", "clip", len(tasks)) as bar:
         for task, result in run_isolated(work, tasks, min(args.jobs, len(tasks))):
             if isinstance(result, Done):
@@ -106,12 +112,13 @@ def _extract(
                     raise UserError(f"no clip could be extracted so far, and the last {crashes} like this: {result}")
                 bar.set_postfix(left_out=len(refused))
             bar.update()
+            if bar.disable and time.monotonic() - told > SIGN_OF_LIFE:
+                told = time.monotonic()
+                print(f"{len(done)} clips done, {len(refused)} left out, of {len(tasks)}", flush=True)
     return done
 
 
-def _report(
-    output: Path, clips: list[LabelledClip], done: dict[str, Done], lengths: dict[str, int], dataset: str
-) -> str:
+def _report(output: Path, clips: list[LabelledClip], done: dict[str, Done], lengths: dict[str, int]) -> str:
     results = [done[clip.id] for clip in clips]
     counts = Counter(clip.split for clip in clips)
     lines = [f"{output}: " + ", ".join(f"{counts[split]} {split}" for split in SPLITS) + " clips"]
@@ -122,5 +129,4 @@ def _report(
         lines.append(f"  {key}: length {lengths[key]}, {cut} longer clips cut; {took}")
     missing = Counter(reason.split(" in any")[0] for result in results for reason in result.missing)
     lines += [f"  {count} clips with zeros, as there is {reason}" for reason, count in missing.items()]
-    lines.append(f"train on it: python run.py --datasetName {dataset} --dataPath {shlex.quote(str(output))}")
     return "\n".join(lines)

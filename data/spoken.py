@@ -5,10 +5,9 @@ import re
 from pathlib import Path
 
 from data.extractors import ClipError
-from data.label_table import VIDEOS
+from data.label_table import SOUNDS, VIDEOS
 from utils.functions import UserError
 
-SOUNDS = (".wav", ".mp3", ".flac", ".m4a", ".ogg")  # enough for a model without faces
 TRANSCRIPTS = (".txt", ".srt")
 _TIMES = re.compile(r"\s*\d+:\d\d:\d\d[,.]\d+\s*-->")
 _TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}")  # <i>, {\an8}

@@ -1,5 +1,6 @@
 """Own data: the label table, files built of parts, and the checker's report."""
 
+import importlib
 import pickle
 import sys
 
@@ -253,7 +254,7 @@ def test_extractors_that_are_no_table_are_one_line(tmp_path, capsys):
 
 
 def test_a_folder_of_own_clips_is_checked(tmp_path, table, capsys):
-    table("003,2,,1,,test,,,", "003,3,a,9,,test,,,", "003,4,a,x,,test,,,")
+    table("003,2,,1,,test,,,", "003,3,a,9,,test,,,", "003,4,a,x,,test,,,", "003,4,a,y,,test,,,")
     (tmp_path / "Raw" / "001").mkdir(parents=True)
     (tmp_path / "Raw" / "001" / "0001.mp4").write_bytes(b"x")
     (tmp_path / "Raw" / "001" / "0002.mkv").touch()
@@ -261,6 +262,7 @@ def test_a_folder_of_own_clips_is_checked(tmp_path, table, capsys):
     assert status == 2 and complaint.count("\n") == 1
     for mistake in (
         "label is 'x'",
+        "003$_$4 (line 9): line 9: label is 'y'",
         "002$_$1: no file",
         "0002.mkv is empty",
         "label 9 is outside",
@@ -268,6 +270,32 @@ def test_a_folder_of_own_clips_is_checked(tmp_path, table, capsys):
     ):
         assert mistake in said
     assert "001$_$0001" not in said
+
+
+@pytest.mark.parametrize(
+    "program", ["data.DataPre", "data.TextPre", "data.feature_file", "utils.convert_bert", "predict"]
+)
+def test_help_is_there_for_who_asks(program, capsys):
+    for words in (["--help"], ["-h"]):
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(program).main(words)
+        assert ended.value.code == 0 and "usage: " in capsys.readouterr().out
+
+
+def test_flags_that_contradict_each_other_are_refused(tmp_path, capsys):
+    from data import DataPre
+
+    for words in (
+        ["--vision", "none", "--openface_csv", "x"],
+        ["--vision", "mediapipe", "--openface2Path", "x"],
+        ["--sample_rate", "8000", "--vision", "none"],
+        ["--fps", "0", "--vision", "none"],
+        [],
+    ):
+        assert DataPre.main(["--data_dir", str(tmp_path / "nowhere"), "--language", "en", *words]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert DataPre.main(["--data_dir", str(tmp_path / "nowhere"), "--language", "en", "--vision", "none"]) == 2
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_transcripts_beside_clips(tmp_path):

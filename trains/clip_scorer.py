@@ -9,6 +9,7 @@ import torch
 
 from data.extractors import Clip, ClipError, Extracted, Extractor
 from data.extractors.known import rebuild
+from data.extractors.vision import NoFaces
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged
 from data.store import Split
@@ -77,7 +78,9 @@ class ClipReader:
         audio, vision = (found[key].frames[: self._lengths[key]] for key in ("audio", "vision"))
         ids = np.array(self._tokeniser.encode([text or ""], self._text_length)[0])
         faces = found["vision"]
-        seen = {"pictures": faces.pictures, "with_face": round(faces.with_face / max(1, faces.pictures), 4)}
+        seen = {}
+        if self.extractors["vision"].name != NoFaces.name:
+            seen = {"pictures": faces.pictures, "with_face": round(faces.with_face / max(1, faces.pictures), 4)}
         return Reading(str(clip.file), np.stack([ids, np.zeros_like(ids)], axis=1), audio, vision, seen, substituted)
 
 

@@ -28,14 +28,14 @@ class Trained:
     def check_features(self, store: FeatureStore, path: Path) -> None:
         """Raises UserError where features are of another kind than it was trained on."""
         for key, width in (("audio", store.audio_width), ("vision", store.vision_width)):
+            mine, theirs = self.extractors.get(key), store.extractors.get(key)
+            if mine and theirs and (differs := difference(mine, theirs)):
+                raise UserError(f"{path}: {self.folder} was trained on {key} features of {differs}")
             if width != self.model.frame_widths[key]:
                 raise UserError(
                     f"{path}: {key} is {width} wide, and {self.folder} was trained on a width of "
                     f"{self.model.frame_widths[key]}"
                 )
-            mine, theirs = self.extractors.get(key), store.extractors.get(key)
-            if mine and theirs and (differs := difference(mine, theirs)):
-                raise UserError(f"{path}: {self.folder} was trained on {key} features of {differs}")
 
 
 def load_trained(folder: Path, model_name: str | None = None, dataset_name: str | None = None) -> Trained:

@@ -5,19 +5,18 @@ import multiprocessing
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
-from utils.functions import UserError
+from utils.functions import UserError, brief
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 _NOTHING = object()
 
 
 class CrashedError(Exception):
-    """A process ended amid an item. Its text says how."""
+    """A process ended amid an item, or came to an error that nobody foresaw. Its text says how."""
 
 
 class _Worker:
@@ -36,13 +35,13 @@ class _Worker:
             self.pipe.send(item)
 
     def take(self) -> Result | Exception:
-        """What it made of its item. Raises what is no fault of the item."""
+        """What it made of its item. Raises UserError, which is no fault of the item."""
         try:
             result = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
             return CrashedError(_how_ended(self.process.exitcode))
-        if isinstance(result, UserError | _BugError):
+        if isinstance(result, UserError):
             raise result
         return result
 
@@ -56,14 +55,10 @@ class _Worker:
         self.process.join()
 
 
-class _BugError(Exception):
-    """An error that nobody foresaw, with its traceback in the other process."""
-
-
 def run_isolated(
     begin: Callable[[], Callable[[Item], Result]], items: Iterable[Item], jobs: int
 ) -> Iterator[tuple[Item, Result | CrashedError]]:
-    """Gives each item, as soon as it is done, with its result, or with CrashedError where its process ended.
+    """Gives each item, as soon as it is done, with its result, or with CrashedError where there is none.
 
     begin: runs once in each process, which is a fresh interpreter, and returns the work. Both must be picklable.
     jobs: processes at once. Raises UserError that the work raises.
@@ -109,8 +104,10 @@ def _serve(begin: Callable, pipe: Connection) -> None:
                 result = work(item)
             except UserError as error:
                 result = error
-            except Exception:
-                result = _BugError(traceback.format_exc())
+            except (
+                Exception
+            ) as error:  # nobody foresaw it; it may be for want of memory, and the next item a smaller one
+                result = CrashedError(f"{type(error).__name__}: {brief(error)}")
             pipe.send(result)
 
 

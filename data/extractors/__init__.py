@@ -8,6 +8,7 @@ kind of features that it was trained on.
 
 import dataclasses
 import importlib
+import importlib.metadata
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,12 @@ def _said(key: str, described: dict) -> str:
     return f"{described.get('name')} {key} {described.get(key)}" if key != "name" else str(described.get(key))
 
 
+def version_of(package: str) -> str:
+    """Raises UserError where it isn't installed."""
+    needs(package)
+    return importlib.metadata.version(package)
+
+
 def undecodable(what: str, path: Path, error: Exception) -> ClipError:
     """Why FFmpeg can't read a file."""
     reason = "it is empty" if not os.path.getsize(path) else getattr(error, "strerror", None) or error
@@ -98,4 +105,5 @@ def needs(module: str) -> ModuleType:
         name = module.split(".")[0]
         raise UserError(
             f"{name} can't be imported ({brief(error)}); install what extraction needs: pip install -r {REQUIREMENTS}"
+            + (" (MediaPipe needs Python before 3.13)" if name == "mediapipe" else "")
         ) from None

@@ -1,6 +1,5 @@
 """Sound -> 33 values a frame, by the released recipe: librosa's zero-crossing rate, MFCCs and chroma."""
 
-import importlib.metadata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import Clip, ClipError, Extracted, needs, undecodable
+from data.extractors import Clip, ClipError, Extracted, needs, undecodable, version_of
 from utils.functions import brief
 
 
@@ -24,7 +23,7 @@ class LibrosaAudio:
 
     @property
     def version(self) -> str:
-        return importlib.metadata.version("librosa") if needs("librosa") else ""
+        return version_of("librosa")
 
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError for a file that can't be decoded."""

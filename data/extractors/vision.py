@@ -1,7 +1,6 @@
 """Faces -> features: OpenFace 2 (the released recipe), MediaPipe's face landmarks (installable with pip), or none at all."""
 
 import contextlib
-import importlib.metadata
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import LOCAL, Clip, Extracted, needs, undecodable
+from data.extractors import LOCAL, Clip, Extracted, needs, undecodable, version_of
 from data.extractors.openface import read_table, run_openface
 
 NO_FACE = ("keep", "zero", "skip")
@@ -86,7 +85,7 @@ class MediapipeFaces(_FaceExtractor):
 
     @property
     def version(self) -> str:
-        return importlib.metadata.version("mediapipe") if needs("mediapipe") else ""
+        return version_of("mediapipe")
 
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError for a file that can't be decoded."""

@@ -116,8 +116,13 @@ def test_sound_that_librosa_cannot_work_on_is_one_line(tmp_path):
 # that follow from the clip's size, and like it fails with status 0, or succeeds with another.
 STAND_IN = """#!{python}
 import csv, os, sys
-sys.path.insert(0, {repository!r})
-from data.extractors.openface import columns
+names = [f"gaze_{{eye}}_{{axis}}" for eye in "01" for axis in "xyz"] + ["gaze_angle_x", "gaze_angle_y"]
+for prefix, marks in (("eye_lmk_", 56), ("", 68)):
+    axes = [f"{{prefix}}{{axis}}_{{mark}}" for axis in "xyXYZ" for mark in range(marks)]
+    names += axes + ([f"pose_{{kind}}{{axis}}" for kind in "TR" for axis in "xyz"] if prefix else [])
+names += ["p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty", *(f"p_{{mode}}" for mode in range(34))]
+units = "01 02 04 05 06 07 09 10 12 14 15 17 20 23 25 26".split()
+names += [f"AU{{unit}}_r" for unit in [*units, "45"]] + [f"AU{{unit}}_c" for unit in [*units, "28", "45"]]
 words = sys.argv[1:]
 clip, folder = words[words.index("-f") + 1], words[words.index("-out_dir") + 1]
 assert {{"-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze"}} <= set(words)
@@ -128,7 +133,7 @@ if "{fails}" and os.path.basename(clip) == "{fails}":
 name = os.path.splitext(os.path.basename(clip))[0]
 with open(os.path.join(folder, name + ".csv"), "w", newline="") as file:
     table = csv.writer(file)
-    table.writerow(["frame", "face_id", "timestamp", "confidence", "success", *columns()])
+    table.writerow(["frame", "face_id", "timestamp", "confidence", "success", *names])
     for row in range(7):
         table.writerow([row + 1, 0, row / 10, 0.9, int(row != 2), *(f"{{(size + row * 709 + column) % 997}}" for column in range(709))])
 sys.exit(1)
@@ -137,11 +142,9 @@ sys.exit(1)
 
 @pytest.fixture
 def openface(tmp_path) -> Path:
-    from config.config_regression import REPOSITORY
-
     program = tmp_path / "Open Face" / "FeatureExtraction"
     program.parent.mkdir()
-    program.write_text(STAND_IN.format(python=sys.executable, repository=str(REPOSITORY), fails="0003.mp4"))
+    program.write_text(STAND_IN.format(python=sys.executable, fails="0003.mp4"))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return program
 
@@ -173,6 +176,7 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     assert np.allclose(content["train"]["vision"][1], expected, rtol=1e-6)
 
     assert not list((folder / "Processed").rglob("*openface*"))
+    sounds = sorted((folder / "Processed" / "features.pkl.cache").glob("*.npz"))
 
     # The tables that OpenFace made before give the same, and so does a prediction from either.
     tables = folder / "OpenFace" / "-7"
@@ -188,6 +192,11 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     again = folder / "again.pkl"
     assert data_pre(folder, "--vision", "openface-csv", "--output", again) == 2
     assert np.array_equal(pickle.loads(again.read_bytes())["train"]["vision"], content["train"]["vision"])
+    shutil.copytree(sounds[0].parent, folder / "third.pkl.cache")
+    capsys.readouterr()
+    data_pre(folder, "--vision", "openface-csv", "--output", folder / "third.pkl")
+    said = capsys.readouterr().out
+    assert "audio: length" in said and said.count("from the cache") == 2  # sound and text don't follow from OpenFace
 
     import predict
     import run
