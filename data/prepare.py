@@ -1,9 +1,12 @@
 """The work of DataPre.py: extracts the clips of a label table, side by side, and writes them to a feature file."""
 
+import os
 import time
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
+
+import torch
 
 from config.config_regression import DATASETS
 from data.assemble import USUAL_NAME, assemble, raise_if_refused, train_command, writing
@@ -93,6 +96,8 @@ def _extract(
     cache: Path,
 ) -> dict[str, Done]:
     """Returns what was made of each clip, by its id; those that failed join the refused, with the reason."""
+    # Threads that wait for a core make each other wait: BERT takes those that the extraction leaves.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - args.jobs))
     work = ClipWork(extractors, cache, args.allow_missing)
     done: dict[str, Done] = {}
     crashes = 0
