@@ -19,6 +19,9 @@ def begin():
 
     def work(item: object) -> object:
         state["done"] += 1
+        if isinstance(item, Path) and not item.exists():  # crashes once
+            item.touch()
+            os._exit(1)
         if item == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if item == "exit":
@@ -46,6 +49,11 @@ def test_a_process_that_dies_costs_its_item_alone():
     assert [results[number][0] for number in (1, 2, 3)] == [1, 2, 3]
     assert isinstance(results["die"], CrashedError) and "SIGKILL" in str(results["die"])
     assert isinstance(results["exit"], CrashedError) and "status 3" in str(results["exit"])
+
+
+def test_what_crashed_once_gets_a_second_try(tmp_path):
+    results = dict(run_isolated(begin, [tmp_path / "a", tmp_path / "b", 1], 2))
+    assert {result[0] for result in results.values()} == {tmp_path / "a", tmp_path / "b", 1}
 
 
 def test_an_error_that_nobody_foresaw_costs_its_item_alone():

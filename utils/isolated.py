@@ -29,8 +29,8 @@ class _Worker:
         theirs.close()
         self.item: Item | None = None
 
-    def give(self, item: Item) -> None:
-        self.item = item
+    def give(self, item: Item, first_try: bool = True) -> None:
+        self.item, self.first_try = item, first_try
         with contextlib.suppress(OSError):  # it is gone: `take` tells
             self.pipe.send(item)
 
@@ -60,6 +60,8 @@ def run_isolated(
 ) -> Iterator[tuple[Item, Result | CrashedError]]:
     """Gives each item, as soon as it is done, with its result, or with CrashedError where there is none.
 
+    What crashed is tried once more: it may have been for want of memory that others have freed since.
+
     begin: runs once in each process, which is a fresh interpreter, and returns the work. Both must be picklable.
     jobs: processes at once. Raises UserError that the work raises.
     """
@@ -75,13 +77,21 @@ def run_isolated(
             ready = wait([worker.pipe for worker in workers])
             for worker in [worker for worker in workers if worker.pipe in ready]:
                 item, result = worker.item, worker.take()
-                following = next(waiting, _NOTHING)
-                if following is _NOTHING or isinstance(result, CrashedError):
+                crashed = isinstance(result, CrashedError)
+                if crashed:
                     worker.stop()
                     workers.remove(worker)
-                    if following is not _NOTHING:
+                if crashed and worker.first_try:
+                    workers.append(_Worker(begin))
+                    workers[-1].give(item, first_try=False)
+                    continue
+                following = next(waiting, _NOTHING)
+                if following is _NOTHING and not crashed:
+                    worker.stop()
+                    workers.remove(worker)
+                elif following is not _NOTHING:
+                    if crashed:
                         workers.append(worker := _Worker(begin))
-                if following is not _NOTHING:
                     worker.give(following)  # before anyone looks at the result: no process need wait for that
                 yield item, result
     finally:

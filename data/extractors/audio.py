@@ -1,14 +1,21 @@
 """Sound -> 33 values a frame, by the released recipe: librosa's zero-crossing rate, MFCCs and chroma."""
 
+import contextlib
+import functools
+import os
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from filelock import FileLock
 
 from data.extractors import Clip, ClipError, Extracted, needs, undecodable, version_of
 from utils.functions import brief
+
+LOCK = Path(tempfile.gettempdir()) / f"self-mm-librosa-{getattr(os, 'getuid', int)()}.lock"  # one for each user
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class LibrosaAudio:
         sound, rate = read_sound(clip.file)
         if not sound.size:
             return Extracted.nothing(self.width, "no sound")
+        _compile_librosa()
         librosa = needs("librosa")
         mono = librosa.to_mono(sound)
         return Extracted(self.features(librosa.resample(mono, orig_sr=rate, target_sr=self.sample_rate)))
@@ -50,6 +58,16 @@ class LibrosaAudio:
             except librosa.ParameterError as error:
                 raise ClipError(f"librosa can't work on the sound with {self}: {brief(error)}") from None
         return np.concatenate(parts).T.astype(np.float32)
+
+
+@functools.cache
+def _compile_librosa() -> None:
+    """Lets librosa compile itself, at its first use after an install, in one process; the others take what it has stored.
+
+    Processes that compile at once take several times as long, and one was seen to crash.
+    """
+    with contextlib.suppress(OSError), FileLock(LOCK):
+        LibrosaAudio().features(np.sin(np.arange(22050, dtype=np.float32) / 10))
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:
