@@ -23,7 +23,7 @@ test-core: $(INSTALLED)
 # What extracts features needs packages that want an older numpy, so it has an environment of its own, which tries the
 # program's core with that numpy too.
 test-features: $(WITH_FEATURES)/installed
-	$(WITH_FEATURES)/$(SCRIPTS)/python -m pytest -q -n auto --dist loadfile tests/features tests/test_parity.py
+	$(WITH_FEATURES)/$(SCRIPTS)/python -m pytest -q tests/features tests/test_parity.py
 
 # TensorFlow itself writes the checkpoints that utils/convert_bert.py reads; it is an environment of half a gigabyte.
 test-tensorflow: $(INSTALLED) .venv-tensorflow/installed

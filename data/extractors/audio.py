@@ -37,7 +37,7 @@ class LibrosaAudio:
         sound, rate = read_sound(clip.file)
         if not sound.size:
             return Extracted.nothing(self.width, "no sound")
-        _compile_librosa()
+        compile_librosa()
         librosa = needs("librosa")
         mono = librosa.to_mono(sound)
         return Extracted(self.features(librosa.resample(mono, orig_sr=rate, target_sr=self.sample_rate)))
@@ -61,10 +61,10 @@ class LibrosaAudio:
 
 
 @functools.cache
-def _compile_librosa() -> None:
+def compile_librosa() -> None:
     """Lets librosa compile itself, at its first use after an install, in one process; the others take what it has stored.
 
-    Processes that compile at once take several times as long, and one was seen to crash.
+    Processes that compile at once take longer, and may store what crashes all that load it later (numba's cache).
     """
     with contextlib.suppress(OSError), FileLock(LOCK):
         LibrosaAudio().features(np.sin(np.arange(22050, dtype=np.float32) / 10))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from data.extractors.audio import compile_librosa
 from features import clips
 from features.clips import ODD, TEXT, data_pre
 
@@ -17,6 +18,7 @@ LACKING = [name for name in ("librosa", "av", "mediapipe", "skimage") if importl
 def packages() -> None:
     if LACKING:
         pytest.skip(f"{', '.join(LACKING)} not installed: make test-features, or requirements-features.txt")
+    compile_librosa()  # before any test calls librosa itself
 
 
 @pytest.fixture(scope="session")
