@@ -26,11 +26,8 @@ if TYPE_CHECKING:  # the processes that work on clips needn't load PyTorch
     from data.extractors.text import BertText
 
 EXTRACTED = tuple(field.name for field in fields(Extracted))  # the frames first
-ARRAYS = {
-    "text": ("tokens", "vectors"),
-    "audio": EXTRACTED,
-    "vision": EXTRACTED,
-}  # in the cache; the first has the length
+# What the cache holds of each modality; the length of the first is the clip's.
+ARRAYS = {"text": ("tokens", "vectors"), "audio": EXTRACTED, "vision": EXTRACTED}
 ALLOW_MISSING = "--allow_missing takes one frame of zeros instead"
 
 

@@ -60,8 +60,7 @@ def run_isolated(
 ) -> Iterator[tuple[Item, Result | CrashedError]]:
     """Gives each item, as soon as it is done, with its result, or with CrashedError where there is none.
 
-    What crashed is tried once more: it may have been for want of memory that others have freed since.
-
+    What crashed is tried once more, as it may have been for want of memory that others have freed since.
     begin: runs once in each process, which is a fresh interpreter, and returns the work. Both must be picklable.
     jobs: processes at once. Raises UserError that the work raises.
     """
@@ -114,9 +113,8 @@ def _serve(begin: Callable, pipe: Connection) -> None:
                 result = work(item)
             except UserError as error:
                 result = error
-            except (
-                Exception
-            ) as error:  # nobody foresaw it; it may be for want of memory, and the next item a smaller one
+            except Exception as error:
+                # Nobody foresaw it; it may be for want of memory, and the next item a smaller one.
                 result = CrashedError(f"{type(error).__name__}: {brief(error)}")
             pipe.send(result)
 

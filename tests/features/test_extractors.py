@@ -50,9 +50,7 @@ def test_sound_agrees_with_the_released_recipe(tmp_path, rate, channels):
 
     found = LibrosaAudio()(Clip(file)).frames
     assert found.shape == expected.shape == (1 + len(signal) // 512, 33)
-    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
-    assert np.abs(found[:, :1] - expected[:, :1]).max() < 1e-5
-    assert np.abs(found[:, 21:] - expected[:, 21:]).max() < 1e-5
+    assert np.abs(found - expected).max() < 1e-5
 
 
 def test_hardly_any_sound_gives_a_frame(tmp_path):
