@@ -1,9 +1,12 @@
 """Self-MM's network (section 3.2 of the paper): three encoders, their concatenation, and one head for each task."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
@@ -96,3 +99,9 @@ class SelfMM(
             score, feature = self.heads[task](representations[task])
             outputs.scores[task], outputs.features[task] = score.float(), feature.float()
         return outputs
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        # cuDNN keeps all weights of an LSTM in one block of a GPU's memory. The mixin refuses to save such tensors; on the
+        # CPU each is a copy of its own.
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, save_directory / SAFETENSORS_SINGLE_FILE)

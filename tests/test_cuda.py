@@ -37,10 +37,14 @@ def make_model(store, config, device):
 
 
 @needs_gpu
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("bf16", 5e-2)])
+@pytest.mark.parametrize(
+    ("precision", "epochs", "tolerance"),
+    # From epoch 3 on the loss has generated labels in it, which magnify the rounding of bfloat16 beyond any use.
+    [("float32", 4, 2e-3), ("bf16", 2, 5e-3)],
+)
 @pytest.mark.parametrize("features", ["on the GPU", "on the CPU", "from a worker"])
-def test_training_on_a_gpu_equals_training_on_the_cpu(store, monkeypatch, precision, tolerance, features):
-    config = make_config("mosi", batch_size=4, update_epochs=2, max_epochs=4, precision=precision, **DROPOUTS)
+def test_training_on_a_gpu_equals_training_on_the_cpu(store, monkeypatch, precision, epochs, tolerance, features):
+    config = make_config("mosi", batch_size=4, update_epochs=2, max_epochs=epochs, precision=precision, **DROPOUTS)
     if features != "on the GPU":
         monkeypatch.setattr("data.load_data._has_room", lambda sequences, device: False)
     num_workers = 1 if features == "from a worker" else 0

@@ -102,6 +102,17 @@ def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["one"]
 
 
+def test_a_model_whose_weights_share_memory_is_saved(trained, tmp_path):
+    """As on a GPU, where cuDNN lays all weights of an LSTM into one block."""
+    model, _ = trained
+    weights = list(model.audio_encoder.lstm.parameters())
+    block = torch.cat([weight.detach().flatten() for weight in weights])
+    for weight, part in zip(weights, block.split([weight.numel() for weight in weights]), strict=True):
+        weight.data = part.view_as(weight)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(SelfMM.from_pretrained(tmp_path).state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "damage", ["no config", "no weights", "half the weights", "text for weights", "H = -1", "a list"]
 )
