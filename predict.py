@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.functions import Parser, UserError, check_output, pick_device
-from utils.program import run_program
+from utils.errors import Parser, UserError, run_program
+from utils.files import check_output
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,10 +61,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    from trains.clip_scorer import score_split
-    from trains.experiment import find_features, open_features
-    from trains.trained import load_trained
-    from utils.checkpoint import read_facts
+    from trains.runs.checkpoint import read_facts
+    from trains.runs.clip_scorer import score_split
+    from trains.runs.experiment import find_features, open_features
+    from trains.runs.trained import load_trained
+    from utils.device import pick_device
 
     if args.csv is not None:
         check_output(args.csv, *args.clips, *filter(None, [args.features, args.text_file]))
@@ -91,10 +92,10 @@ def run(args: argparse.Namespace) -> int:
 
 def score_videos(args: argparse.Namespace, trained, device) -> tuple[list[dict], dict[str, str]]:
     """Rows of the clips that could be scored; for the others, by name, why not."""
+    from data.builders.transcript import beside, find_clips, read_transcript
     from data.extractors import Clip, ClipError
     from data.extractors.openface import find_openface
-    from data.spoken import beside, find_clips, read_transcript
-    from trains.clip_scorer import ClipReader, score_clips
+    from trains.runs.clip_scorer import ClipReader, score_clips
     from utils.progress import progress
 
     clips = find_clips(args.clips)

@@ -7,7 +7,9 @@ import traceback
 from pathlib import Path
 
 from config.command_line import parse_arguments
-from utils.functions import UserError, brief, keep_freed_memory, make_deterministic, make_folder, make_log, pick_device
+from utils.errors import UserError, brief
+from utils.files import make_folder
+from utils.log import make_log
 from utils.signals import Stopped, stop_signals
 
 
@@ -41,7 +43,8 @@ def run(args) -> None:
     # Imported here, so that --help and a misspelt flag don't wait for torch and transformers.
     import torch
 
-    from utils.jobs import stop_with_parent
+    from trains.runs.jobs import stop_with_parent
+    from utils.device import keep_freed_memory, make_deterministic, pick_device
     from utils.ranks import join_ranks
 
     if args.as_job:
@@ -81,11 +84,11 @@ def run(args) -> None:
 
 def train_and_test(args, device, ranks) -> None:
     """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
-    from data.feature_file import SPLITS
-    from trains.experiment import open_experiment
-    from trains.seed_run import SeedRun, train_along
-    from utils.jobs import run_seeds
-    from utils.results import write_summary
+    from data.schema import SPLITS
+    from trains.runs.experiment import open_experiment
+    from trains.runs.jobs import run_seeds
+    from trains.runs.results import write_summary
+    from trains.runs.seed_run import SeedRun, train_along
 
     splits = SPLITS if ranks.is_first else ("train", "valid")  # the first tests alone
     experiment = ranks.after_first(lambda: open_experiment(args, device, ranks, splits))
@@ -114,9 +117,9 @@ def train_and_test(args, device, ranks) -> None:
 
 def tune(args, device) -> None:
     """A sweep, or this process's part of one: trials until --tune_times are finished; then a table and pictures."""
-    from trains.sweep import open_sweep
-    from trains.sweep_report import SweepReport
-    from utils.jobs import run_workers
+    from trains.runs.jobs import run_workers
+    from trains.sweep.report import SweepReport
+    from trains.sweep.study import open_sweep
 
     sweep = open_sweep(args, device)
     make_folder(args.res_save_dir / "tunes")
@@ -134,7 +137,7 @@ def tune(args, device) -> None:
 
 def test_checkpoint(args, device) -> None:
     """Tests what --test_only names, and prints a table; writes no row."""
-    from trains.experiment import open_checkpoint
+    from trains.runs.experiment import open_checkpoint
 
     experiment, model = open_checkpoint(args, device)
     print(experiment.report(f"{args.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))

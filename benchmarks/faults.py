@@ -21,8 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 import run
-from trains.seed_run import SeedRun  # noqa: F401 (loads torch and transformers, for all the forks)
-from utils.results import add_seed_row
+from trains.runs.results import add_seed_row
 
 FLAGS = "--datasetName demo --seeds 1 2 --max_epochs 6 --threads 1 --gpu_ids -1 --save_every 0.01".split()
 WRITERS, ROWS = 16, 50

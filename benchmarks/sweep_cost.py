@@ -28,8 +28,8 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
     """Of each number of workers: trials a second in all, and what one trial costs its worker."""
     import torch
 
-    from trains import sweep
-    from utils.functions import make_log
+    from trains.sweep import study as sweep
+    from utils.log import make_log
 
     def report_only(self, trial, config) -> tuple:
         for epoch in range(1, EPOCHS + 1):

@@ -33,7 +33,7 @@ from data.store import FeatureStore, open_store
 from models.self_mm import SelfMM
 from trains.self_mm import autocast, evaluate, train_one_epoch
 from trains.training import Training, make_optimizer
-from utils.functions import keep_freed_memory, make_deterministic, pick_device
+from utils.device import keep_freed_memory, make_deterministic, pick_device
 from utils.metrics import METRICS
 
 RELEASED = "released way"

@@ -15,7 +15,7 @@ from benchmarks.machine import describe, seconds
 from benchmarks.tables import markdown
 from config.config_regression import make_config
 from models.ulgm import ULGM
-from utils.functions import pick_device
+from utils.device import pick_device
 
 CORPORA = (1_000, 16_000, 1_000_000)  # clips
 CONFIG = make_config("mosi")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from config.config_regression import DATASETS, PRESETS, parse_setting
 from config.tuned import Tuned, read_tuned, sweep_file
-from utils.functions import Parser, UserError
+from utils.errors import Parser, UserError
 
 TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]

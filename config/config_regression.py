@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.functions import UserError
+from utils.errors import UserError
 
 # The folder that holds MOSI/, MOSEI/, SIMS/ and SIMSv2/; a relative path is taken from this repository's top. The
 # environment variable SELF_MM_DATA overrides it, and --dataPath names one file and overrides both.

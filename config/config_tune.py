@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from config.config_regression import Config, make_config
-from utils.functions import UserError
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)

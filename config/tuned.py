@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 
 
 @dataclass(frozen=True)

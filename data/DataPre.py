@@ -21,8 +21,7 @@ if not __package__:  # started by its path: Python then looks for modules in dat
 
 from config.config_regression import DATASETS
 from data.extractors.vision import NO_FACE
-from utils.functions import Parser, UserError
-from utils.program import run_program
+from utils.errors import Parser, UserError, run_program
 from utils.signals import held_back
 
 
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> None:
         args = parse_arguments(argv)
         with held_back():  # a signal amid an import could be lost
-            from data.prepare import prepare  # torch and transformers: --help and a wrong flag don't wait for them
+            from data.builders.prepare import prepare
 
         prepare(args)
 

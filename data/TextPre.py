@@ -7,7 +7,7 @@
     --transcripts   CMU's: *.annotprocessed of MOSI, *.txt of MOSEI; or a table with video_id, clip_id, text
     --output        in the official layout (data/feature_file.py); NAME.errors.csv beside it lists what was left out
 
-The work is in data/cmu.py.
+The work is in data/builders/cmu.py.
 """
 
 import argparse
@@ -18,8 +18,7 @@ from pathlib import Path
 if not __package__:  # started by its path: Python then looks for modules in data/
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from utils.functions import Parser, UserError
-from utils.program import run_program
+from utils.errors import Parser, UserError, run_program
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
 
@@ -30,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         args = parse_arguments(argv)
-        from data.cmu import join  # torch and transformers: --help and a wrong flag don't wait for them
+        from data.builders.cmu import join
 
         join(args)
 

@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
-from data.feature_file import UNIMODAL_LABELS
+from data.schema import UNIMODAL_LABELS
+from utils.errors import UserError
 from utils.files import flush
-from utils.functions import UserError
 
 SEED = 2021
 CLIPS = {"train": 600, "valid": 100, "test": 150}

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from config.config_regression import Config
-from data.ragged import Ragged
-from data.store import Split
-from utils.batch import Batch, Frames, PackedText, Window, send
-from utils.functions import UserError, brief
+from data.ragged import Ragged, Split
+from models.batch import Batch, Frames, PackedText, Window, send
+from utils.errors import UserError, brief
 from utils.ranks import ALONE, Ranks
 from utils.signals import ignore_in_worker
 

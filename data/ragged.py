@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils.batch import places, send
+from models.batch import places, send
 from utils.progress import progress
 
 
@@ -61,3 +62,18 @@ class Ragged:
             for sequence in progress(sequences, f"writing {folder.name} {name}", "clip", len(lengths)):
                 file.write(np.ascontiguousarray(sequence, dtype=dtype).tobytes())
         np.save(folder / f"{name}_offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+
+@dataclass
+class Split:
+    """One split of a store."""
+
+    ids: list[str]
+    raw_text: list[str] | None
+    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always, the others where the file has them
+    text: Ragged  # (tokens, 2)
+    audio: Ragged  # (frames, width)
+    vision: Ragged
+
+    def __len__(self) -> int:
+        return len(self.ids)

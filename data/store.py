@@ -24,28 +24,13 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.feature_file import SPLITS, FeatureFile, FeatureSplit, read_feature_file
-from data.ragged import Ragged
+from data.ragged import Ragged, Split
+from data.schema import SPLITS, FeatureFile, FeatureSplit, read_feature_file
+from utils.errors import UserError
 from utils.files import checksum, flush, read_json, remove, unfinished, write_json
-from utils.functions import UserError
 
 FORMAT = 3  # a change of the layout above makes old stores unused
 FROM_FILE = "text_bert"
-
-
-@dataclass
-class Split:
-    """One split of a store."""
-
-    ids: list[str]
-    raw_text: list[str] | None
-    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always, the others where the file has them
-    text: Ragged  # (tokens, 2)
-    audio: Ragged  # (frames, width)
-    vision: Ragged
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass

@@ -6,8 +6,9 @@ import json
 import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from data.store import FeatureStore, Split, Tokeniser
-from utils.functions import UserError
+from data.ragged import Split
+from data.store import FeatureStore, Tokeniser
+from utils.errors import UserError
 
 SAMPLE = 200  # clips whose words are looked at
 

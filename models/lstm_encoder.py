@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from utils.batch import Frames
+from models.batch import Frames
 
 
 class LSTMEncoder(nn.Module):

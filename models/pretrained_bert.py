@@ -14,9 +14,9 @@ import transformers
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from config.config_regression import Dataset
-from models.bert_text_encoder import bert_config
-from utils.functions import UserError, brief
-from utils.weights_file import check_outline
+from models.bert_config import bert_config
+from models.weights_file import check_outline
+from utils.errors import UserError, brief
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from config.config_regression import TASKS, Config
+from models.batch import Batch
 from models.bert_text_encoder import BertTextEncoder
 from models.lstm_encoder import LSTMEncoder
-from models.side_stream import start_beside
-from utils.batch import Batch
 
 
 @dataclass
@@ -86,11 +85,10 @@ class SelfMM(
 
     def forward(self, batch: Batch) -> Outputs:
         """The clips of a batch -> scores and features."""
-        audio = start_beside(self.audio_encoder, batch.audio, number=0)
-        vision = start_beside(self.vision_encoder, batch.vision, number=1)
+        audio = self.audio_encoder(batch.audio)  # (B, audio_out)
+        vision = self.vision_encoder(batch.vision)  # (B, video_out)
         already_encoded = isinstance(batch.text, Tensor)
         text = batch.text if already_encoded else self.text_encoder(batch.text)  # (B, BERT's width)
-        audio, vision = audio(), vision()  # (B, audio_out), (B, video_out)
         fusion = torch.cat([text, audio, vision], dim=-1)
         representations = {"fusion": fusion, "text": text, "audio": audio, "vision": vision}
 

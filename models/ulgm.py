@@ -21,7 +21,7 @@ sqrt(d); a neutral label counts as positive (`exclude_zero` gives the paper's cl
 import torch
 from torch import Tensor, nn
 
-from utils.functions import DivergedError
+from utils.errors import DivergedError
 
 EPS = 1e-8
 POSITIVE, NEGATIVE = 0, 1

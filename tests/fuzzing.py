@@ -28,7 +28,7 @@ from pathlib import Path
 import hypothesis
 from hypothesis import HealthCheck, strategies
 
-from utils.functions import UserError
+from utils.errors import UserError
 
 SECONDS = 10  # longer than any of the small files here may take
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 0))

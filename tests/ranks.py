@@ -17,8 +17,8 @@ PATIENCE = 100  # seconds
 
 def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
     """Calls a function with the rank's number in every rank. Returns what it returned in each (None: 0)."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's own process has it too
-    place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    keeper, port = _start_store()
+    place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     place["TORCHELASTIC_USE_AGENT_STORE"] = True
     processes = []
     for rank in range(size):
@@ -39,7 +39,29 @@ def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
                 sys.stderr.flush()
                 os._exit(status)
         processes.append(process)
-    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    os.kill(keeper, signal.SIGKILL)
+    os.waitpid(keeper, 0)
+    return statuses
+
+
+def _start_store() -> tuple[int, int]:
+    """The process that keeps the ranks' store, as torchrun's own does, and the store's port.
+
+    The store's thread looks up addresses, under a lock of the C library: a fork of the process that it runs in could
+    inherit the lock as held, and would wait for it for ever.
+    """
+    reader, writer = os.pipe()
+    process = os.fork()
+    if process == 0:
+        signal.alarm(2 * PATIENCE)
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(writer, f"{store.port}\n".encode())
+        while True:
+            signal.pause()
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        return process, int(pipe.readline())
 
 
 def start_torchrun(size: int, *words: str, cwd: Path) -> subprocess.Popen:

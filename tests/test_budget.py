@@ -11,9 +11,9 @@ from postgres import postgres
 from sweeps import CSV, SPACE, TUNES, rows, tune
 
 from config import config_tune
-from trains import sweep
-from trains.budget import ATTEMPTS, REPEATS, STOPPED, WITHDRAWN, places
-from trains.sweep_report import SweepReport
+from trains.sweep import study as sweep
+from trains.sweep.budget import ATTEMPTS, REPEATS, STOPPED, WITHDRAWN, places
+from trains.sweep.report import SweepReport
 
 
 @pytest.fixture(scope="module")

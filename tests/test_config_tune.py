@@ -5,7 +5,7 @@ import pytest
 from config import config_tune
 from config.config_regression import make_config
 from config.config_tune import DEMO_SPACE, SEARCH_SPACE, Range, count
-from utils.functions import UserError
+from utils.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import run
 from config.command_line import parse_arguments
 from config.config_regression import DATASETS
 from data import demo
-from data.feature_file import SPLITS, FeatureFile, read_feature_file
+from data.schema import SPLITS, FeatureFile, read_feature_file
 from models.pretrained_bert import find_bert, load_bert, load_tokenizer
-from trains.experiment import open_checkpoint
-from utils.functions import UserError, set_seed
-from utils.restricted_pickle import load_pickle
+from trains.runs.experiment import open_checkpoint
+from utils.errors import UserError
+from utils.random_state import set_seed
+from utils.safe_pickle import load_pickle
 
 MODALITIES = ("text", "audio", "vision")
 

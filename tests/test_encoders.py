@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from models.bert_text_encoder import BertTextEncoder, _dropout
+from models.batch import Frames, PackedText
+from models.bert_text_encoder import BertTextEncoder
+from models.cpu_kernels import dropout
 from models.lstm_encoder import LSTMEncoder
 from models.pretrained_bert import _from_disk_or_hub, fingerprint, load_bert, load_tokenizer
-from utils.batch import Frames, PackedText
 
 sentence_lengths = st.lists(st.integers(1, 12), min_size=1, max_size=9)
 
@@ -70,14 +71,14 @@ def test_dropout_is_drawn_in_training_and_not_in_evaluation():
 def test_dropout_leaves_out_its_share_and_keeps_the_mean(dtype):
     torch.manual_seed(0)
     rows = torch.ones(400, 500, dtype=dtype, requires_grad=True)
-    dropped = _dropout(torch.nn.Dropout(0.1), rows)
+    dropped = dropout(torch.nn.Dropout(0.1), rows)
     dropped.sum().backward()
     assert (dropped == 0).float().mean().item() == pytest.approx(0.1, abs=0.003)
     assert dropped.float().mean().item() == pytest.approx(1.0, abs=0.006)
     assert torch.equal(rows.grad, dropped)  # what was left out learns nothing
     for idle in (torch.nn.Dropout(0.1).eval(), torch.nn.Dropout(0.0)):
-        assert torch.equal(_dropout(idle, rows), rows)
-    assert not _dropout(torch.nn.Dropout(1.0), rows).any()
+        assert torch.equal(dropout(idle, rows), rows)
+    assert not dropout(torch.nn.Dropout(1.0), rows).any()
 
 
 @settings(max_examples=25, deadline=None)

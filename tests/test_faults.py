@@ -14,8 +14,9 @@ from benchmarks.faults import outcome
 from config.config_regression import REPOSITORY
 from models.self_mm import SelfMM
 from models.ulgm import ULGM
-from trains.watch import Watch
-from utils.functions import UserError, make_log
+from trains.finite_check import Watch
+from utils.errors import UserError
+from utils.log import make_log
 
 CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
 LAST_GOOD = "last good checkpoint: that of epoch 1, in results/models/self_mm-mosi-regression-1"

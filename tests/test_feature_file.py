@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from config.config_regression import DATASETS, make_config
 from data import feature_file, store
-from data.feature_file import read_feature_file
 from data.load_data import ClipDataset, training_windows
+from data.schema import read_feature_file
 from data.store import open_store
 from data.tokens import make_tokeniser
 from models.pretrained_bert import load_tokenizer
 from utils import progress
-from utils.functions import UserError
-from utils.restricted_pickle import load_pickle
+from utils.errors import UserError
+from utils.safe_pickle import load_pickle
 
 MOSI = DATASETS["mosi"]
 

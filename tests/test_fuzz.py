@@ -18,11 +18,11 @@ import torch
 from hypothesis import given, strategies
 
 from config.config_regression import DATASETS
-from data.feature_file import read_feature_file
-from data.feature_report import describe
+from data.feature_file import describe
+from data.schema import read_feature_file
 from models.pretrained_bert import load_pretrained, load_tokenizer
-from utils.restricted_pickle import load_pickle
-from utils.weights_file import read_weights
+from models.weights_file import read_weights
+from utils.safe_pickle import load_pickle
 
 
 def every_kind(protocol: int) -> dict:

@@ -18,8 +18,8 @@ from config.config_regression import DATASETS, make_config
 from data.store import FeatureStore, open_store
 from models.pretrained_bert import load_tokenizer
 from models.self_mm import SelfMM
-from utils.checkpoint import load_checkpoint, load_state, read_facts, save_checkpoint, save_state
-from utils.results import add_seed_row, finished_rows
+from trains.runs.checkpoint import load_checkpoint, load_state, read_facts, save_checkpoint, save_state
+from trains.runs.results import add_seed_row, finished_rows
 
 
 def contents(folder: Path) -> dict[str, bytes]:

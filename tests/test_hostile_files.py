@@ -14,8 +14,8 @@ import tiny
 import torch
 
 from config.config_regression import DATASETS
-from data.feature_file import read_feature_file
-from utils.functions import UserError
+from data.schema import read_feature_file
+from utils.errors import UserError
 
 
 class Attack:
@@ -252,7 +252,7 @@ import resource, sys, time
 from pathlib import Path
 from config.config_regression import DATASETS
 from data.feature_file import read_feature_file
-from utils.functions import UserError
+from utils.errors import UserError
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)  # what is asked for counts, touched or not

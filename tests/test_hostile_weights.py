@@ -14,8 +14,8 @@ import tiny
 import torch
 
 from models.pretrained_bert import load_pretrained
-from utils.functions import UserError
-from utils.weights_file import read_weights
+from models.weights_file import read_weights
+from utils.errors import UserError
 
 
 class Calls:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.functions import UserError
+from utils.errors import UserError
 from utils.isolated import CrashedError, run_isolated
 
 

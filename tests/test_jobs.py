@@ -14,9 +14,9 @@ import pytest
 import run
 from benchmarks.faults import outcome
 from config.config_regression import REPOSITORY
-from utils import jobs
-from utils.functions import UserError
-from utils.jobs import run_seeds, run_side_by_side, run_workers
+from trains.runs import jobs
+from trains.runs.jobs import run_seeds, run_side_by_side, run_workers
+from utils.errors import UserError
 
 SEEDS_CSV = Path("results/results/normals/mosi-regression-seeds.csv")
 
@@ -64,7 +64,7 @@ def test_workers_of_a_sweep_side_by_side(workplace, capfd, monkeypatch):
 PROGRAM = f"""
 import sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
-from utils.jobs import stop_with_parent
+from trains.runs.jobs import stop_with_parent
 from utils.signals import Stopped, stop_signals
 seed = sys.argv[::-1][sys.argv[::-1].index("--seeds") - 1]  # the last word counts
 stop_with_parent()
@@ -140,7 +140,7 @@ def start_parent(program: Path) -> subprocess.Popen:
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
 from pathlib import Path
-from utils import jobs
+from trains.runs import jobs
 from utils.signals import Stopped, stop_signals
 jobs.PROGRAM = Path({str(program)!r})
 try:

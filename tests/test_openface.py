@@ -9,7 +9,7 @@ import pytest
 from data.extractors import Clip, ClipError
 from data.extractors.openface import columns, find_openface, read_table
 from data.extractors.vision import OpenFace
-from utils.functions import UserError
+from utils.errors import UserError
 
 FAILED = [2, 5]
 RANDOM = np.random.default_rng(0).normal(size=(8, 709))

@@ -11,12 +11,12 @@ import tiny
 
 from config.config_regression import DATASETS
 from data import feature_file
-from data.assemble import cut_text, padded_length
-from data.feature_file import read_feature_file
-from data.label_table import read_label_table
-from data.spoken import beside, find_clips, read_transcript
+from data.builders.assemble import cut_text, padded_length
+from data.builders.label_table import read_label_table
+from data.builders.transcript import beside, find_clips, read_transcript
+from data.schema import read_feature_file
+from utils.errors import UserError
 from utils.files import replacing
-from utils.functions import UserError
 from utils.metrics import sentiment_class
 
 MOSI = DATASETS["mosi"]

@@ -21,11 +21,11 @@ from data.store import open_store
 from models.pretrained_bert import load_bert
 from models.self_mm import SelfMM
 from models.ulgm import NEGATIVE, POSITIVE
+from trains.runs.released_checkpoint import load_released_weights
 from trains.self_mm import evaluate, fit
 from trains.training import Training
 from utils.metrics import METRICS
 from utils.ranks import ALONE, Ranks, join_ranks
-from utils.released_checkpoint import load_released_weights
 
 SHARED = REPOSITORY.parent / "shared" / "parity"
 RECORDS = sorted(path.parent for path in SHARED.glob("*/record.json"))

@@ -205,7 +205,7 @@ def test_a_signal_ends_the_waiting_for_a_rank_that_never_comes(place):
 
 
 def test_a_signal_while_the_first_rank_tests_is_told_once(place, capfd):
-    from trains.experiment import Experiment
+    from trains.runs.experiment import Experiment
 
     def rank(number: int) -> int:
         test = Experiment.test

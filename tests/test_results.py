@@ -14,12 +14,12 @@ from config.config_regression import DATASETS, REPOSITORY, make_config
 from data.load_data import ClipDataset, evaluation_windows
 from data.store import open_store
 from models.self_mm import SelfMM
+from trains.runs.checkpoint import load_checkpoint, read_facts, save_checkpoint
+from trains.runs.results import add_seed_row, write_summary
 from trains.self_mm import evaluate
 from trains.training import make_optimizer
-from utils.checkpoint import load_checkpoint, read_facts, save_checkpoint
-from utils.functions import UserError
+from utils.errors import UserError
 from utils.metrics import METRICS
-from utils.results import add_seed_row, write_summary
 
 CPU = torch.device("cpu")
 LABELS = pd.DataFrame({"id": ["clip1"], "fusion": [0.5]})
@@ -62,7 +62,7 @@ def test_a_damaged_row_is_one_clear_error(tmp_path, damage):
 
 def test_processes_that_write_at_once_lose_no_row(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from utils.results import add_seed_row\n"
+        "import sys; from pathlib import Path; from trains.runs.results import add_seed_row\n"
         "for seed in range(8): add_seed_row(Path(sys.argv[1]), {'model': 'm', 'seed': seed, 'worker': sys.argv[2], 'config_hash': 'x'})"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "seeds.csv")]

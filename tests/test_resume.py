@@ -260,7 +260,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_state_before(workplace, un
 
 
 def test_a_signal_before_training_stops_at_once(workplace, monkeypatch, capsys):
-    at_call(monkeypatch, "trains.experiment.open_store", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    at_call(monkeypatch, "trains.runs.experiment.open_store", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert workplace.run("--seeds", "1") == 143
     assert not workplace.written()
     assert capsys.readouterr().err.startswith("stopped by SIGTERM; to go on: python run.py")
@@ -269,7 +269,9 @@ def test_a_signal_before_training_stops_at_once(workplace, monkeypatch, capsys):
 def test_the_state_is_saved_every_so_often(workplace, monkeypatch):
     """Here at each epoch's end; with the default, only at those of better epochs and of stops."""
     saved = []
-    monkeypatch.setattr("trains.seed_run.save_state", lambda folder, tensors, values: saved.append(values["epochs"]))
+    monkeypatch.setattr(
+        "trains.runs.seed_run.save_state", lambda folder, tensors, values: saved.append(values["epochs"])
+    )
     assert workplace.run("--seeds", "1", "--max_epochs", "5", "--save_every", "0") == 0
     assert saved == [1, 2, 3, 4, 5]
 

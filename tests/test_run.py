@@ -116,7 +116,7 @@ def test_test_only_refuses_features_of_another_width(workplace, capsys):
 
 
 def test_test_only_reads_a_pth_of_the_released_code(workplace, capsys):
-    from utils.released_checkpoint import PREFIXES
+    from trains.runs.released_checkpoint import PREFIXES
 
     assert workplace.run() == 0
     row = pd.read_csv(SEEDS_CSV).iloc[0]

@@ -16,9 +16,9 @@ from config import config_tune
 from config.config_regression import Config
 from config.config_tune import Range, combinations, count
 from data.load_data import ClipDataset
-from trains import sweep
-from trains.budget import REPEATS
-from trains.sweep_report import SweepReport
+from trains.sweep import study as sweep
+from trains.sweep.budget import REPEATS
+from trains.sweep.report import SweepReport
 
 DRAW = SweepReport.draw
 
@@ -86,7 +86,7 @@ def test_a_sweep_goes_on_and_a_finished_one_trains_nothing(place, monkeypatch):
     assert len(rows()) == 5
     pd.testing.assert_frame_equal(rows()[:2], first, check_dtype=False)
     with monkeypatch.context() as patch:
-        patch.delattr("trains.experiment.Experiment.new_training")
+        patch.delattr("trains.runs.experiment.Experiment.new_training")
         assert tune(place, times=5) == 0
         assert tune(place, times=3) == 0  # fewer than there are
     assert len(rows()) == 3

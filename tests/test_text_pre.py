@@ -13,9 +13,9 @@ import torch
 import run
 from config.config_regression import DATASETS, REPOSITORY
 from data import TextPre
-from data.cmu import frames_of_tokens, without_padding
-from data.feature_file import read_feature_file
-from data.transcripts import ClipName, Transcripts
+from data.builders.cmu import frames_of_tokens, without_padding
+from data.builders.transcripts import ClipName, Transcripts
+from data.schema import read_feature_file
 from models.pretrained_bert import load_bert, load_tokenizer
 
 MOSI = DATASETS["mosi"]

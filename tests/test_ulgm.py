@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.ulgm import NEGATIVE, POSITIVE, ULGM
-from utils.functions import UserError
+from utils.errors import UserError
 
 HUMAN = torch.tensor([2.0, 1.0, -1.0, -2.0])
 CLIPS = torch.arange(4)

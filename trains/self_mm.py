@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from config.config_regression import Config
 from data.load_data import Windows
+from models.batch import Batch
 from models.self_mm import Outputs
 from models.ulgm import ULGM
 from trains.training import Training
-from utils.batch import Batch
-from utils.functions import DivergedError
+from utils.errors import DivergedError
 from utils.metrics import lower_is_better, mean_absolute_error
 from utils.progress import progress
 from utils.signals import stop_if_asked

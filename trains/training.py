@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from config.config_regression import Config
 from data.load_data import Windows
+from models.batch import Window
 from models.ulgm import ULGM
-from trains.watch import Watch
-from utils.batch import Window
-from utils.functions import random_streams, set_random_streams
+from trains.finite_check import Watch
+from utils.random_state import random_streams, set_random_streams
 
 PROGRESS = ("epochs", "best_epoch", "best_score", "windows", "microbatches", "seconds")
 

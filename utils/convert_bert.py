@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.files import former, replacing
-from utils.functions import Parser, UserError, brief, make_folder
-from utils.program import run_program
+from utils.errors import Parser, UserError, brief, run_program
+from utils.files import former, make_folder, replacing
 from utils.progress import progress
 from utils.tensor_bundle import Entry, TensorBundle
 

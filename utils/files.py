@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import shutil
+import tempfile
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 
 PATIENCE = 10  # seconds; the worker processes of a run that was killed may hold its lock for half of that
 
@@ -71,6 +72,25 @@ def only_writer(path: Path, otherwise: str | None = None) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def make_folder(path: Path) -> Path:
+    """Makes a folder that results go to. Raises UserError where that can't be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise UserError(f"{path}: can't write results there ({error.strerror}); name another folder") from None
+
+
+def check_output(path: Path, *inputs: Path) -> None:
+    """Raises UserError for a file that can't be written, or that is one of those to be read."""
+    if not path.name or path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write")
+    if path.resolve() in [source.resolve() for source in inputs]:
+        raise UserError(f"{path}: is to be read; name another file to write")
+    make_folder(path.resolve().parent)
 
 
 def unfinished(path: Path) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 _NOTHING = object()

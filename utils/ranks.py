@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from utils.functions import DivergedError, UserError, brief, known_gpus
+from utils.device import known_gpus
+from utils.errors import DivergedError, UserError, brief
 from utils.signals import Stopped
 
 PATIENCE = timedelta(minutes=30)  # for a rank that is silent: the first converts feature files, and tests, alone

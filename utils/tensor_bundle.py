@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.functions import UserError
+from utils.errors import UserError
 
 MOST = 1 << 20  # bytes of an index; BERT-large's, with its optimizer's variables, has 0.1 MB
 LONGEST = 500  # bytes of a name

@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 
 MODALITIES = ("text", "audio", "vision")
 LOCAL = {"local": True}

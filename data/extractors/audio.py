@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from data.extractors import Clip, ClipError, Extracted, needs, undecodable, version_of
-from utils.functions import brief
+from utils.errors import brief
 
 LOCK = Path(tempfile.gettempdir()) / f"self-mm-librosa-{getattr(os, 'getuid', int)()}.lock"  # one for each user
 

@@ -3,7 +3,7 @@
 from data.extractors import Extractor, difference, facts
 from data.extractors.audio import LibrosaAudio
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
-from utils.functions import UserError
+from utils.errors import UserError
 
 KNOWN = {
     "audio": {kind.name: kind for kind in (LibrosaAudio,)},

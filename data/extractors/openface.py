@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data.extractors import ClipError
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 
 # With these it writes the table's 709 columns, and neither pictures nor a video.
 OUTPUTS = ("-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze")

@@ -10,7 +10,7 @@ import torch
 from data.extractors import LOCAL
 from data.tokens import vocabulary_hash
 from models.pretrained_bert import Pretrained, fingerprint, load_pretrained
-from utils.functions import UserError
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from config.config_regression import DATASETS, REPOSITORY
-from data import prepare
-from data.feature_file import read_feature_file
+from data.builders import prepare
+from data.schema import read_feature_file
 from features import clips
 from features.clips import ODD, data_pre
 

@@ -10,13 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data.feature_file import EXTRACTORS
 from data.load_data import Windows
-from trains import TRAINERS
-from trains.experiment import Experiment
-from trains.trained import model_class
-from trains.training import Training
-from utils.checkpoint import (
+from data.schema import EXTRACTORS
+from trains.runs.checkpoint import (
     checkpoint_folder,
     has_state,
     load_checkpoint,
@@ -27,10 +23,13 @@ from utils.checkpoint import (
     save_state,
     state_folder,
 )
+from trains.runs.experiment import Experiment
+from trains.runs.model_names import model_kind
+from trains.runs.results import add_seed_row, finished_rows
+from trains.training import Training
+from utils.errors import UserError, brief
 from utils.files import clear_leftovers, discard, only_writer
-from utils.functions import UserError, brief
 from utils.metrics import lower_is_better
-from utils.results import add_seed_row, finished_rows
 from utils.signals import Stopped, held_back
 
 State = tuple[dict[str, Tensor], dict]  # see Training.state
@@ -76,7 +75,9 @@ class SeedRun:
                     del state  # its memory
                 with self._faults_told(training):
                     course = self._train(training, train, valid)
-                    test = self.experiment.test(load_checkpoint(self.folder, model_class(self.experiment.model_name)))
+                    test = self.experiment.test(
+                        load_checkpoint(self.folder, model_kind(self.experiment.model_name).network)
+                    )
                 row = {"seed": self.seed} | test | course | self.experiment.facts | self.experiment.conditions
                 add_seed_row(self.seeds_csv, row, replace=resume)
                 discard(self.state)
@@ -118,7 +119,7 @@ class SeedRun:
     def _train(self, training: Training, train: Windows, valid: Windows) -> dict[str, float]:
         """Trains until it is over, and keeps the best epoch's checkpoint. Returns its validation score, and how long it took."""
         self._saved = time.monotonic()
-        fit = TRAINERS[self.experiment.model_name]
+        fit = model_kind(self.experiment.model_name).fit
         for result in fit(training, train, valid, self.experiment.config, self.experiment.metrics):
             self.log.info(f"seed {self.seed}  {result}")
             self._save(training)
@@ -256,7 +257,9 @@ def train_along(experiment: Experiment, seed: int) -> None:
             if state is not None:
                 training.restore(*state)
                 del state
-            for _ in TRAINERS[experiment.model_name](training, train, valid, experiment.config, experiment.metrics):
+            for _ in model_kind(experiment.model_name).fit(
+                training, train, valid, experiment.config, experiment.metrics
+            ):
                 pass
         except torch.OutOfMemoryError:
             raise UserError(

@@ -7,13 +7,13 @@ from torch import nn
 
 from config.config_regression import DATASETS, Dataset
 from data.extractors import difference
-from data.feature_file import EXTRACTORS, plain_extractors
+from data.schema import EXTRACTORS, plain_extractors
 from data.store import FeatureStore
-from models import MODELS
 from models.pretrained_bert import Pretrained, load_tokenizer
-from utils.checkpoint import load_checkpoint, read_facts
+from trains.runs.checkpoint import load_checkpoint, read_facts
+from trains.runs.model_names import model_kind
+from utils.errors import UserError
 from utils.files import whole
-from utils.functions import UserError
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     model_name, dataset_name: None: what the checkpoint says.
     """
     facts = read_facts(folder)
-    model = load_checkpoint(folder, model_class(model_name or str(facts.get("model", "self_mm"))))
+    model = load_checkpoint(folder, model_kind(model_name or str(facts.get("model", "self_mm"))).network)
     name = dataset_name or str(facts.get("dataset"))
     if name not in DATASETS:
         raise UserError(f"{folder}: doesn't say on which dataset it was trained; add --datasetName")
@@ -56,10 +56,3 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     except ValueError as error:
         raise UserError(f"{folder}/config.json: {error}") from None
     return Trained(folder, model, encoder, DATASETS[name], facts.get("aligned") is True, extractors)
-
-
-def model_class(name: str) -> type[nn.Module]:
-    """The model that --modelName names. Raises UserError where there is none."""
-    if name not in MODELS:
-        raise UserError(f"--modelName {name}: unknown; there are: {', '.join(MODELS)}")
-    return MODELS[name]

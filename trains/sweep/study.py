@@ -28,13 +28,14 @@ from config.command_line import chosen_settings
 from config.config_regression import Config
 from config.config_tune import Range, Space, Values, combinations, count, is_whole, space_of, varied
 from config.tuned import sweep_file
-from trains import TRAINERS
-from trains.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Place, places
-from trains.experiment import Experiment, base_config, open_experiment
-from utils.functions import DivergedError, UserError, brief, make_folder
+from trains.runs.experiment import Experiment, base_config, open_experiment
+from trains.runs.model_names import model_kind
+from trains.sweep.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Place, places
+from trains.sweep.storage import Storage, beating, open_storage, patiently
+from utils.errors import DivergedError, UserError, brief
+from utils.files import make_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, held_back, stop_if_asked
-from utils.storage import Storage, beating, open_storage, patiently
 
 SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
@@ -207,7 +208,7 @@ class Sweep:
         state = TrialState.COMPLETE
         try:
             training, train, valid = experiment.new_training(self.seed)
-            fit = TRAINERS[experiment.model_name]
+            fit = model_kind(experiment.model_name).fit
             for result in fit(training, train, valid, config, experiment.metrics):
                 epochs = result.epoch
                 if result.is_best:

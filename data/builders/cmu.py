@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import DATASETS, Dataset
-from data.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.label_table import ANNOTATIONS, LabelledClip
+from data.builders.transcripts import ClipName, Transcripts
 from data.extractors import facts
 from data.extractors.text import BertText
-from data.feature_file import SPLITS, SplitChecker
-from data.label_table import ANNOTATIONS, LabelledClip
-from data.transcripts import ClipName, Transcripts
+from data.schema import SPLITS, SplitChecker
 from models.pretrained_bert import find_bert
-from utils.functions import UserError, brief
-from utils.restricted_pickle import load_pickle
+from utils.errors import UserError, brief
+from utils.safe_pickle import load_pickle
 
 SEQUENCES = ("audio", "vision")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 
 TABLE_COLUMNS = ("video_id", "clip_id", "text")
 TOLERANCE = 0.1  # seconds between a clip's times and those of its transcript, at either end

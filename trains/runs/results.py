@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from utils.errors import UserError, brief
 from utils.files import only_writer, replacing
-from utils.functions import UserError, brief
 
 RUN = ["model", "config_hash", "seed"]  # rows that agree in these are of the same run, done again
 

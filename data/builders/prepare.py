@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 
 from config.config_regression import DATASETS
-from data.assemble import USUAL_NAME, assemble, raise_if_refused, train_command, writing
-from data.clip_work import ClipWork, Done, Task, load_features, read_text
+from data.builders.assemble import USUAL_NAME, assemble, raise_if_refused, train_command, writing
+from data.builders.clip_cache import ClipWork, Done, Task, load_features, read_text
+from data.builders.label_table import LabelledClip, read_label_table
 from data.extractors import MODALITIES, Clip, Extractor, facts
 from data.extractors.audio import LibrosaAudio
 from data.extractors.openface import find_openface
 from data.extractors.text import BertText
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
-from data.feature_file import SPLITS
-from data.label_table import LabelledClip, read_label_table
+from data.schema import SPLITS
 from models.pretrained_bert import find_bert
-from utils.files import remove
-from utils.functions import UserError, make_folder
+from utils.errors import UserError
+from utils.files import make_folder, remove
 from utils.isolated import CrashedError, run_isolated
 from utils.progress import progress
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 
 # The released name's beginning -> ours. The heads follow.
 PREFIXES = {

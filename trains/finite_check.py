@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.ulgm import ULGM
-from utils.functions import DivergedError
+from utils.errors import DivergedError
 
 NAMED = 10  # clips that a complaint names at most
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 from utils.pickled_arrays import is_size, plain_key
-from utils.restricted_pickle import BoundedReader, RestrictedUnpickler
+from utils.safe_pickle import BoundedReader, RestrictedUnpickler
 
 # Bytes of a number in each kind of storage.
 BYTES = {

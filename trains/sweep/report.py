@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from config.config_tune import varied
 from config.tuned import sweep_file
-from trains.budget import RESULT
-from trains.sweep import Sweep
+from trains.runs.results import read_rows, write_rows
+from trains.sweep.budget import RESULT
+from trains.sweep.study import Sweep
+from utils.errors import UserError, brief
 from utils.files import only_writer, replacing
-from utils.functions import UserError, brief
 from utils.metrics import lower_is_better
-from utils.results import read_rows, write_rows
 
 SHOWN = 5  # trials in the closing table
 COLUMNS = 5  # of slices

@@ -12,9 +12,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TextIO
 
-from utils.functions import UserError, brief, known_gpus
+from utils.errors import UserError, brief
 
-PROGRAM = Path(__file__).resolve().parent.parent / "run.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
 
 
 class Job:
@@ -94,6 +94,8 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
 
 def run_seeds(args: Namespace) -> None:
     """Trains the seeds of a run, --jobs at once. Raises UserError where one failed; those under way are finished first."""
+    from utils.device import known_gpus
+
     jobs = {f"seed {seed}": [*_words(args), "--seeds", str(seed)] for seed in args.seeds}
     if failed := run_side_by_side(jobs, args.jobs, known_gpus(args.gpu_ids)):
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -102,6 +104,8 @@ def run_seeds(args: Namespace) -> None:
 
 def run_workers(args: Namespace, log: logging.Logger) -> None:
     """Starts --jobs workers of a sweep, and waits for them. Raises UserError where none of them came to the end."""
+    from utils.device import known_gpus
+
     jobs = {f"worker {number}": _words(args) for number in range(1, args.jobs + 1)}
     failed = run_side_by_side(jobs, args.jobs, known_gpus(args.gpu_ids))
     if len(failed) == args.jobs:

@@ -11,12 +11,11 @@ from data.extractors import Clip, ClipError, Extracted, Extractor
 from data.extractors.known import rebuild
 from data.extractors.vision import NoFaces
 from data.load_data import ClipDataset, evaluation_windows
-from data.ragged import Ragged
-from data.store import Split
+from data.ragged import Ragged, Split
 from data.tokens import make_tokeniser
+from trains.runs.trained import Trained
 from trains.self_mm import predict
-from trains.trained import Trained
-from utils.functions import UserError
+from utils.errors import UserError
 from utils.metrics import sentiment_class
 
 ALLOW_MISSING = "--allow_missing scores the clip without"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.feature_file import SPLITS, UNIMODAL_LABELS
-from utils.functions import UserError, brief
+from data.schema import SPLITS, UNIMODAL_LABELS
+from utils.errors import UserError, brief
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 UNIMODAL_COLUMNS = {"label_T": "text", "label_A": "audio", "label_V": "vision"}

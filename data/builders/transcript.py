@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from data.builders.label_table import SOUNDS, VIDEOS
 from data.extractors import ClipError
-from data.label_table import SOUNDS, VIDEOS
-from utils.functions import UserError
+from utils.errors import UserError
 
 TRANSCRIPTS = (".txt", ".srt")
 _TIMES = re.compile(r"\s*\d+:\d\d:\d\d[,.]\d+\s*-->")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
-from data.label_table import LabelledClip, read_label_table
-from utils.functions import UserError, brief
+from data.builders.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.label_table import LabelledClip, read_label_table
+from utils.errors import UserError, brief
 
 SEQUENCES = ("audio", "vision")
 

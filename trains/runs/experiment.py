@@ -17,24 +17,26 @@ from config.command_line import chosen_settings
 from config.config_regression import DATASETS, Config, Dataset, data_root, make_config
 from config.tuned import Tuned
 from data.demo import ensure_demo
-from data.feature_file import SPLITS
 from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
+from data.schema import SPLITS
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, make_tokeniser, vocabulary_hash
-from models import MODELS
 from models.pretrained_bert import Pretrained, find_bert, fingerprint, load_pretrained
 from models.ulgm import ULGM
+from models.weights_file import read_weights
+from trains.runs.model_names import model_kind
+from trains.runs.provenance import commit, versions
+from trains.runs.published import published_scores
+from trains.runs.released_checkpoint import load_released_weights
+from trains.runs.report import closing_report
+from trains.runs.trained import load_trained
 from trains.self_mm import encode_texts, evaluate
-from trains.trained import load_trained, model_class
 from trains.training import Training
+from utils.errors import UserError
 from utils.files import whole
-from utils.functions import UserError, commit, set_seed, versions
 from utils.metrics import METRICS, metric_names
-from utils.published import published_scores
+from utils.random_state import set_seed
 from utils.ranks import ALONE, Ranks
-from utils.released_checkpoint import load_released_weights
-from utils.report import closing_report
-from utils.weights_file import read_weights
 
 
 @dataclass
@@ -113,7 +115,7 @@ class Experiment:
         bert_config = bert.config.to_dict()
         bert_config.pop("_name_or_path", None)  # a path of this machine has no place in a checkpoint
         widths = (self.store.audio_width, self.store.vision_width)
-        return MODELS[self.model_name](self.config, bert_config, *widths, bert).to(self.device)
+        return model_kind(self.model_name).network(self.config, bert_config, *widths, bert).to(self.device)
 
     def new_training(self, seed: int) -> tuple[Training, Windows, Windows]:
         """A training at its beginning, and the windows that it learns from and is judged by."""
@@ -178,7 +180,7 @@ def open_experiment(
 
     splits: what the experiment is handed; a sweep is handed no test split. Raises UserError before anything is written but the features' cache, and the demo corpus.
     """
-    model_class(args.modelName)
+    model_kind(args.modelName)
     dataset = DATASETS[args.datasetName or "mosi"]
     config = base_config(args)
     known = metric_names(METRICS[dataset.metrics])

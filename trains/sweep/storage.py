@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 from utils.signals import stop_if_asked
 
 PATIENCE = 300  # seconds for a database that was there before

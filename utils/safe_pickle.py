@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.functions import UserError, brief
+from utils.errors import UserError, brief
 from utils.pickled_arrays import ADMITTED, DType, fill, is_machine_integer, plain_key
 from utils.progress import progress
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from config.config_regression import Config
+from utils.errors import UserError, brief
 from utils.files import checksum, read_json, replacing, whole, write_json
-from utils.functions import UserError, brief
 
 FACTS = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
 WEIGHTS = "model.safetensors"

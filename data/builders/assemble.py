@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.feature_file import EXTRACTORS, SPLITS, UNIMODAL_LABELS
-from data.label_table import LabelledClip, common_unimodal_labels
-from utils.files import clear_leftovers, only_writer, remove, replacing
-from utils.functions import UserError, check_output
+from data.builders.label_table import LabelledClip, common_unimodal_labels
+from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
+from utils.errors import UserError
+from utils.files import check_output, clear_leftovers, only_writer, remove, replacing
 from utils.progress import progress
 
 USUAL_NAME = "features.pkl"

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.assemble import ClipFeatures
+from data.builders.assemble import ClipFeatures
+from data.builders.label_table import SOUNDS, VIDEOS, LabelledClip
 from data.extractors import Clip, ClipError, Extracted, Extractor, facts
-from data.label_table import SOUNDS, VIDEOS, LabelledClip
+from utils.errors import UserError
 from utils.files import unfinished
-from utils.functions import UserError
 
 if TYPE_CHECKING:  # the processes that work on clips needn't load PyTorch
     from data.extractors.text import BertText

@@ -1,0 +1,1 @@
+"""Makes feature files: of clips, of CMU's features, of own arrays."""

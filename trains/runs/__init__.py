@@ -1,0 +1,1 @@
+"""A run with its files: opened, trained, saved, resumed, tested, written down."""
