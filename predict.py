@@ -63,7 +63,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from trains.runs.checkpoint import read_facts
     from trains.runs.clip_scorer import score_split
-    from trains.runs.experiment import find_features, open_features
+    from trains.runs.open import find_features, open_features
     from trains.runs.trained import load_trained
     from utils.device import pick_device
 

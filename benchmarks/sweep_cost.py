@@ -19,6 +19,7 @@ from unittest.mock import patch
 from benchmarks.tables import markdown
 from config.command_line import parse_arguments
 from config.config_regression import REPOSITORY
+from run import make_sweep
 
 EPOCHS = 25  # that a trial reports
 SECONDS = 8  # that workers are watched for
@@ -48,12 +49,12 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
             args = parse_arguments(
                 [*flags, "--seeds", str(time.time_ns() % 2**32), *(["--storage", url] if url else [])]
             )
-            sweep.open_sweep(args, torch.device("cpu")).storage.engine.dispose()
+            make_sweep(args, torch.device("cpu")).storage.engine.dispose()
             workers = []
             for _ in range(count):
                 process = os.fork()
                 if process == 0:
-                    mine = sweep.open_sweep(args, torch.device("cpu"))
+                    mine = make_sweep(args, torch.device("cpu"))
                     log = make_log(Path(os.devnull))
                     log.disabled = True
                     end = time.monotonic() + SECONDS
@@ -64,7 +65,7 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
                 workers.append(process)
             for process in workers:
                 os.waitpid(process, 0)
-            study = sweep.open_sweep(args, torch.device("cpu")).study
+            study = make_sweep(args, torch.device("cpu")).study
             took = [trial.duration.total_seconds() for trial in study.trials if trial.duration]
             begin = min(trial.datetime_start for trial in study.trials)
             end = max(trial.datetime_complete for trial in study.trials if trial.datetime_complete)

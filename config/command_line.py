@@ -5,15 +5,43 @@ import os
 import sys
 from pathlib import Path
 
-from config.config_regression import DATASETS, PRESETS, parse_setting
+from config.config_regression import DATASETS, PRESETS
+from config.run_options import RunOptions, parse_setting
 from config.tuned import Tuned, read_tuned, sweep_file
 from utils.errors import Parser, UserError
 
 TUNED = "tuned"
-DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
+DEFAULT_SEEDS = (1111, 1112, 1113, 1114, 1115)
+# Flags whose option is named as they are.
+SAME_NAMES = """
+    test_only resume is_tune tune_times storage sampler pruner heartbeat bert aligned cache_dir model_save_dir res_save_dir
+    save_every jobs num_workers deterministic as_job
+""".split()
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> RunOptions:
+    """Raises UserError for flags that are wrong or contradict each other, and SystemExit after --help."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = _make_parser().parse_args(argv)
+    _check(args)
+    tuned = _find_tuned(args)
+    return RunOptions(
+        model_name=args.modelName,
+        dataset_name=args.datasetName,
+        preset=args.preset,
+        params=args.params,
+        tuned=tuned,
+        hyper_parameters=_chosen_settings(args, tuned),
+        seeds=tuple(args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)),
+        data_path=args.dataPath,
+        gpu_ids=None if args.gpu_ids is None else tuple(args.gpu_ids),
+        threads=tuned.threads if tuned is not None and args.threads is None else args.threads,
+        words=tuple(argv),
+        **{name: getattr(args, name) for name in SAME_NAMES},
+    )
+
+
+def _make_parser() -> Parser:
     parser = Parser(
         prog="run.py",
         description="Trains and tests Self-MM over several seeds: multimodal sentiment analysis with self-supervised "
@@ -169,15 +197,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     machine.add_argument("--as_job", action="store_true", help=argparse.SUPPRESS)  # started by --jobs
     # fmt: on
-    argv = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args(argv)
-    args.words = argv
-    _check(args)
-    args.seeds = args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)
-    args.tuned = _find_tuned(args)
-    if args.tuned is not None and args.threads is None:
-        args.threads = args.tuned.threads
-    return args
+    return parser
 
 
 def _truth(word: str) -> bool:
@@ -230,9 +250,9 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{flag} {value}: expected {least} or more")
 
 
-def chosen_settings(args: argparse.Namespace) -> dict[str, object]:
+def _chosen_settings(args: argparse.Namespace, tuned: Tuned | None) -> dict[str, object]:
     """The hyper-parameters that the command line names, one by one or by a file."""
-    settings = dict(args.tuned.hyper_parameters) if args.tuned is not None else {}
+    settings = dict(tuned.hyper_parameters) if tuned is not None else {}
     settings |= dict(parse_setting(text) for text in args.settings)
     flags = ("tasks", "max_epochs", "precision", "max_clips_per_pass")
     return settings | {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}

@@ -126,7 +126,7 @@ class Config:
                 value = float(value)
                 object.__setattr__(self, field.name, value)
             if type(value) is not field.type:
-                raise UserError(f"config: {field.name} = {value!r}: expected {_WORDS[field.type]}")
+                raise UserError(f"config: {field.name} = {value!r}: expected {TYPE_NAMES[field.type]}")
             expected, allowed = _range(field.name, value)
             if not allowed:
                 raise UserError(f"config: {field.name} = {value!r} is out of range: expected {expected}")
@@ -153,7 +153,7 @@ class Config:
         return values
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
 
 
 def _range(name: str, value: object) -> tuple[str, bool]:
@@ -269,19 +269,3 @@ def make_config(dataset: str, preset: str | None = None, **overrides: object) ->
             closest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise UserError(f"config: unknown key {key!r}; the closest known one is {closest!r}")
     return Config(**{**(tables | DEMO)[dataset], **overrides})
-
-
-def parse_setting(text: str) -> tuple[str, object]:
-    """KEY=VALUE of the command line -> the key and its typed value. Raises UserError where VALUE isn't of KEY's type."""
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set batch_size=16")
-    key, value = key.strip(), value.strip()
-    types = {field.name: field.type for field in dataclasses.fields(Config)}
-    kind = types.get(key, str)  # an unknown key is named by make_config
-    try:
-        if kind is bool:
-            return key, {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-        return key, kind(value)
-    except (ValueError, KeyError):
-        raise UserError(f"--set {text}: {key} takes {_WORDS[kind]}") from None

@@ -20,7 +20,10 @@ if not __package__:  # started by its path: Python then looks for modules in dat
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from config.config_regression import DATASETS
-from data.extractors.vision import NO_FACE
+from data.extractors import MODALITIES, Extractor
+from data.extractors.audio import LibrosaAudio
+from data.extractors.openface import find_openface
+from data.extractors.vision import NO_FACE, MediapipeFaces, NoFaces, OpenFace
 from utils.errors import Parser, UserError, run_program
 from utils.signals import held_back
 
@@ -34,9 +37,35 @@ def main(argv: list[str] | None = None) -> int:
         with held_back():  # a signal amid an import could be lost
             from data.builders.prepare import prepare
 
-        prepare(args)
+        prepare(
+            args.data_dir,
+            args.output,
+            args.language,
+            args.datasetName,
+            extractors=make_extractors(args),
+            openface_tables=(args.openface_csv or args.data_dir / "OpenFace")
+            if args.vision == "openface-csv"
+            else None,
+            bert=args.bert,
+            padded={key: getattr(args, f"{key}_length") for key in MODALITIES},
+            allow_missing=args.allow_missing,
+            jobs=args.jobs,
+            resume=args.resume,
+        )
 
     return run_program(work, f"the same command goes on: python data/DataPre.py {shlex.join(argv)}")
+
+
+def make_extractors(args: argparse.Namespace) -> dict[str, Extractor]:
+    """What makes features of sound and faces. Raises UserError where OpenFace isn't there."""
+    sound = LibrosaAudio(args.sample_rate, args.hop_length)
+    if args.vision == "none":
+        return {"audio": sound, "vision": NoFaces()}
+    settings = {"pool": args.pool, "fps": args.fps, "no_face": args.no_face}
+    if args.vision == "mediapipe":
+        return {"audio": sound, "vision": MediapipeFaces(**settings)}
+    program = find_openface(args.openface2Path) if args.vision == "openface" else None
+    return {"audio": sound, "vision": OpenFace(**settings, program=program)}
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

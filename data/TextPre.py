@@ -18,6 +18,7 @@ from pathlib import Path
 if not __package__:  # started by its path: Python then looks for modules in data/
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from config.config_regression import DATASETS
 from utils.errors import Parser, UserError, run_program
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
@@ -29,9 +30,17 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         args = parse_arguments(argv)
-        from data.builders.cmu import join
+        from data.builders.cmu import join_cmu
 
-        join(args)
+        join_cmu(
+            args.features,
+            args.transcripts,
+            args.output,
+            DATASETS[args.datasetName],
+            bert=args.bert,
+            aligned=args.aligned,
+            text_length=args.text_length,
+        )
 
     return run_program(work, f"nothing was written; to begin again: python data/TextPre.py {shlex.join(argv)}")
 

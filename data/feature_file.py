@@ -191,7 +191,8 @@ def main(argv: list[str] | None = None) -> int:
         arguments = parser.parse_args([*action, *argv[1:]])
         dataset = DATASETS[arguments.datasetName]
         if arguments.action == "BUILD":
-            build_from_parts(arguments, dataset)
+            padded = {"audio": arguments.audio_length, "vision": arguments.vision_length}
+            build_from_parts(arguments.path, arguments.labels, arguments.parts, dataset, padded)
         else:
             check_path(arguments.path, dataset, arguments.aligned)
 

@@ -10,10 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 from config.config_regression import Config
 from data.ragged import Ragged, Split
 from models.batch import Batch, Frames, PackedText, Window, send
-from utils.errors import UserError, brief
+from utils.progress import progress
 from utils.ranks import ALONE, Ranks
-from utils.signals import ignore_in_worker
+from utils.signals import ignore_in_worker, stop_if_asked
 
+Order = Callable[[int], list[list[Tensor]]]
 CPU = torch.device("cpu")
 CPU_STRETCHES = 8  # parts that a CPU's LSTMs run a window's sequences in: more are no faster
 EVALUATION_BATCH = 128  # clips that go through the network together when nothing is learned
@@ -90,13 +91,15 @@ def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray
 class Windows:
     """The windows of a split, on the device that trains."""
 
-    def __init__(self, clips: ClipDataset, order: Callable[[int], list[list[Tensor]]], num_workers: int = 0):
+    def __init__(self, clips: ClipDataset, order: Order, num_workers: int = 0, seed: int | None = None):
         """order: an epoch's number -> its windows, each a list of micro-batches, each a tensor of clip numbers.
 
         num_workers: processes that prepare windows ahead, where the features lie in the CPU's memory; 0: none.
+        seed: of a training, whose windows have a progress bar, and for which each rank draws its own dropout; None: neither.
         """
         self.clips = clips
         self._order = order
+        self._seed = seed
         self._plan: list[list[Tensor]] = []  # what the loader goes through next
         workers = num_workers if clips.home == CPU else 0
         self._loader = DataLoader(
@@ -133,20 +136,18 @@ class Windows:
         return len(self._order(1))
 
     def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
-        """The windows of an epoch, from 1, but for those that are done."""
-        self._plan[:] = self._order(epoch)[done:]
-        return self._prepared()
+        """The windows of an epoch, from 1, but for those that are done.
 
-    def _prepared(self) -> Iterator[Window]:
-        try:
-            for window in self._loader:
-                yield window.to(self.device)
-        except (RuntimeError, OSError, EOFError) as error:
-            if self._loader.num_workers == 0 or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UserError(
-                f"a worker process is gone ({brief(error)}); if it was for want of memory, --num_workers 0 needs less"
-            ) from None
+        A signal to stop takes effect between two windows, where all ranks stop together. Raises Stopped then.
+        """
+        self._plan[:] = self._order(epoch)[done:]
+        shown = self._seed is not None and self.ranks.is_first
+        bar = progress(self._loader, f"epoch {epoch:3d}", "window", done + len(self._plan), done, shown)
+        for number, window in enumerate(bar, start=done):
+            if self._seed is not None:
+                self.ranks.draw_apart(self._seed, epoch, number)
+            yield window.to(self.device)
+            stop_if_asked(self.ranks.largest)
 
     def __iter__(self) -> Iterator[Window]:
         return self.of_epoch(1)
@@ -164,7 +165,7 @@ def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers:
         starts = range(0, len(microbatches), config.update_epochs)
         return [list(microbatches[start : start + config.update_epochs]) for start in starts]
 
-    return Windows(clips, order, num_workers)
+    return Windows(clips, order, num_workers, seed)
 
 
 def evaluation_windows(clips: ClipDataset, num_workers: int = 0) -> Windows:

@@ -85,18 +85,24 @@ class SelfMM(
 
     def forward(self, batch: Batch) -> Outputs:
         """The clips of a batch -> scores and features."""
-        audio = self.audio_encoder(batch.audio)  # (B, audio_out)
-        vision = self.vision_encoder(batch.vision)  # (B, video_out)
-        already_encoded = isinstance(batch.text, Tensor)
-        text = batch.text if already_encoded else self.text_encoder(batch.text)  # (B, BERT's width)
-        fusion = torch.cat([text, audio, vision], dim=-1)
-        representations = {"fusion": fusion, "text": text, "audio": audio, "vision": vision}
+        with self.autocast(batch):
+            audio = self.audio_encoder(batch.audio)  # (B, audio_out)
+            vision = self.vision_encoder(batch.vision)  # (B, video_out)
+            already_encoded = isinstance(batch.text, Tensor)
+            text = batch.text if already_encoded else self.text_encoder(batch.text)  # (B, BERT's width)
+            fusion = torch.cat([text, audio, vision], dim=-1)
+            representations = {"fusion": fusion, "text": text, "audio": audio, "vision": vision}
 
-        outputs = Outputs({}, {})
-        for task in self.tasks:
-            score, feature = self.heads[task](representations[task])
-            outputs.scores[task], outputs.features[task] = score.float(), feature.float()
+            outputs = Outputs({}, {})
+            for task in self.tasks:
+                score, feature = self.heads[task](representations[task])
+                outputs.scores[task], outputs.features[task] = score.float(), feature.float()
         return outputs
+
+    def autocast(self, batch: Batch) -> torch.autocast:
+        """In this context encoders and heads compute in bfloat16, if the config says so."""
+        in_bf16 = self.hyper_parameters.precision == "bf16"
+        return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=in_bf16)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # cuDNN keeps all weights of an LSTM in one block of a GPU's memory. The mixin refuses to save such tensors; on the

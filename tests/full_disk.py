@@ -14,10 +14,11 @@ import tiny
 import torch
 from conftest import Workplace
 
-import trains.runs.seed_run
+import trains.runs.keeper
 from benchmarks.faults import outcome
 from models.self_mm import SelfMM
-from trains.runs.checkpoint import has_state, load_checkpoint, load_state
+from trains.runs.checkpoint import load_checkpoint
+from trains.runs.training_state import has_state, load_state
 from utils.files import discard
 
 CHECKPOINT, STATE = (Path("results/models/self_mm-mosi-regression-1" + end) for end in ("", "-training"))
@@ -75,18 +76,18 @@ def main() -> None:
     tiny.write_features(place.features)
     print(f"at the cache: {said}", end="")
 
-    add_row = trains.runs.seed_run.add_seed_row
+    add_row = trains.runs.keeper.add_seed_row
 
     def add_row_to_a_full_disk(*arguments, **settings):
         fill(0)
         add_row(*arguments, **settings)
 
     discard(STATE)
-    trains.runs.seed_run.add_seed_row = add_row_to_a_full_disk
+    trains.runs.keeper.add_seed_row = add_row_to_a_full_disk
     status, said = run_quietly(place, *NEXT)
     check_failure(status, said, before)
     print(f"at the row: {said}", end="")
-    trains.runs.seed_run.add_seed_row = add_row
+    trains.runs.keeper.add_seed_row = add_row
     assert run_quietly(place, *NEXT, "--resume")[0] == 0
     resumed = outcome(place.folder)
     assert all(resumed[name] == content for name, content in expected.items() if not name.endswith(".csv")), (

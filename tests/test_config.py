@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from config.command_line import parse_arguments
-from config.config_regression import DATASETS, PRESETS, REPOSITORY, Config, make_config, parse_setting
-from trains.runs.published import published_scores
+from config.config_regression import DATASETS, PRESETS, REPOSITORY, Config, make_config
+from config.run_options import parse_setting
+from trains.runs.report import published_scores
 from utils.errors import UserError
 
 # As published, in the order of the columns. A key with a / stands for several keys, in the order given.

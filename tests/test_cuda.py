@@ -120,17 +120,17 @@ def test_no_window_waits_for_the_gpu(store):
 RUN = "import sys, run\n{}\nsys.exit(run.main(sys.argv[1:]))"
 STOPPED = """
 import os, signal
-from trains import self_mm
+from models.self_mm import SelfMM
 
-run_model, calls = self_mm.run_model, []
+forward, calls = SelfMM.forward, []
 
 def stopping(*arguments):
     calls.append(1)
     if len(calls) == 10:
         os.kill(os.getpid(), signal.SIGTERM)
-    return run_model(*arguments)
+    return forward(*arguments)
 
-self_mm.run_model = stopping
+SelfMM.forward = stopping
 """
 
 

@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 import run
-from config.command_line import parse_arguments
 from config.config_regression import DATASETS
 from data import demo
 from data.schema import SPLITS, FeatureFile, read_feature_file
 from models.pretrained_bert import find_bert, load_bert, load_tokenizer
-from trains.runs.experiment import open_checkpoint
+from trains.runs.open import open_checkpoint
 from utils.errors import UserError
 from utils.random_state import set_seed
 from utils.safe_pickle import load_pickle
@@ -136,9 +135,8 @@ def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Pat
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     monkeypatch.chdir(tmp_path)
     assert run.main(["--datasetName", "demo", "--seeds", "1111", "--gpu_ids", "-1"]) == 0
-    experiment, model = open_checkpoint(
-        parse_arguments(["--test_only", "results/models/self_mm-demo-regression-1111"]), torch.device("cpu")
-    )
+    folder = Path("results/models/self_mm-demo-regression-1111")
+    experiment, model = open_checkpoint(folder, "self_mm", None, torch.device("cpu"), overrides={})
     metrics = experiment.test(model)
     labels, seen = experiment.store.splits["test"].labels, experiment.store.splits["train"].labels
     assert metrics["Corr"] > 0.9

@@ -14,7 +14,7 @@ from benchmarks.faults import outcome
 from config.config_regression import REPOSITORY
 from models.self_mm import SelfMM
 from models.ulgm import ULGM
-from trains.finite_check import Watch
+from trains.finite_check import FiniteCheck
 from utils.errors import UserError
 from utils.log import make_log
 
@@ -95,11 +95,11 @@ def test_a_gpus_verdict_is_read_one_window_later(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     ulgm = ULGM(torch.tensor([1.0, -1.0]), {"fusion": 2}, bound=3.0)
-    watch = Watch(["a", "b"], ulgm)
+    check = FiniteCheck(["a", "b"], ulgm)
     clips = torch.tensor([0, 1]).as_subclass(Elsewhere)
-    watch.look(1, clips, torch.tensor([1.0, float("inf")]), torch.nn.Linear(1, 1))
+    check.look(1, clips, torch.tensor([1.0, float("inf")]), torch.nn.Linear(1, 1))
     with pytest.raises(UserError, match="epoch 1: the loss is no number any more, at b: try"):
-        watch.look(2, clips, torch.tensor([1.0, 1.0]), torch.nn.Linear(1, 1))
+        check.look(2, clips, torch.tensor([1.0, 1.0]), torch.nn.Linear(1, 1))
 
 
 def test_a_full_gpu_names_the_flag_and_a_value_and_what_is_saved_goes_on(workplace, monkeypatch, capsys):

@@ -18,8 +18,9 @@ from config.config_regression import DATASETS, make_config
 from data.store import FeatureStore, open_store
 from models.pretrained_bert import load_tokenizer
 from models.self_mm import SelfMM
-from trains.runs.checkpoint import load_checkpoint, load_state, read_facts, save_checkpoint, save_state
+from trains.runs.checkpoint import load_checkpoint, read_facts, save_checkpoint
 from trains.runs.results import add_seed_row, finished_rows
+from trains.runs.training_state import load_state, save_state
 
 
 def contents(folder: Path) -> dict[str, bytes]:

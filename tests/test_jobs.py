@@ -99,7 +99,8 @@ def program(tmp_path, monkeypatch) -> Path:
 
 def seeds(*numbers: int, at_once: int = 2) -> None:
     words = ["--jobs", str(at_once), "--seeds", *map(str, numbers), "--gpu_ids", "-1"]
-    run_seeds(run.parse_arguments(words))
+    options = run.parse_arguments(words)
+    run_seeds(options.seeds, options.words, options.jobs, options.gpu_ids, options.threads)
 
 
 def there(what: str) -> list[str]:
@@ -125,12 +126,12 @@ def test_workers_go_on_without_one_that_fails(program, caplog):
     import logging
 
     sevens = iter([7, 2, 3])
-    words = run.parse_arguments(["--is_tune", "--jobs", "3", "--gpu_ids", "-1"])
-    original = jobs._words
-    jobs_words = lambda args: [*original(args), "--seeds", str(next(sevens))]  # noqa: E731
+    words = ["--is_tune", "--jobs", "3", "--gpu_ids", "-1"]
+    original = jobs.job_words
+    job_words = lambda *arguments: [*original(*arguments), "--seeds", str(next(sevens))]  # noqa: E731
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO):
-        patch.setattr(jobs, "_words", jobs_words)
-        run_workers(words, logging.getLogger())
+        patch.setattr(jobs, "job_words", job_words)
+        run_workers(words, 3, [-1], None, logging.getLogger())
     assert there("finished") == ["finished-2", "finished-3"]
     assert "worker 1: seven is unlucky; the others went on" in caplog.text
 
@@ -210,5 +211,6 @@ def test_jobs_share_gpus(monkeypatch):
 @pytest.mark.parametrize(("flags", "share"), [([], 4), (["--threads", "3"], 3)])
 def test_a_job_has_its_share_of_the_threads_unless_told(monkeypatch, flags, share):
     monkeypatch.setattr("torch.get_num_threads", lambda: 9)
-    job = run.parse_arguments(jobs._words(run.parse_arguments(["--jobs", "2", *flags])))
+    options = run.parse_arguments(["--jobs", "2", *flags])
+    job = run.parse_arguments(jobs.job_words(options.words, options.jobs, options.threads))
     assert (job.threads, job.jobs, job.as_job) == (share, 1, True)

@@ -106,7 +106,7 @@ def replay(folder: Path, cache: Path, max_clips_per_pass: int = 0, ranks: Ranks 
     assert len(results) == len(record["epochs"])
     assert results[-1].best_epoch == best_by_margin([epoch["valid"]["Loss"] for epoch in record["epochs"]])
     model.load_state_dict(best)
-    values, scores = evaluate(model, evaluation_windows(clips["test"]), metrics, config)
+    values, scores = evaluate(model, evaluation_windows(clips["test"]), metrics)
     assert_metrics(values, record["test"])
     predictions = load_file(folder / "test_predictions.safetensors")
     for letter, task in zip("MTAV", ("fusion", "text", "audio", "vision"), strict=True):

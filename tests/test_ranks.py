@@ -40,13 +40,13 @@ def trained(folder: Path, ranks: Ranks, **settings) -> dict[str, torch.Tensor]:
     model = SelfMM(config, bert.config.to_dict(), store.audio_width, store.vision_width, bert)
     if not config.use_finetune:
         for split in clips.values():
-            encode_texts(model, evaluation_windows(split), config)
+            encode_texts(model, evaluation_windows(split))
     windows, valid = training_windows(clips["train"], config, seed=1), evaluation_windows(clips["valid"])
     training = Training(model, windows, config)
     for _ in fit(training, windows, valid, config, METRICS["mosi"]):
         pass
     assert not training.loss.requires_grad, "the epoch's loss would keep all of its windows in memory"
-    _, scores = evaluate(model, valid, METRICS["mosi"], config)
+    _, scores = evaluate(model, valid, METRICS["mosi"])
     left = {**model.state_dict(), **training.ulgm.state_dict(), "loss": training.loss}
     left |= {f"scores.{task}": torch.from_numpy(values) for task, values in scores.items()}
     return {name: tensor.clone().contiguous() for name, tensor in left.items()}
@@ -123,10 +123,8 @@ def assert_same_checkpoint(expected: dict[str, torch.Tensor]) -> None:
 
 
 def test_a_signal_to_one_rank_stops_all_after_the_same_window_and_other_ranks_go_on(place, undisturbed, monkeypatch):
-    from trains import self_mm
-
     def interrupted(rank: int) -> int:
-        original, calls = self_mm.run_model, []
+        original, calls = SelfMM.forward, []
 
         def counted(*arguments):
             calls.append(1)
@@ -134,7 +132,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_window_and_other_ranks_go
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(*arguments)
 
-        self_mm.run_model = counted
+        SelfMM.forward = counted
         return place.run(*FLAGS, *SETTINGS)
 
     assert fork_ranks(2, interrupted) == [143, 143]

@@ -82,7 +82,7 @@ def trained(tmp_path):
 
 
 def scores_of(model: SelfMM, clips: ClipDataset) -> dict[str, np.ndarray]:
-    return evaluate(model, evaluation_windows(clips), METRICS["mosi"], model.hyper_parameters)[1]
+    return evaluate(model, evaluation_windows(clips), METRICS["mosi"])[1]
 
 
 def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):

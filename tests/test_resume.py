@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -44,8 +45,7 @@ def undisturbed(tmp_path_factory):
 
 def at_call(monkeypatch, name: str, number: int, action) -> None:
     """Lets an action come before the nth call of a function."""
-    module, _, function = name.rpartition(".")
-    original, calls = getattr(__import__(module, fromlist=[function]), function), []
+    original, calls = pkgutil.resolve_name(name), []
 
     def counted(*arguments, **settings):
         calls.append(name)
@@ -56,12 +56,12 @@ def at_call(monkeypatch, name: str, number: int, action) -> None:
     monkeypatch.setattr(name, counted)
 
 
-# Each of the 2 seeds has 5 epochs; in each, 3 windows and an evaluation go through run_model.
+# Each of the 2 seeds has 5 epochs; in each, 3 windows and an evaluation go through the model.
 @pytest.mark.parametrize("call", [1, 2, 4, 9, 20, 21, 35])
 def test_a_signal_saves_all_and_the_resumed_run_ends_the_same(workplace, undisturbed, monkeypatch, capsys, call):
     kind = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1][call % 3]
     with monkeypatch.context() as patch:
-        at_call(patch, "trains.self_mm.run_model", call, lambda: os.kill(os.getpid(), kind))
+        at_call(patch, "models.self_mm.SelfMM.forward", call, lambda: os.kill(os.getpid(), kind))
         assert workplace.run(*FLAGS) == (130 if kind == signal.SIGINT else 143)
     printed = capsys.readouterr()
     assert re.search(
@@ -99,7 +99,7 @@ def test_a_kill_before_any_renaming_loses_nothing(workplace, undisturbed, monkey
 def stop_in_epoch_3(workplace, monkeypatch, *words: str) -> None:
     """A run of seed 1 that is stopped in its third epoch."""
     with monkeypatch.context() as patch:
-        at_call(patch, "trains.self_mm.run_model", 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        at_call(patch, "models.self_mm.SelfMM.forward", 10, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert workplace.run(*words, "--seeds", "1", "--max_epochs", "5") == 143
 
 
@@ -143,7 +143,7 @@ def test_two_stops_in_one_epoch(workplace, undisturbed, monkeypatch):
     words = []
     for call in (6, 1):  # after the second window, and after the one that follows
         with monkeypatch.context() as patch:
-            at_call(patch, "trains.self_mm.run_model", call, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            at_call(patch, "models.self_mm.SelfMM.forward", call, lambda: os.kill(os.getpid(), signal.SIGTERM))
             assert workplace.run(*FLAGS, *words) == 143
         words = ["--resume"]
     assert workplace.run(*FLAGS, "--resume") == 0
@@ -202,7 +202,9 @@ def test_a_row_of_another_commit_is_told(workplace, capsys):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_bug_ends_a_run_with_workers(workplace):
-    code = "import sys, run; from trains import self_mm; self_mm.run_model = None; sys.exit(run.main(sys.argv[1:]))"
+    code = (
+        "import sys, run; from trains import self_mm; self_mm.multitask_loss = None; sys.exit(run.main(sys.argv[1:]))"
+    )
     words = workplace.command("--set", "batch_size=4", "--num_workers", "1")
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", code, *words]
@@ -253,14 +255,14 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_state_before(workplace, un
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        at_call(patch, "trains.self_mm.run_model", 7, twice)
+        at_call(patch, "models.self_mm.SelfMM.forward", 7, twice)
         assert workplace.run(*FLAGS) == 130
     assert workplace.run(*FLAGS, "--resume") == 0
     assert outcome(workplace.folder) == undisturbed
 
 
 def test_a_signal_before_training_stops_at_once(workplace, monkeypatch, capsys):
-    at_call(monkeypatch, "trains.runs.experiment.open_store", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    at_call(monkeypatch, "trains.runs.open.open_store", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert workplace.run("--seeds", "1") == 143
     assert not workplace.written()
     assert capsys.readouterr().err.startswith("stopped by SIGTERM; to go on: python run.py")
@@ -269,9 +271,7 @@ def test_a_signal_before_training_stops_at_once(workplace, monkeypatch, capsys):
 def test_the_state_is_saved_every_so_often(workplace, monkeypatch):
     """Here at each epoch's end; with the default, only at those of better epochs and of stops."""
     saved = []
-    monkeypatch.setattr(
-        "trains.runs.seed_run.save_state", lambda folder, tensors, values: saved.append(values["epochs"])
-    )
+    monkeypatch.setattr("trains.runs.keeper.save_state", lambda folder, tensors, values: saved.append(values["epochs"]))
     assert workplace.run("--seeds", "1", "--max_epochs", "5", "--save_every", "0") == 0
     assert saved == [1, 2, 3, 4, 5]
 

@@ -16,6 +16,7 @@ from config import config_tune
 from config.config_regression import Config
 from config.config_tune import Range, combinations, count
 from data.load_data import ClipDataset
+from models.self_mm import SelfMM
 from trains.sweep import study as sweep
 from trains.sweep.budget import REPEATS
 from trains.sweep.report import SweepReport
@@ -182,9 +183,7 @@ def test_the_pruners_work(place, pruner):
 
 
 def test_a_stopped_trial_is_given_back_and_repeated_with_the_same_values(place, monkeypatch, capsys):
-    from trains import self_mm
-
-    original, calls = self_mm.run_model, []
+    original, calls = SelfMM.forward, []
 
     def counted(*arguments):
         calls.append(1)
@@ -192,7 +191,7 @@ def test_a_stopped_trial_is_given_back_and_repeated_with_the_same_values(place, 
             os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
-    monkeypatch.setattr(self_mm, "run_model", counted)
+    monkeypatch.setattr(SelfMM, "forward", counted)
     assert tune(place, times=2) == 143
     assert "--is_tune" in capsys.readouterr().err and not CSV.exists()
     assert tune(place, times=2) == 0

@@ -7,85 +7,32 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from cmu_pickles import (
+    DON,
+    ER,
+    EST,
+    FRAMES,
+    GOOD,
+    LABELS,
+    LONG,
+    QUOTE,
+    SENTENCE,
+    WIDTHS,
+    T,
+    frame,
+    make_cmu,
+    write_table,
+)
 
 import run
 from config.config_regression import DATASETS, REPOSITORY
-from data import TextPre
 from data.builders.cmu import frames_of_tokens, without_padding
-from data.builders.transcripts import ClipName, Transcripts
 from data.schema import read_feature_file
 from models.pretrained_bert import load_bert, load_tokenizer
 
 MOSI = DATASETS["mosi"]
-VOCABULARY = [*tiny.VOCABULARY, "good", "long", "##er", "##est", "don", "'", "t", "!"]
-GOOD, LONG, ER, EST, DON, QUOTE, T, MARK = range(len(tiny.VOCABULARY), len(VOCABULARY))
-SENTENCE = "good longerest don't word1"  # 4 words, 8 tokens
-OWNERS = [0, 1, 1, 1, 2, 2, 2, 3]
-FRAMES, WIDTHS = 6, {"audio": 3, "vision": 2}
-TEXTS = {  # of each clip, by split
-    "train": [SENTENCE, "word1", "good", "word2 good word3 !", "long word4"],
-    "valid": ["word5 word6", "good !"],
-    "test": ["longer good", "word7"],
-}
-LABELS = {"train": [-1.0, 2.5, 0.0, -3.0, 1.0], "valid": [1.0, -2.0], "test": [0.4, -0.4]}
-IDS = {"train": [f"vid_{number}" for number in range(5)], "valid": ["va_0", "va_1"], "test": ["te_0", "te_1"]}
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    folder = tiny.write_bert(tmp_path_factory.mktemp("bert"), vocab_size=len(VOCABULARY))
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
-    return folder
-
-
-def frame(word: int, key: str) -> np.ndarray:
-    return np.arange(1, WIDTHS[key] + 1) + 10 * (word + 1)
-
-
-def make_cmu(in_front: bool = True) -> dict:
-    """A frame for each word of TEXTS, padded at one end, and raw_text."""
-    content = {}
-    for split, texts in TEXTS.items():
-        content[split] = {
-            "text": np.zeros((len(texts), FRAMES, 7), np.float32),
-            "labels": np.array(LABELS[split]).reshape(-1, 1, 1),
-            "id": np.array(IDS[split]),
-            "raw_text": list(texts),
-        }
-        for key, width in WIDTHS.items():
-            values = content[split][key] = np.zeros((len(texts), FRAMES, width))
-            for clip, text in enumerate(texts):
-                count = len(text.split())
-                first = FRAMES - count if in_front else 0
-                values[clip, first : first + count] = [frame(word, key) for word in range(count)]
-    return content
-
-
-@pytest.fixture
-def prepare(tmp_path, bert, capsys):
-    """Writes a CMU pickle and runs TextPre.py. Returns the status, what was made (or None) and what was printed."""
-
-    def make(content: object, *words: str):
-        tiny.write_features(tmp_path / "cmu.pkl", content)
-        output = tmp_path / "out" / "features.pkl"
-        flags = ["--features", tmp_path / "cmu.pkl", "--output", output, "--bert", bert, *words]
-        status = TextPre.main([str(flag) for flag in flags])
-        made = pickle.loads(output.read_bytes()) if output.exists() else None
-        return status, made, "".join(capsys.readouterr())
-
-    return make
-
-
-def write_table(path, numbered_from: int = 0):
-    """What is said, as a table with times: clip n from 10 n to 10 n + 5 s."""
-    rows = ["video_id,clip_id,text,start,end"]
-    for split, texts in TEXTS.items():
-        video = IDS[split][0].rsplit("_", 1)[0]
-        rows += [f'{video},{n + numbered_from},"{text}",{10 * n},{10 * n + 5}' for n, text in enumerate(texts)]
-    path.write_text("\n".join(rows), encoding="utf-8")
-    return path
+OWNERS = [0, 1, 1, 1, 2, 2, 2, 3]  # of SENTENCE's tokens: the number of the word that each is from
 
 
 @pytest.mark.parametrize("in_front", [True, False])
@@ -145,7 +92,7 @@ def test_clips_with_more_or_fewer_words_than_frames_are_counted(prepare):
     assert made["test"]["audio"][1, 1:8].sum(axis=1).tolist() == [3] * FRAMES + [0]
 
 
-def test_words_are_tokenised_as_the_whole_sentence(prepare, bert):
+def test_words_are_tokenised_as_the_whole_sentence(prepare, text_pre_bert):
     texts = [
         " good\u00a0 longer,word1 ",
         "Don't\tLONGEST!!",
@@ -156,17 +103,17 @@ def test_words_are_tokenised_as_the_whole_sentence(prepare, bert):
     content = make_cmu()
     content["train"]["raw_text"] = texts
     _, made, _ = prepare(content, "--aligned", "--text_length", "12")
-    tokenizer = load_tokenizer(str(bert))
+    tokenizer = load_tokenizer(str(text_pre_bert))
     for text, said, (ids, mask, _) in zip(texts, made["train"]["raw_text"], made["train"]["text_bert"], strict=True):
         assert said == " ".join(text.split())
         assert ids[: mask.sum()].tolist() == tokenizer(said, truncation=True, max_length=12)["input_ids"]
 
 
-def test_text_holds_berts_vectors_of_the_tokens_that_are_kept(prepare, bert):
+def test_text_holds_berts_vectors_of_the_tokens_that_are_kept(prepare, text_pre_bert):
     _, made, _ = prepare(make_cmu(), "--aligned", "--text_length", "5")
     tokens = torch.from_numpy(made["train"]["text_bert"][0, :1])
     with torch.inference_mode():
-        expected = load_bert(str(bert)).eval()(tokens).last_hidden_state[0].numpy()
+        expected = load_bert(str(text_pre_bert)).eval()(tokens).last_hidden_state[0].numpy()
     np.testing.assert_allclose(made["train"]["text"][0], expected, atol=1e-6)
     assert made["train"]["text"].shape == (5, 5, 16) and not made["train"]["text"][1, 3:].any()
 
@@ -196,82 +143,6 @@ def test_what_is_not_finite_becomes_zero_and_is_counted(prepare):
     assert "made 0, as not finite: 0 in train, 0 in valid, 2 in test" in printed
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda video, clip: f"{video}[{clip}]",
-        lambda video, clip: f"{video}_{clip}",
-        lambda video, clip: f"{video}$_${clip}".encode(),
-        lambda video, clip: [video, f"{10 * clip:.2f}", f"{10 * clip + 5.04:.4f}"],
-        lambda video, clip: [f"{video}_{clip}".encode(), b"999", b"1000"],
-        lambda video, clip: np.array([video, 10.0 * clip, 10 * clip + 5], object),
-        lambda video, clip: (video, clip),
-    ],
-)
-def test_every_form_of_id_finds_its_transcript(tmp_path, prepare, form):
-    content = make_cmu()
-    for split in TEXTS:
-        del content[split]["raw_text"]
-        content[split]["id"] = [form(name.rsplit("_", 1)[0], clip) for clip, name in enumerate(IDS[split])]
-        if not isinstance(content[split]["id"][0], tuple):
-            content[split]["id"] = np.array(content[split]["id"])
-    status, made, printed = prepare(content, "--transcripts", write_table(tmp_path / "label.csv"))
-    assert status == 0, printed
-    for split, texts in TEXTS.items():
-        assert made[split]["raw_text"].tolist() == texts
-        assert made[split]["id"].tolist() == [name.replace("_", "$_$") for name in IDS[split]]
-
-
-def test_places_count_from_0_and_the_clips_of_mosi_from_1(tmp_path, prepare):
-    content = make_cmu()
-    for split in TEXTS:
-        content[split]["id"] = [name.replace("_", "[") + "]" for name in IDS[split]]
-    status, made, printed = prepare(content, "--transcripts", write_table(tmp_path / "label.csv", numbered_from=1))
-    assert status == 0 and "video[0] was taken for clip 1" in printed
-    assert made["train"]["raw_text"].tolist() == TEXTS["train"] and made["train"]["id"][0] == "vid$_$1"
-    for split in TEXTS:  # in a part of a corpus, without any [0], a place is a number
-        content[split]["id"] = [f"{name.split('_')[0]}[{clip + 1}]" for clip, name in enumerate(IDS[split])]
-    status, made, _ = prepare(content, "--transcripts", tmp_path / "label.csv")
-    assert status == 0 and made["train"]["id"][0] == "vid$_$1"
-    transcripts = Transcripts(tmp_path / "label.csv")
-    transcripts.count_places([ClipName.read("vid[0]")])
-    assert transcripts.find(ClipName.read("vid[3]"))[1] == "4" and transcripts.find(ClipName.read("vid_3"))[1] == "3"
-
-
-def test_transcripts_are_read_as_cmu_ships_them(tmp_path):
-    mosi, mosei = tmp_path / "MOSI" / "Segmented", tmp_path / "MOSEI" / "Combined"
-    mosi.mkdir(parents=True)
-    mosei.mkdir(parents=True)
-    (mosi / "a_b.annotprocessed").write_bytes(b"1_DELIM_FIRST ONE\r\n12_DELIM_  IT'S _DELIM_ \r\n\r\n")
-    (mosei / "x.txt").write_bytes(b"x____0___0___1.5e1___I said ___ \x93so\x94\nx____1___2.5___3___\n")
-    (mosei / "notes.txt").write_text("not a transcript")
-    (tmp_path / "x.txt").write_text("x____0___0___15___another of the same clip")
-    videos = Transcripts(tmp_path).videos
-    assert {clip: line.text for clip, line in videos["a_b"].items()} == {"1": "FIRST ONE", "12": "IT'S _DELIM_"}
-    assert set(videos) == {"a_b", "x_"} and set(videos["x_"]) == {"0", "1"}
-    assert videos["x_"]["0"].times == (0, 15) and videos["x_"]["0"].text == "I said ___ \u201cso\u201d"
-
-
-def test_times_that_fit_no_clip_or_two_are_refused(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text(
-        "video_id,clip_id,text,start,end\na_1,3,near,1.0,2.0\na_1,4,nearer,1.05,2.0\nb,1,x,1,2\nb,2,y,1,2\nc,1,z,,\n"
-    )
-    transcripts = Transcripts(path)
-    assert transcripts.find(ClipName.read(["a_1", "1.06", 2.01])) == ("a_1", "4", "nearer")
-    for name, reason in {
-        ("a_1", 1.2, 2): "no transcript of the video from 1.2 to 2 s",
-        ("b", 1, 2): "2 transcripts",
-        ("c", 1, 2): "say no times",
-        ("d_1", "x", "y"): "no transcript of the video d",
-        "a": "no transcript of the video a",
-        ("b",): "names no clip",
-        "b[7]": "no transcript of clip 7 of the video b",
-    }.items():
-        with pytest.raises(ValueError, match=reason):
-            transcripts.find(ClipName.read(name))
-
-
 def test_clips_that_can_not_be_used_are_listed_and_the_others_written(tmp_path, prepare):
     content = make_cmu()
     content["train"]["labels"][1:4, 0, 0] = [3.5, np.nan, -3.000001]
@@ -289,18 +160,6 @@ def test_clips_that_can_not_be_used_are_listed_and_the_others_written(tmp_path, 
     assert "label 3.5" in found["vid_1"] and "label nan" in found["vid_2"] and "empty" in found["vid_4"]
     assert "another clip before it is va$_$0, too" in found["va_0"]
     assert prepare(make_cmu())[0] == 0 and not (tmp_path / "out" / "errors.csv").exists()
-
-
-def test_ids_that_name_no_clip_stay_as_they_are_where_the_pickle_has_the_words(prepare):
-    content = make_cmu()
-    content["valid"]["id"] = np.array([["a_1", "1.5", "2"], ["a_1", "2", "3"]])
-    content["test"]["id"] = np.array([b"one", b"two[3]"])
-    status, made, _ = prepare(content)
-    assert status == 0
-    assert made["valid"]["id"].tolist() == ["a_1_1.5_2", "a_1_2_3"] and made["test"]["id"].tolist() == [
-        "one",
-        "two$_$3",
-    ]
 
 
 def test_the_file_is_of_the_official_layout_and_says_what_made_it(tmp_path, prepare):
@@ -364,19 +223,6 @@ def test_wrong_input_is_one_line_and_writes_nothing(prepare, content, words, com
     status, made, printed = prepare(content, *words)
     assert status == 2 and made is None
     assert complaint in printed and printed.startswith("error: ") and printed.count("\n") == 1
-
-
-def test_a_pickle_without_words_needs_transcripts(prepare):
-    content = make_cmu()
-    del content["train"]["raw_text"]
-    assert "train: raw_text: missing; say with --transcripts" in prepare(content)[2]
-
-
-def test_tables_that_are_none_are_refused(tmp_path, prepare):
-    (tmp_path / "a.csv").write_text("video_id,text\nvid,word1\n")
-    assert "has no column clip_id; it has video_id, text" in prepare(make_cmu(), "--transcripts", tmp_path / "a.csv")[2]
-    (tmp_path / "a.csv").write_text("")
-    assert "no transcript there" in prepare(make_cmu(), "--transcripts", tmp_path / "a.csv")[2]
 
 
 def test_no_folder_and_no_input_is_overwritten(tmp_path, prepare):

@@ -1,4 +1,4 @@
-"""Sees to it that losses, gradients and labels stay numbers."""
+"""Sees to it that losses, gradients and labels stay finite numbers, and that no class loses all its clips."""
 
 import torch
 from torch import Tensor, nn
@@ -6,16 +6,18 @@ from torch import Tensor, nn
 from models.ulgm import ULGM
 from utils.errors import DivergedError
 
-NAMED = 10  # clips that a complaint names at most
+MOST_NAMED = 10  # clips in a message
 
 
-class Watch:
+class FiniteCheck:
     """Looks at every window. A GPU's answer is read while it computes the next window, so that nothing waits for it."""
 
     def __init__(self, ids: list[str], ulgm: ULGM):
-        """ids: of all training clips, for complaints."""
+        """ids: of all training clips, for messages."""
         self._ids, self._ulgm = ids, ulgm
-        self._answer: Tensor | None = None  # () bool in the CPU's memory; None: nothing to read
+        # Of the last window: what `look` was given, the gradient's norm, and on a GPU the event that tells when the answer is there.
+        self._seen: tuple[int, Tensor, Tensor, Tensor, torch.cuda.Event | None] | None = None
+        self._is_sound: Tensor | None = None  # () bool in the CPU's memory, the answer
 
     def look(self, epoch: int, clips: Tensor, losses: Tensor, model: nn.Module) -> None:
         """clips, losses: (B,), of a window whose gradients are still there.
@@ -27,29 +29,27 @@ class Watch:
             self.raise_if_broken()
         norm = gradient_norm(model)
         sound = torch.isfinite(losses).all() & torch.isfinite(norm) & self._ulgm.is_sound(clips)
-        self._seen = epoch, clips, losses, norm
-        self._answer = sound.to("cpu", non_blocking=True)
+        self._is_sound, arrived = sound.to("cpu", non_blocking=True), torch.cuda.Event() if on_gpu else None
+        self._seen = epoch, clips, losses, norm, arrived
         if on_gpu:
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            arrived.record()
         else:
             self.raise_if_broken()
 
     def raise_if_broken(self) -> None:
         """Reads the last answer, and waits for it where it must."""
-        answer, self._answer = self._answer, None
-        if answer is None:
+        if self._seen is None:
             return
-        epoch, clips, losses, norm = self._seen
-        if clips.device.type == "cuda":
-            self._arrived.synchronize()
-        if answer.numpy():
+        (epoch, clips, losses, norm, arrived), self._seen = self._seen, None
+        if arrived is not None:
+            arrived.synchronize()
+        if self._is_sound.numpy():
             return
         broken = ~torch.isfinite(losses)
         if broken.any() or not torch.isfinite(norm):
             what, where = ("loss", clips[broken]) if broken.any() else ("gradient", clips)
-            names = ", ".join(self._ids[clip] for clip in where[:NAMED].tolist())
-            more = f" and {len(where) - NAMED} more" if len(where) > NAMED else ""
+            names = ", ".join(self._ids[clip] for clip in where[:MOST_NAMED].tolist())
+            more = f" and {len(where) - MOST_NAMED} more" if len(where) > MOST_NAMED else ""
             raise DivergedError(
                 f"epoch {epoch}: the {what} is no number any more, at {names}{more}: try a lower learning rate"
             )

@@ -7,23 +7,18 @@ from config.config_regression import Config
 from data.load_data import Windows
 from models.batch import Window
 from models.ulgm import ULGM
-from trains.finite_check import Watch
-from utils.random_state import random_streams, set_random_streams
-
-PROGRESS = ("epochs", "best_epoch", "best_score", "windows", "microbatches", "seconds")
+from trains.finite_check import FiniteCheck
 
 
 class Training:
     """The model with what trains it, and how far it has come."""
 
-    def __init__(self, model: nn.Module, train: Windows, config: Config, seed: int = 0):
-        """seed: what the ranks of a run draw their own random numbers by."""
+    def __init__(self, model: nn.Module, train: Windows, config: Config):
         sizes = {task: config.head_sizes[task][0] for task in config.task_names}
         self.model = model
-        self.seed = seed
         self.ulgm = ULGM(torch.from_numpy(train.labels), sizes, config.H, config.exclude_zero).to(train.device)
         self.optimizer = make_optimizer(model, config)
-        self.watch = Watch(train.ids, self.ulgm)
+        self.check = FiniteCheck(train.ids, self.ulgm)
         self.epochs = 0  # finished
         self.best_epoch = 0  # from 1
         self.best_score = float("inf")  # less is better
@@ -46,13 +41,13 @@ class Training:
     def count(self, window: Window, clip_losses: Tensor) -> None:
         """Closes a window that was learned from. clip_losses: (B,), weighted: they add up to its micro-batches' losses.
 
-        Raises UserError where it has broken the training: see Watch.
+        Raises UserError where it has broken the training: see FiniteCheck.
         """
         self.windows += 1
         self.microbatches += len(window.microbatches)
         self.loss += clip_losses.double().sum()
         self.between_windows = True
-        self.watch.look(self.epoch, window.clips, clip_losses, self.model)
+        self.check.look(self.epoch, window.clips, clip_losses, self.model)
 
     def finish_epoch(self) -> None:
         self.epochs += 1
@@ -66,46 +61,6 @@ class Training:
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}, window {self.windows}" if self.windows else f"the end of epoch {self.epochs}"
-
-    def state(self) -> tuple[dict[str, Tensor], dict]:
-        """Tensors, on the CPU, and plain values: with these, `restore` makes an equal training of a new one.
-
-        Raises UserError where the training is broken: see Watch.
-        """
-        self.watch.raise_if_broken()
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"ulgm.{name}": tensor for name, tensor in self.ulgm.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
-        streams, values = random_streams(self.loss.device)
-        tensors |= {"loss": self.loss, **{f"random.{name}": stream for name, stream in streams.items()}}
-        progress = {name: getattr(self, name) for name in PROGRESS}
-        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {**progress, "random": values}
-
-    def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
-        """Takes over what `state` gave, and with it the random streams. The config must be the same.
-
-        Raises KeyError, TypeError, ValueError or RuntimeError where it is the state of something else.
-        """
-        for name in PROGRESS:
-            if type(values[name]) is not type(getattr(self, name)):
-                raise TypeError(f"{name} is {values[name]!r}")
-            setattr(self, name, values[name])
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ulgm": {}, "optimizer": {}, "random": {}}
-        for name, tensor in tensors.items():
-            if name != "loss":
-                part, _, name = name.partition(".")
-                parts[part][name] = tensor
-        self.model.load_state_dict(parts["model"])
-        self.ulgm.load_state_dict(parts["ulgm"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            number, _, name = name.partition(".")
-            moments.setdefault(int(number), {})[name] = tensor.clone()  # a file's memory is no place to step in
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.loss.copy_(tensors["loss"])
-        set_random_streams(parts["random"], values["random"], self.loss.device)
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from collections.abc import Sequence
 
 import torch
 
@@ -11,7 +12,7 @@ from utils.errors import UserError
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers of its settings
 
 
-def known_gpus(gpu_ids: list[int] | None) -> list[int]:
+def known_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
     """The GPUs that --gpu_ids names; where it names none, all; [] where it names the CPU, or there is none.
 
     Raises UserError for a GPU that isn't there.
@@ -24,7 +25,7 @@ def known_gpus(gpu_ids: list[int] | None) -> list[int]:
     return [gpu for gpu in (range(count) if gpu_ids is None else gpu_ids) if gpu != -1]
 
 
-def pick_device(gpu_ids: list[int] | None) -> torch.device:
+def pick_device(gpu_ids: Sequence[int] | None) -> torch.device:
     """The device to run on: of the GPUs that --gpu_ids names, the one with most free memory; where there is none, the CPU.
 
     Raises UserError for a GPU that isn't there.

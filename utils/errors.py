@@ -1,6 +1,7 @@
 """Errors that users see, and what a program on the command line owes to who calls it: one line for a mistake, and an exit status."""
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -8,6 +9,10 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from utils.signals import Stopped, stop_signals
+
+GPU_IS_FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+MEMORY_IS_FULL = "DefaultCPUAllocator: "
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class UserError(Exception):
@@ -40,6 +45,40 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the flags")
 
 
+def translate(error: BaseException) -> UserError | None:
+    """What an error means to the user; None for a bug.
+
+    Who it passed on its way may have added notes to it, such as what was saved: they end the line, in place of general advice.
+    """
+    fact, advice = (str(error), "") if isinstance(error, UserError) else _meaning(error)
+    if not fact:
+        return None
+    return UserError("; ".join([fact, *(getattr(error, "__notes__", None) or filter(None, [advice]))]))
+
+
+def _meaning(error: BaseException) -> tuple[str, str]:
+    """What a library's error says, and what to do; nothing for a bug. Libraries have few types: their words must tell."""
+    said = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or any(words in said for words in GPU_IS_FULL):
+        return "the GPU's memory is full", (
+            "lower --jobs where they share a GPU, or --max_clips_per_pass (a window has batch_size x update_epochs clips; try "
+            "half of that, then a quarter: the gradient stays the same), or choose another GPU with --gpu_ids"
+        )
+    if isinstance(error, MemoryError) or MEMORY_IS_FULL in said:
+        return "the machine's memory is full", "lower --jobs, --num_workers or --max_clips_per_pass"
+    lost_pipe = isinstance(error, OSError | EOFError) and _passed_through(error, "_try_get_data")  # of a DataLoader
+    if lost_pipe or "DataLoader worker" in said:
+        reason = brief(error) or type(error).__name__
+        return f"a worker process is gone ({reason})", "if it was for want of memory, --num_workers 0 needs less"
+    if getattr(error, "errno", None) in DISK_REFUSES or any(f"os error {number})" in said for number in DISK_REFUSES):
+        return f"the disk refuses to be written ({brief(error)})", "make room, and give the same command again"
+    return "", ""
+
+
+def _passed_through(error: BaseException, function: str) -> bool:
+    return any(frame.name == function for frame in traceback.extract_tb(error.__traceback__))
+
+
 def run_program(work: Callable[[], int | None], once_stopped: str = "") -> int:
     """Calls the work. Returns the exit status: what it returns, or 0; 1 for a bug; 2 for UserError; 130 or 143 after a signal.
 
@@ -48,15 +87,16 @@ def run_program(work: Callable[[], int | None], once_stopped: str = "") -> int:
     try:
         with stop_signals():
             return work() or 0
-    except UserError as error:
-        print("error:", error, file=sys.stderr)
-        return 2
     except Stopped as stop:
         print("; ".join(filter(None, (f"stopped by {stop.name}", once_stopped))), file=sys.stderr)
         return stop.status
     except BrokenPipeError:  # nobody reads on, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is yet to be flushed
         return 0
-    except Exception:
+    except Exception as error:
+        if fault := translate(error):
+            print("error:", fault, file=sys.stderr)
+            return 2
+        # A bug. Uncaught, its traceback would keep worker processes alive, for which Python waits at the end.
         traceback.print_exc()
         return 1

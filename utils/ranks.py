@@ -8,7 +8,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from utils.device import known_gpus
-from utils.errors import DivergedError, UserError, brief
+from utils.errors import DivergedError, UserError, brief, translate
 from utils.signals import Stopped
 
 PATIENCE = timedelta(minutes=30)  # for a rank that is silent: the first converts feature files, and tests, alone
-BUCKET = 1 << 24  # numbers that travel together
 
 
 class RankLostError(UserError):
@@ -54,17 +53,22 @@ class Ranks:
         """Of so many clips, this rank's: from the first number up to the second. In the order of ranks they are all."""
         return self.rank * clips // self.size, (self.rank + 1) * clips // self.size
 
-    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replaces each gradient by its sum over the ranks, the same to the bit on all of them."""
-        gradients = [parameter.grad for parameter in parameters if self.size > 1 and parameter.grad is not None]
-        under_way: list[tuple] = []
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            under_way.append((bucket, flat, _reached(dist.all_reduce, flat, async_op=True)))
-            if len(under_way) == 2:  # one travels while the next is packed
-                _unpack(*under_way.pop(0))
-        for last in under_way:
-            _unpack(*last)
+    def combine(
+        self, features: dict[str, Tensor], losses: Tensor, parameters: Iterable[Tensor], clips: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Makes of each rank's share of a window the whole window, equal to the bit on all ranks.
+
+        features, losses: task -> (share, D), (share,); returned for all the window's clips. Gradients are summed in place.
+        """
+        if self.size == 1:
+            return features, losses
+        everything = self.gather(features | {"": losses}, clips)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if gradients:
+            flat = torch.nn.utils.parameters_to_vector(gradients)
+            _reached(dist.all_reduce, flat)
+            torch.nn.utils.vector_to_parameters(flat, gradients)
+        return everything, everything.pop("")
 
     @torch.no_grad()
     def gather(self, rows: dict[str, Tensor], clips: int) -> dict[str, Tensor]:
@@ -90,7 +94,7 @@ class Ranks:
         _reached(dist.all_reduce, numbers, dist.ReduceOp.MAX)
         return int(numbers)
 
-    def from_first(self, value: object = None) -> object:
+    def broadcast_object(self, value: object = None) -> object:
         """What the first rank says here."""
         if self.size == 1:
             return value
@@ -121,7 +125,7 @@ class Ranks:
 
     def check_same(self, **values: object) -> None:
         """Raises UserError on a rank that trains something else than the first one: it would learn nonsense, or wait for ever."""
-        first = self.from_first(values)
+        first = self.broadcast_object(values)
         if other := [name for name in values if values[name] != first[name]]:
             was = "; ".join(f"{name} {values[name]}, there {first[name]}" for name in other)
             raise UserError(
@@ -138,11 +142,14 @@ class Ranks:
         """In this context one rank tells why the run ends early, and the others end in silence."""
         try:
             yield
-        except UserError as error:
+        except Exception as error:
+            fault = translate(error)
+            if fault is None:
+                raise
             all_know = isinstance(error, DivergedError)
             if self.size > 1 and (all_know and not self.is_first or not self._is_first_to_tell()):
                 raise SystemExit(2) from None
-            raise
+            raise fault from None
         except Stopped as stop:
             if not self.is_first:
                 raise SystemExit(stop.status) from None
@@ -155,7 +162,7 @@ class Ranks:
         except RuntimeError:  # it is kept on the first machine, which is gone
             return self.rank == 1
 
-    def choose_gpus(self, gpu_ids: list[int] | None) -> list[int] | None:
+    def choose_gpus(self, gpu_ids: Sequence[int] | None) -> Sequence[int] | None:
         """What --gpu_ids is for this process: one GPU of those that it names. Raises UserError for one that isn't there."""
         gpus = known_gpus(gpu_ids)
         if self.size == 1:
@@ -198,29 +205,7 @@ def _reached(call: Callable, *arguments: object, **settings: object) -> object:
     """What a call returns that needs all ranks."""
     try:
         return call(*arguments, **settings)
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
-        if any(words in str(error) for words in ("DataLoader worker", "CUDA error")):  # this rank's own
+        if translate(error) or "CUDA error" in str(error):  # this rank's own
             raise
         raise RankLostError(error) from None
-
-
-def _unpack(bucket: list[Tensor], flat: Tensor, work: dist.Work) -> None:
-    _reached(work.wait)
-    parts = flat.split([gradient.numel() for gradient in bucket])
-    torch._foreach_copy_(bucket, [part.view_as(gradient) for part, gradient in zip(parts, bucket, strict=True)])
-
-
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one type together, so that a few large messages travel instead of many small ones."""
-    bucket: list[Tensor] = []
-    filled = 0
-    for gradient in gradients:
-        if bucket and (filled + gradient.numel() > BUCKET or gradient.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, filled = [], 0
-        bucket.append(gradient)
-        filled += gradient.numel()
-    if bucket:
-        yield bucket

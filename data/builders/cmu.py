@@ -1,13 +1,12 @@
 """The work of TextPre.py: joins features of CMU-MultimodalSDK with transcripts, to a file in the official layout."""
 
-from argparse import Namespace
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from config.config_regression import DATASETS, Dataset
+from config.config_regression import Dataset
 from data.builders.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
 from data.builders.label_table import ANNOTATIONS, LabelledClip
 from data.builders.transcripts import ClipName, Transcripts
@@ -31,42 +30,55 @@ class CmuSplit:
     labels: np.ndarray  # (N,) float32; any may be out of range, or no number
 
 
-def join(args: Namespace) -> None:
-    """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
-    dataset = DATASETS[args.datasetName]
-    sources = [path for path in (args.features, args.transcripts) if path is not None]
-    transcripts = None if args.transcripts is None else Transcripts(args.transcripts)
-    text = BertText.load(find_bert(args.bert, dataset))
+def join_cmu(
+    features: Path,
+    transcripts_path: Path | None,
+    output: Path,
+    dataset: Dataset,
+    *,
+    bert: str | None,
+    aligned: bool,
+    text_length: int,
+) -> None:
+    """Makes a feature file of a CMU pickle and transcripts (None: the pickle's own raw_text).
+
+    aligned: the pickle has one frame for each word. text_length: tokens that each text is cut or padded to. Raises UserError, at
+    last also where clips were left out.
+    """
+    sources = [path for path in (features, transcripts_path) if path is not None]
+    transcripts = None if transcripts_path is None else Transcripts(transcripts_path)
+    text = BertText.load(find_bert(bert, dataset))
     longest = text.pretrained.bert.config.max_position_embeddings
-    if args.text_length > longest:
-        raise UserError(f"--text_length {args.text_length}: the text encoder takes no more than {longest}")
+    if text_length > longest:
+        raise UserError(f"--text_length {text_length}: the text encoder takes no more than {longest}")
     if not text.pretrained.tokenizer.is_fast:
         raise UserError(
             f"--bert {text.pretrained.source}: its tokenizer doesn't tell which word a token is of; name another"
         )
-    with writing(args.output, *sources):
-        splits = read_cmu_file(args.features, dataset, args.aligned, with_texts=transcripts is None)
+    with writing(output, *sources):
+        splits = read_cmu_file(features, dataset, aligned, with_texts=transcripts is None)
         clips, refused = choose_clips(splits, transcripts, dataset)
-        joiner = Joiner(splits, text, args.text_length, args.aligned)
-        padded, described = {"text": args.text_length}, {"text": facts(text)}
+        joiner = Joiner(splits, text, text_length, aligned)
+        padded, described = {"text": text_length}, {"text": facts(text)}
         for key in SEQUENCES:
             shapes = [split.sequences[key].shape for split in splits.values()]
-            padded[key] = args.text_length if args.aligned else max(length for _, length, _ in shapes)
-            settings = {"file": args.features.name, "aligned": args.aligned}
+            padded[key] = text_length if aligned else max(length for _, length, _ in shapes)
+            settings = {"file": features.name, "aligned": aligned}
             described[key] = {"name": "CMU-MultimodalSDK", "version": "", "width": shapes[0][2], "settings": settings}
         assemble(
-            args.output,
+            output,
             [clip for clip, _ in clips.values()],
             refused,
             dict.fromkeys(clips, {}),  # nothing is measured, as all lengths are given
             lambda clip: joiner(*clips[clip]),
             padded,
             described,
-            args.aligned,
+            aligned,
         )
     moved = transcripts is not None and transcripts.places_moved
-    print(_report(args, [clip for clip, _ in clips.values()], padded, described, joiner.counts, moved))
-    raise_if_refused(args.output, refused, len(clips) + len(refused))
+    print(_report(output, [clip for clip, _ in clips.values()], padded, described, joiner.counts, moved, aligned))
+    print(train_command(output, dataset.name, bert, aligned))
+    raise_if_refused(output, refused, len(clips) + len(refused))
 
 
 def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool) -> dict[str, CmuSplit]:
@@ -222,18 +234,23 @@ def _zeros_at_ends(frames: np.ndarray) -> tuple[int, int]:
 
 
 def _report(
-    args: Namespace, clips: list[LabelledClip], padded: dict, described: dict, counts: Counter, places_moved: bool
+    output: Path,
+    clips: list[LabelledClip],
+    padded: dict,
+    described: dict,
+    counts: Counter,
+    places_moved: bool,
+    aligned: bool,
 ) -> str:
     sizes = Counter(clip.split for clip in clips)
-    lines = [f"{args.output}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS) + " clips"]
+    lines = [f"{output}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS) + " clips"]
     lines.append(f"  text: length {padded['text']}, {counts['cut']} longer texts cut")
     for key in SEQUENCES:
         wrong = ", ".join(f"{counts[f'{split} {key}']} in {split}" for split in SPLITS)
         lines.append(f"  {key}: length {padded[key]}, width {described[key]['width']}; made 0, as not finite: {wrong}")
-    if args.aligned:
+    if aligned:
         uneven = f"  {counts['uneven']} clips have more or fewer words than frames"
         lines.append(f"{uneven}; if most have, the transcripts are of other clips")
     if places_moved:
         lines.append("  video[0] was taken for clip 1, as the places count from 0 and the transcripts from 1")
-    lines.append(train_command(args.output, args.datasetName, args.bert, args.aligned))
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,22 @@ from utils.errors import UserError, brief
 SEQUENCES = ("audio", "vision")
 
 
-def build_from_parts(args: Namespace, dataset: Dataset) -> None:
-    """Writes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
-    for key in SEQUENCES:
-        if (length := getattr(args, f"{key}_length")) is not None and length < 1:
+def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, padded: dict[str, int | None]) -> None:
+    """Writes a feature file of a label table and arrays. Raises UserError, at last also where clips were left out.
+
+    padded: modality -> frames that each clip is cut or padded to; None: by the released rule.
+    """
+    for key, length in padded.items():
+        if length is not None and length < 1:
             raise UserError(f"--{key}_length {length}: expected 1 or more")
-    clips, refused = read_label_table(args.labels, dataset)
-    if not args.parts.is_dir():
-        raise UserError(f"--parts {args.parts}: no such folder; it holds audio/ and vision/")
+    clips, refused = read_label_table(labels, dataset)
+    if not parts.is_dir():
+        raise UserError(f"--parts {parts}: no such folder; it holds audio/ and vision/")
     sizes: dict[str, dict[str, int]] = {}
     widths: dict[str, int] = {}
     for clip in clips:
         try:
-            shapes = {key: _load(args.parts, key, clip).shape for key in SEQUENCES}
+            shapes = {key: _load(parts, key, clip).shape for key in SEQUENCES}
             for key, (_, width) in shapes.items():
                 if width != widths.setdefault(key, width):
                     raise ValueError(f"{key} is {width} wide; that of the clips before is {widths[key]}")
@@ -36,21 +38,19 @@ def build_from_parts(args: Namespace, dataset: Dataset) -> None:
             refused[clip.id] = brief(error)
     by_id = {clip.id: clip for clip in clips}
     described = {key: {"name": "own", "version": "", "width": width, "settings": {}} for key, width in widths.items()}
-    with writing(args.path, args.labels):
+    with writing(output, labels):
         lengths = assemble(
-            args.path,
+            output,
             clips,
             refused,
             sizes,
-            lambda clip: ClipFeatures(*(_load(args.parts, key, by_id[clip]) for key in SEQUENCES)),
-            {key: getattr(args, f"{key}_length") for key in SEQUENCES},
+            lambda clip: ClipFeatures(*(_load(parts, key, by_id[clip]) for key in SEQUENCES)),
+            padded,
             described,
         )
-    print(
-        f"{args.path}: {len(sizes)} clips, " + ", ".join(f"{key} {lengths[key]} x {widths[key]}" for key in SEQUENCES)
-    )
-    print(train_command(args.path, dataset.name))
-    raise_if_refused(args.path, refused, len(sizes) + len(refused))
+    print(f"{output}: {len(sizes)} clips, " + ", ".join(f"{key} {lengths[key]} x {widths[key]}" for key in SEQUENCES))
+    print(train_command(output, dataset.name))
+    raise_if_refused(output, refused, len(sizes) + len(refused))
 
 
 def _load(parts: Path, key: str, clip: LabelledClip) -> np.ndarray:

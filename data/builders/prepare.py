@@ -2,7 +2,6 @@
 
 import os
 import time
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -13,10 +12,7 @@ from data.builders.assemble import USUAL_NAME, assemble, raise_if_refused, train
 from data.builders.clip_cache import ClipWork, Done, Task, load_features, read_text
 from data.builders.label_table import LabelledClip, read_label_table
 from data.extractors import MODALITIES, Clip, Extractor, facts
-from data.extractors.audio import LibrosaAudio
-from data.extractors.openface import find_openface
 from data.extractors.text import BertText
-from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.schema import SPLITS
 from models.pretrained_bert import find_bert
 from utils.errors import UserError
@@ -29,57 +25,61 @@ SIGN_OF_LIFE = 60  # seconds between lines, where no terminal shows a bar
 MOST_CRASHES = 4  # with no clip done: then it isn't the clips' fault
 
 
-def prepare(args: Namespace) -> None:
-    """Makes the feature file that the flags describe. Raises UserError, at last also where clips were left out."""
-    dataset = DATASETS[args.datasetName or DATASET_OF_LANGUAGE[args.language]]
-    labels, output = args.data_dir / "label.csv", args.output or args.data_dir / "Processed" / USUAL_NAME
-    clips, refused = read_label_table(labels, dataset, may_be_silent=args.allow_missing)
-    extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": _vision_extractor(args)}
+def prepare(
+    data_dir: Path,
+    output: Path | None,
+    language: str,
+    dataset_name: str | None,
+    *,
+    extractors: dict[str, Extractor],
+    openface_tables: Path | None,
+    bert: str | None,
+    padded: dict[str, int | None],
+    allow_missing: bool,
+    jobs: int,
+    resume: bool,
+) -> None:
+    """Makes a feature file of label.csv and Raw/. Raises UserError, at last also where clips were left out.
+
+    language: "en" or "cn", whose BERT is the default. dataset_name: whose range the labels lie in; None: by the language.
+    extractors: of audio and vision. openface_tables: folder of tables, in place of videos. padded: modality -> what the sequences
+    are cut or padded to; None: by the released rule. jobs: clips at once. resume: use what is in the cache.
+    """
+    dataset = DATASETS[dataset_name or DATASET_OF_LANGUAGE[language]]
+    labels, output = data_dir / "label.csv", output or data_dir / "Processed" / USUAL_NAME
+    clips, refused = read_label_table(labels, dataset, may_be_silent=allow_missing)
     described = {key: facts(extractor) for key, extractor in extractors.items()}
-    text = BertText.load(find_bert(args.bert, DATASETS[DATASET_OF_LANGUAGE[args.language]]))
+    text = BertText.load(find_bert(bert, DATASETS[DATASET_OF_LANGUAGE[language]]))
     described["text"] = facts(text)
 
-    tasks = _tasks(args, clips)
+    tasks = _tasks(clips, data_dir / "Raw", openface_tables)
     with writing(output, labels):
         cache = make_folder(output.with_name(f"{output.name}.cache"))
-        for outdated in [*cache.glob("unfinished-*"), *([] if args.resume else cache.glob("*.npz"))]:
+        for outdated in [*cache.glob("unfinished-*"), *([] if resume else cache.glob("*.npz"))]:
             remove(outdated)
-        done = _extract(args, tasks, refused, extractors, text, cache)
+        done = _extract(ClipWork(extractors, cache, allow_missing), tasks, refused, text, jobs)
         lengths = assemble(
             output,
             clips,
             refused,
             {clip: result.lengths for clip, result in done.items()},
             lambda clip: load_features(done[clip]),
-            {key: getattr(args, f"{key}_length") for key in MODALITIES},
+            padded,
             described,
         )
     print(_report(output, [clip for clip in clips if clip.id in done], done, lengths))
-    print(train_command(output, dataset.name, args.bert))
+    print(train_command(output, dataset.name, bert))
     raise_if_refused(output, refused, len(done) + len(refused))
 
 
-def _vision_extractor(args: Namespace) -> Extractor:
-    if args.vision == "none":
-        return NoFaces()
-    settings = {"pool": args.pool, "fps": args.fps, "no_face": args.no_face}
-    if args.vision == "mediapipe":
-        return MediapipeFaces(**settings)
-    program = find_openface(args.openface2Path) if args.vision == "openface" else None
-    return OpenFace(**settings, program=program)
-
-
-def _tasks(args: Namespace, clips: list[LabelledClip]) -> list[Task]:
-    tables = None
-    if args.vision == "openface-csv":
-        tables = args.openface_csv or args.data_dir / "OpenFace"
-        if not tables.is_dir():
-            raise UserError(f"--openface_csv {tables}: no such folder; it holds <video_id>/<clip_id>.csv")
+def _tasks(clips: list[LabelledClip], videos: Path, tables: Path | None) -> list[Task]:
+    if tables is not None and not tables.is_dir():
+        raise UserError(f"--openface_csv {tables}: no such folder; it holds <video_id>/<clip_id>.csv")
     return [
         Task(
             clip,
             Clip(
-                clip.find_video(args.data_dir / "Raw"),
+                clip.find_video(videos),
                 tables / clip.video_id / f"{clip.clip_id}.csv" if tables is not None else None,
             ),
         )
@@ -87,28 +87,18 @@ def _tasks(args: Namespace, clips: list[LabelledClip]) -> list[Task]:
     ]
 
 
-def _extract(
-    args: Namespace,
-    tasks: list[Task],
-    refused: dict[str, str],
-    extractors: dict[str, Extractor],
-    text: BertText,
-    cache: Path,
-) -> dict[str, Done]:
+def _extract(work: ClipWork, tasks: list[Task], refused: dict[str, str], text: BertText, jobs: int) -> dict[str, Done]:
     """Returns what was made of each clip, by its id; those that failed join the refused, with the reason."""
     # Threads that wait for a core make each other wait: BERT takes those that the extraction leaves.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - args.jobs))
-    work = ClipWork(extractors, cache, args.allow_missing)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - jobs))
     done: dict[str, Done] = {}
     crashes = 0
-    print(
-        f"{len(tasks)} clips, {args.jobs} at once; where librosa was just installed, the first takes some 20 s longer"
-    )
+    print(f"{len(tasks)} clips, {jobs} at once; where librosa was just installed, the first takes some 20 s longer")
     told = time.monotonic()
     with progress(None, "extracting", "clip", len(tasks)) as bar:
-        for task, result in run_isolated(work, tasks, min(args.jobs, len(tasks))):
+        for task, result in run_isolated(work, tasks, min(jobs, len(tasks))):
             if isinstance(result, Done):
-                read_text(text, task, cache, result)
+                read_text(text, task, work.cache, result)
                 done[task.clip.id] = result
             else:
                 refused[task.clip.id] = str(result)

@@ -106,8 +106,7 @@ def score_clips(trained: Trained, readings: list[Reading], device: torch.device)
 def score_split(trained: Trained, split: Split, device: torch.device) -> list[dict[str, object]]:
     """A row for each clip: id, score, class, the scores of each modality alone, and the human label if there is one."""
     model = trained.model.to(device)
-    config = model.hyper_parameters
-    scores = predict(model, evaluation_windows(ClipDataset(split, device, config.max_clips_per_pass)), config)
+    scores = predict(model, evaluation_windows(ClipDataset(split, device, model.hyper_parameters.max_clips_per_pass)))
     fusion = scores.pop("fusion")
     rows = []
     for number, name in enumerate(split.ids):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -92,34 +92,44 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
     return failed
 
 
-def run_seeds(args: Namespace) -> None:
-    """Trains the seeds of a run, --jobs at once. Raises UserError where one failed; those under way are finished first."""
-    from utils.device import known_gpus
+def run_seeds(
+    seeds: Sequence[int], words: Sequence[str], at_once: int, gpu_ids: Sequence[int] | None, threads: int | None
+) -> None:
+    """Trains seeds, several at once. words: this run's command line; threads: of each job; None: its share of the cores.
 
-    jobs = {f"seed {seed}": [*_words(args), "--seeds", str(seed)] for seed in args.seeds}
-    if failed := run_side_by_side(jobs, args.jobs, known_gpus(args.gpu_ids)):
+    Raises UserError where one failed; those under way are finished first.
+    """
+    shared = job_words(words, at_once, threads)
+    jobs = {f"seed {seed}": [*shared, "--seeds", str(seed)] for seed in seeds}
+    if failed := run_side_by_side(jobs, at_once, _known_gpus(gpu_ids)):
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise UserError(f"{failed[0]}{more}; --resume goes on with what is unfinished")
 
 
-def run_workers(args: Namespace, log: logging.Logger) -> None:
-    """Starts --jobs workers of a sweep, and waits for them. Raises UserError where none of them came to the end."""
-    from utils.device import known_gpus
-
-    jobs = {f"worker {number}": _words(args) for number in range(1, args.jobs + 1)}
-    failed = run_side_by_side(jobs, args.jobs, known_gpus(args.gpu_ids))
-    if len(failed) == args.jobs:
+def run_workers(
+    words: Sequence[str], count: int, gpu_ids: Sequence[int] | None, threads: int | None, log: logging.Logger
+) -> None:
+    """Starts workers of a sweep, and waits for them. Raises UserError where none of them came to the end."""
+    jobs = {f"worker {number}": job_words(words, count, threads) for number in range(1, count + 1)}
+    failed = run_side_by_side(jobs, count, _known_gpus(gpu_ids))
+    if len(failed) == count:
         raise UserError(str(failed[0]))
     for job in failed:
         log.info(f"{job}; the others went on")
 
 
-def _words(args: Namespace) -> list[str]:
-    """This run's words, for one of its jobs, with its share of the threads."""
+def job_words(words: Sequence[str], at_once: int, threads: int | None) -> list[str]:
+    """A run's words, for one of its jobs, with its share of the threads."""
     import torch  # what only starts and stops processes needn't wait for it
 
-    threads = args.threads or max(1, torch.get_num_threads() // args.jobs)
-    return [*args.words, "--jobs", "1", "--threads", str(threads), "--as_job"]
+    threads = threads or max(1, torch.get_num_threads() // at_once)
+    return [*words, "--jobs", "1", "--threads", str(threads), "--as_job"]
+
+
+def _known_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
+    from utils.device import known_gpus  # which loads torch, too
+
+    return known_gpus(gpu_ids)
 
 
 def _stop(jobs: list[Job]) -> None:

@@ -30,7 +30,7 @@ class SweepReport:
 
     def __init__(self, sweep: Sweep, results: Path, log: logging.Logger):
         """results: --res_save_dir."""
-        shared = sweep.experiment.decisive
+        shared = sweep.experiment.provenance.data_and_encoder()
         files = results, shared["model"], shared["dataset"]
         self.sweep, self.study, self.log = sweep, sweep.study, log
         self.sign = 1 if lower_is_better(sweep.key) else -1
@@ -93,7 +93,7 @@ class SweepReport:
         return row | {name: found[name] for name in names}
 
     def _tuned(self, trial: FrozenTrial) -> dict[str, object]:
-        found, shared = trial.user_attrs[RESULT], self.sweep.experiment.decisive
+        found, shared = trial.user_attrs[RESULT], self.sweep.experiment.provenance.data_and_encoder()
         return {
             "dataset": shared["dataset"],
             "model": shared["model"],

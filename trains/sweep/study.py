@@ -14,22 +14,19 @@ import random
 import socket
 import time
 import warnings
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import optuna
-import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from config.command_line import chosen_settings
 from config.config_regression import Config
 from config.config_tune import Range, Space, Values, combinations, count, is_whole, space_of, varied
 from config.tuned import sweep_file
-from trains.runs.experiment import Experiment, base_config, open_experiment
-from trains.runs.model_names import model_kind
+from trains.runs.experiment import Experiment
 from trains.sweep.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Place, places
 from trains.sweep.storage import Storage, beating, open_storage, patiently
 from utils.errors import DivergedError, UserError, brief
@@ -93,8 +90,8 @@ class Sweep:
         """A study's name holds all that its trials share: with other data, space or settings it is another study."""
         fixed = {key: value for key, value in self.experiment.config.identity().items() if key not in self.space}
         space = {key: vars(values) if isinstance(values, Range) else values for key, values in self.space.items()}
-        identity = json.dumps([self.experiment.decisive, fixed, space, self.seed], sort_keys=True)
-        shared = self.experiment.decisive
+        shared = self.experiment.provenance.data_and_encoder()
+        identity = json.dumps([shared, fixed, space, self.seed], sort_keys=True)
         return f"{shared['dataset']}-{shared['model']}-regression-{hashlib.sha1(identity.encode()).hexdigest()[:10]}"
 
     def places(self) -> list[Place]:
@@ -208,7 +205,7 @@ class Sweep:
         state = TrialState.COMPLETE
         try:
             training, train, valid = experiment.new_training(self.seed)
-            fit = model_kind(experiment.model_name).fit
+            fit = experiment.kind.fit
             for result in fit(training, train, valid, config, experiment.metrics):
                 epochs = result.epoch
                 if result.is_best:
@@ -231,7 +228,8 @@ class Sweep:
             "seconds": round(seconds, 2),
             "seed": self.seed,
             "worker": trial.user_attrs[BEGUN],
-            **{name: experiment.conditions[name] for name in ("device", "threads")},
+            "device": self.experiment.provenance.device,
+            "threads": self.experiment.provenance.threads,
             "note": note,
             "config": dataclasses.asdict(config),
         }
@@ -242,24 +240,31 @@ class Sweep:
         return state, score if state == TrialState.COMPLETE else None
 
 
-def open_sweep(args: Namespace, device: torch.device) -> Sweep:
-    """Opens and checks all that the flags name. Raises UserError where something is amiss."""
-    experiment = open_experiment(args, device, splits=("train", "valid"))
-    database = sweep_file(args.res_save_dir, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
-    if args.storage is None:
+def open_sweep(
+    experiment: Experiment,
+    configure: Callable[[dict[str, object]], Config],
+    *,
+    fixed: dict[str, object],
+    seed: int,
+    times: int,
+    url: str | None,
+    heartbeat: int,
+    results: Path,
+    sampler: str = "random",
+    pruner: str = "none",
+) -> Sweep:
+    """Opens a sweep's storage and study. Raises UserError where they can't be had.
+
+    configure: a trial's hyper-parameters -> its config. fixed: hyper-parameters that aren't searched. url: of the storage; None: an
+    SQLite file below `results`. heartbeat: seconds.
+    """
+    database = sweep_file(results, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
+    if url is None:
         make_folder(database.parent)
-    storage = open_storage(args.storage or f"sqlite:///{database}", args.heartbeat)
+    storage = open_storage(url or f"sqlite:///{database}", heartbeat)
+    space = space_of(experiment.dataset.name, fixed)
     try:
-        return Sweep(
-            experiment,
-            space_of(experiment.dataset.name, chosen_settings(args)),
-            configure=lambda params: base_config(args, **params),
-            seed=args.seeds[0],
-            times=args.tune_times,
-            storage=storage,
-            sampler=args.sampler,
-            pruner=args.pruner,
-        )
+        return Sweep(experiment, space, configure, seed, times, storage, sampler, pruner)
     except StorageInternalError as error:
         reason = brief(getattr(error.__cause__, "orig", None) or error)
         raise UserError(

@@ -1,0 +1,161 @@
+"""Feature files that a new user gets wrong. Each time: one line that says what, where and how to mend it; nothing written."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+
+
+def spoiled(workplace, split: str, key: str, value) -> None:
+    """Rewrites the feature file with one array changed, or taken out where value is None."""
+    features = tiny.make_features()
+    if value is None:
+        del features[split][key]
+    else:
+        features[split][key] = value(features[split][key]) if callable(value) else value
+    tiny.write_features(workplace.features, features)
+
+
+def test_no_data_at_the_path(fails, workplace):
+    line = fails("--dataPath", str(workplace.folder / "nowhere.pkl"))
+    assert "nowhere.pkl" in line and "--dataPath" in line and "--datasetName demo" in line
+
+
+def test_no_data_at_the_default_path(workplace, capsys, monkeypatch):
+    monkeypatch.setenv("SELF_MM_DATA", str(workplace.folder / "empty"))
+    import run
+
+    assert run.main(["--datasetName", "MOSI", "--bert", str(workplace.bert)]) == 2
+    assert os.path.join("MOSI", "Processed", "unaligned_50.pkl") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"video_id,clip_id\n1,2\n", b"", b"\x80\x04", b"(lp0\n"])
+def test_a_file_that_is_no_pickle(fails, workplace, content):
+    workplace.features.write_bytes(content)
+    assert "unaligned.pkl: not a feature pickle" in fails()
+
+
+def test_a_folder_as_feature_file(fails, workplace):
+    assert "directory" in fails("--dataPath", str(workplace.folder))
+
+
+@pytest.mark.parametrize("key", ["id", "audio", "vision", "regression_labels", "audio_lengths", "vision_lengths"])
+def test_a_missing_key(fails, workplace, key):
+    spoiled(workplace, "valid", key, None)
+    line = fails()
+    assert "unaligned.pkl: valid: " in line and f"{key}: missing" in line
+
+
+def test_lengths_that_are_missing_lead_to_aligned(fails, workplace):
+    spoiled(workplace, "train", "audio_lengths", None)
+    assert "--aligned" in fails()
+
+
+def test_a_missing_split(fails, workplace):
+    features = tiny.make_features()
+    del features["test"]
+    tiny.write_features(workplace.features, features)
+    assert "no split 'test'" in fails()
+
+
+def test_text_that_is_missing_altogether(fails, workplace):
+    features = tiny.make_features()
+    del features["test"]["raw_text"], features["test"]["text_bert"]
+    tiny.write_features(workplace.features, features)
+    assert "test: text_bert: missing, and raw_text too" in fails()
+
+
+def test_a_width_that_differs_between_splits(fails, workplace):
+    spoiled(workplace, "test", "audio", lambda audio: audio[:, :, :3])
+    line = fails()
+    assert "audio" in line and "'train': 5" in line and "'test': 3" in line
+
+
+def test_an_array_of_the_wrong_shape(fails, workplace):
+    spoiled(workplace, "train", "vision", lambda vision: vision[:, 0])
+    assert "train: vision: expected (N, frames, width)" in fails()
+
+
+def test_text_bert_as_the_released_datapre_writes_it(fails, workplace):
+    spoiled(workplace, "train", "text_bert", lambda tokens: tokens.transpose(0, 2, 1))
+    assert "swapped" in fails()
+
+
+def test_lengths_beyond_the_array(fails, workplace):
+    spoiled(workplace, "train", "audio_lengths", lambda lengths: [*lengths[:4], 16, *lengths[5:]])
+    line = fails()
+    assert "train: audio_lengths: clip video1$_$4 has 16" in line and "15 frames" in line
+
+
+def test_a_label_of_5(fails, workplace):
+    spoiled(workplace, "test", "regression_labels", lambda labels: np.append(labels[:-1], np.float32(5)))
+    line = fails()
+    assert "test: regression_labels: clip video22$_$8 has 5" in line and "[-3, 3]" in line
+
+
+def test_the_range_holds_for_a_file_that_was_read_as_another_dataset_before(fails, workplace):
+    assert workplace.run("--max_epochs", "1") == 0
+    assert "outside [-1, 1], the range of sims" in fails("--datasetName", "sims")
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (lambda texts: [text.split() for text in texts], "number 0 is no text"),
+        (lambda texts: [None, *texts[1:]], "number 0 is no text: 'None'"),
+        (lambda texts: [*texts[:-1], b"caf\xe9"], "number 20 is no text"),
+        (lambda texts: [*texts[:-1], "\ud800"], "number 20 is no text"),
+        (lambda texts: texts[:-1], "expected N = 21 texts"),
+    ],
+)
+def test_texts_that_are_none(fails, workplace, value, complaint):
+    features = tiny.make_features()
+    for split in features.values():
+        del split["text_bert"]
+    features["train"]["raw_text"] = value(features["train"]["raw_text"])
+    tiny.write_features(workplace.features, features)
+    assert complaint in fails()
+
+
+def test_texts_that_nothing_reads_may_be_anything(workplace):
+    spoiled(workplace, "train", "raw_text", lambda texts: [None, b"caf\xe9", "\ud800", *texts[3:]])
+    assert workplace.run("--max_epochs", "1") == 0
+
+
+def test_text_of_another_kind_in_each_split(fails, workplace):
+    features = tiny.make_features()
+    del features["train"]["raw_text"], features["test"]["text_bert"]
+    tiny.write_features(workplace.features, features)
+    assert "text_bert is missing in test, and raw_text in train" in fails()
+
+
+def test_clips_of_several_shapes_in_one_array(fails, workplace):
+    spoiled(workplace, "train", "audio", lambda audio: [clip[: 1 + number % 5] for number, clip in enumerate(audio)])
+    assert "pad them to one length" in fails()
+
+
+def test_token_ids_beyond_any_vocabulary(fails, workplace):
+    spoiled(
+        workplace, "valid", "text_bert", lambda tokens: tokens * np.int64([[1], [1], [10**12]]) + [[10**12], [0], [0]]
+    )
+    assert "valid: text_bert: clip video10$_$0" in fails()
+
+
+def test_nan_in_the_labels(fails, workplace):
+    spoiled(workplace, "train", "regression_labels", lambda labels: np.append(labels[:-1], np.float32("nan")))
+    assert "train: regression_labels: clip video6$_$20 has nan" in fails()
+
+
+def test_all_labels_positive(fails, workplace):
+    spoiled(workplace, "train", "regression_labels", np.abs)
+    assert "all 21 labels are positive" in fails()
+
+
+def test_no_positive_label_where_zero_counts_as_neither(fails, workplace):
+    spoiled(workplace, "train", "regression_labels", lambda labels: np.minimum(labels, 0))
+    assert workplace.run() == 0  # neutral clips count as positive
+    shutil.rmtree("results"), shutil.rmtree("logs")
+    workplace.remember_inputs()
+    assert "fusion labels were all of one sign" in fails("--preset", "mmsa")
