@@ -49,7 +49,7 @@ def run(options: RunOptions) -> None:
     if options.deterministic:
         make_deterministic()
     ranks = join_ranks()
-    with ranks.with_one_voice():
+    with ranks.one_rank_reports():
         if ranks.size > 1 and (options.test_only or options.is_tune or options.jobs > 1):
             raise UserError(
                 "torchrun trains one model on several processes: leave out --test_only, --is_tune and --jobs"
@@ -62,7 +62,7 @@ def run(options: RunOptions) -> None:
             tune(options, device)
         else:
             train_and_test(options, device, ranks)
-        ranks.leave()
+        ranks.close()
 
 
 def train_and_test(options: RunOptions, device, ranks) -> None:
@@ -74,7 +74,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     from trains.runs.results import write_summary
     from trains.runs.seed_run import train_seed
 
-    experiment = ranks.after_first(
+    experiment = ranks.rank_zero_first(
         lambda: open_experiment(
             options.model_name,
             options.dataset,
@@ -82,12 +82,12 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
             device,
             **opened_files(options),
             ranks=ranks,
-            splits=SPLITS if ranks.is_first else ("train", "valid"),  # the first tests alone
+            splits=SPLITS if ranks.is_rank_zero else ("train", "valid"),  # the first tests alone
             tuned=options.tuned,
         )
     )
-    ranks.check_same(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
-    if not ranks.is_first:
+    ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
+    if not ranks.is_rank_zero:
         for seed in options.seeds:
             train_seed(experiment, seed, NoKeeper(ranks.rank))
         return
@@ -169,9 +169,9 @@ def tune(options: RunOptions, device) -> None:
 def test_checkpoint(options: RunOptions, device) -> None:
     """Tests what --test_only names, a checkpoint folder or a .pth of the released code, and prints a table; writes no row."""
     from trains.runs.open import open_checkpoint, open_experiment, open_released_checkpoint
-    from utils.files import whole
+    from utils.files import current
 
-    path = whole(options.test_only)
+    path = current(options.test_only)
     if not path.exists():
         raise UserError(f"--test_only {path}: nothing there; name a checkpoint folder, or a .pth of the released code")
     if path.is_file():

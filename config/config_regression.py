@@ -31,7 +31,7 @@ class Dataset:
     language: str  # "en" or "cn": decides the default BERT
     unaligned: str  # feature file, below the data root
     aligned: str | None  # the word-aligned feature file, where there is one
-    text_length: int  # tokens kept when raw_text is tokenised, [CLS] and [SEP] included
+    text_length: int  # tokens kept when raw_text is tokenized, [CLS] and [SEP] included
     label_bound: float  # labels lie in [-label_bound, label_bound]
     metrics: str  # whose metrics: "mosi" or "sims"
 

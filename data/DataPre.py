@@ -25,7 +25,7 @@ from data.extractors.audio import LibrosaAudio
 from data.extractors.openface import find_openface
 from data.extractors.vision import NO_FACE, MediapipeFaces, NoFaces, OpenFace
 from utils.errors import Parser, UserError, run_program
-from utils.signals import held_back
+from utils.signals import deferred_signals
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         args = parse_arguments(argv)
-        with held_back():  # a signal amid an import could be lost
+        with deferred_signals():  # a signal amid an import could be lost
             from data.builders.prepare import prepare
 
         prepare(

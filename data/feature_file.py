@@ -72,7 +72,7 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> tuple[l
             f"  text_bert {split.text_bert.shape}: {_summary(split.text_lengths, split.text_bert.shape[2], 'tokens')}"
         )
     else:
-        lines.append("  raw_text, to be tokenised")
+        lines.append("  raw_text, to be tokenized")
     for key in ("audio", "vision"):
         values, lengths = getattr(split, key), getattr(split, f"{key}_lengths")
         aligned = lengths is None

@@ -12,7 +12,7 @@ from data.ragged import Ragged, Split
 from models.batch import Batch, Frames, PackedText, Window, send
 from utils.progress import progress
 from utils.ranks import ALONE, Ranks
-from utils.signals import ignore_in_worker, stop_if_asked
+from utils.signals import ignore_signals, raise_if_stop_requested
 
 Order = Callable[[int], list[list[Tensor]]]
 CPU = torch.device("cpu")
@@ -81,11 +81,11 @@ def _has_room(sequences: Iterable[Ragged], device: torch.device) -> bool:
 
 
 def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The clips' sequences end to end (F, width), their lengths (B,), falling, and the place of each clip among them (B,)."""
+    """The clips' sequences end to end (F, width), their lengths (B,), falling, and the position of each clip among them (B,)."""
     numbers = clips.numpy()
     order = np.argsort(-sequences.lengths[numbers], kind="stable")
-    ranks = np.argsort(order)
-    return sequences.gather(numbers[order]), sequences.lengths[numbers[order]], ranks
+    inverse_order = np.argsort(order)
+    return sequences.gather(numbers[order]), sequences.lengths[numbers[order]], inverse_order
 
 
 class Windows:
@@ -109,7 +109,7 @@ class Windows:
             num_workers=workers,
             pin_memory=workers > 0 and clips.device.type == "cuda",
             persistent_workers=workers > 0,
-            worker_init_fn=ignore_in_worker,
+            worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # else the loader draws from the stream that dropout draws from
         )
 
@@ -141,13 +141,13 @@ class Windows:
         A signal to stop takes effect between two windows, where all ranks stop together. Raises Stopped then.
         """
         self._plan[:] = self._order(epoch)[done:]
-        shown = self._seed is not None and self.ranks.is_first
+        shown = self._seed is not None and self.ranks.is_rank_zero
         bar = progress(self._loader, f"epoch {epoch:3d}", "window", done + len(self._plan), done, shown)
         for number, window in enumerate(bar, start=done):
             if self._seed is not None:
-                self.ranks.draw_apart(self._seed, epoch, number)
+                self.ranks.seed_dropout(self._seed, epoch, number)
             yield window.to(self.device)
-            stop_if_asked(self.ranks.largest)
+            raise_if_stop_requested(self.ranks.all_reduce_max)
 
     def __iter__(self) -> Iterator[Window]:
         return self.of_epoch(1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.batch import places, send
+from models.batch import positions_within, send
 from utils.progress import progress
 
 
@@ -40,7 +40,7 @@ class Ragged:
     def gather(self, clips: np.ndarray) -> Tensor:
         """The clips' sequences, end to end: (frames, width), where the values lie."""
         lengths = self.lengths[clips]
-        rows = np.repeat(self._starts[clips], lengths) + places(lengths)
+        rows = np.repeat(self._starts[clips], lengths) + positions_within(lengths)
         return self.values.index_select(0, send(torch.from_numpy(rows), self.values.device))
 
     def to(self, device: torch.device) -> Ragged:

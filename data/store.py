@@ -27,7 +27,7 @@ from config.config_regression import Dataset
 from data.ragged import Ragged, Split
 from data.schema import SPLITS, FeatureFile, FeatureSplit, read_feature_file
 from utils.errors import UserError
-from utils.files import checksum, flush, read_json, remove, unfinished, write_json
+from utils.files import checksum, flush, read_json, remove, temp_path, write_json
 
 FORMAT = 3  # a change of the layout above makes old stores unused
 FROM_FILE = "text_bert"
@@ -51,7 +51,7 @@ class FeatureStore:
 
 
 @dataclass(frozen=True)
-class Tokeniser:
+class Tokenizer:
     """Turns raw_text into token ids, for files without text_bert."""
 
     encode: Callable[[list[str], int], list[list[int]]]  # texts, length -> ids with [CLS] and [SEP], cut to the length
@@ -59,7 +59,7 @@ class Tokeniser:
 
 
 def open_store(
-    path: Path, dataset: Dataset, aligned: bool, tokeniser: Tokeniser | None, cache_dir: Path | None
+    path: Path, dataset: Dataset, aligned: bool, tokenizer: Tokenizer | None, cache_dir: Path | None
 ) -> FeatureStore:
     """The store of a feature pickle, made on first use beside it, or below cache_dir.
 
@@ -72,8 +72,8 @@ def open_store(
     # The dataset's label range is in the key, so that a store holds only what was checked against it.
     key = f"{FORMAT}-{status.st_size}-{status.st_mtime_ns}-{aligned}-{dataset.label_bound}"
     sources = [FROM_FILE]
-    if tokeniser is not None:
-        sources.append(f"{tokeniser.fingerprint}-{dataset.text_length}")
+    if tokenizer is not None:
+        sources.append(f"{tokenizer.fingerprint}-{dataset.text_length}")
     for source in sources:
         folder = home / _short(key, source)
         if _is_whole(folder):
@@ -83,13 +83,13 @@ def open_store(
 
     file = read_feature_file(path, dataset, aligned)
     has_tokens = all(split.text_bert is not None for split in file.splits.values())
-    if not has_tokens and tokeniser is None:
-        raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenise raw_text with")
+    if not has_tokens and tokenizer is None:
+        raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenize raw_text with")
     source = sources[0] if has_tokens else sources[1]
     origin = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha1": file.sha1}
     meta = {"format": FORMAT, "aligned": aligned, "extractors": file.extractors, **origin}
     folder = home / _short(key, source)
-    _write(file, folder, meta, None if has_tokens else lambda texts: tokeniser.encode(texts, dataset.text_length))
+    _write(file, folder, meta, None if has_tokens else lambda texts: tokenizer.encode(texts, dataset.text_length))
     return _load(folder)
 
 
@@ -128,10 +128,10 @@ def _load(folder: Path) -> FeatureStore:
     return FeatureStore(splits, meta["sha1"], meta["aligned"], meta["replaced"], meta["extractors"])
 
 
-def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | None) -> None:
+def _write(file: FeatureFile, folder: Path, meta: dict, tokenize: Callable | None) -> None:
     """Writes a store under a temporary name, then gives it its own; a second process doing the same does no harm."""
     try:
-        work = unfinished(folder)
+        work = temp_path(folder)
         work.mkdir(parents=True)
     except OSError as error:
         raise UserError(
@@ -141,7 +141,7 @@ def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | Non
         replaced = {}
         for name, split in file.splits.items():
             (work / name).mkdir()
-            counts = _write_split(split, work / name, tokenise, f"{file.path}: {name}")
+            counts = _write_split(split, work / name, tokenize, f"{file.path}: {name}")
             replaced |= {f"{name} {key}": count for key, count in counts.items()}
         files = {}
         for file in [path for path in work.rglob("*") if path.is_file()]:
@@ -152,7 +152,7 @@ def _write(file: FeatureFile, folder: Path, meta: dict, tokenise: Callable | Non
         outdated = [other for other in folder.parent.iterdir() if other != folder and _is_outdated(other, meta)]
         if not _is_whole(folder):
             if folder.exists():
-                os.replace(folder, damaged := unfinished(folder))
+                os.replace(folder, damaged := temp_path(folder))
                 outdated.append(damaged)
             os.replace(work, folder)
         for other in outdated:
@@ -177,13 +177,13 @@ def _is_outdated(folder: Path, meta: dict) -> bool:
         return False
 
 
-def _write_split(split: FeatureSplit, folder: Path, tokenise: Callable | None, where: str) -> dict[str, int]:
+def _write_split(split: FeatureSplit, folder: Path, tokenize: Callable | None, where: str) -> dict[str, int]:
     """Returns how many values of each modality were not finite. where: file and split, for complaints."""
-    if tokenise is None:
+    if tokenize is None:
         lengths = split.text_lengths
         tokens = (split.text_bert[clip, ::2, :length].T for clip, length in enumerate(lengths))
     else:
-        ids = tokenise(split.raw_text)
+        ids = tokenize(split.raw_text)
         lengths = np.array([len(clip) for clip in ids], dtype=np.int64)
         tokens = (np.stack([clip, np.zeros(len(clip))], axis=1) for clip in map(np.array, ids))
     Ragged.write(folder, "text", tokens, lengths, 2, np.int32)

@@ -7,13 +7,13 @@ import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from data.ragged import Split
-from data.store import FeatureStore, Tokeniser
+from data.store import FeatureStore, Tokenizer
 from utils.errors import UserError
 
 SAMPLE = 200  # clips whose words are looked at
 
 
-def make_tokeniser(tokenizer: PreTrainedTokenizerBase) -> Tokeniser:
+def make_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """Cuts long texts so that [SEP] stays the last token."""
 
     def encode(texts: list[str], length: int) -> list[list[int]]:
@@ -23,7 +23,7 @@ def make_tokeniser(tokenizer: PreTrainedTokenizerBase) -> Tokeniser:
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         del rules["truncation"], rules["padding"]  # what the last call asked for, not what the tokenizer is
-    return Tokeniser(encode, hashlib.sha1(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:10])
+    return Tokenizer(encode, hashlib.sha1(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:10])
 
 
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,6 +1,6 @@
 """What passes between the data and the model: the clips of one window, without their padding where that pays.
 
-Within a batch, sentences and sequences stand in the order of their lengths, the longest first; `ranks` leads back to the
+Within a batch, sentences and sequences stand in the order of their lengths, the longest first; `inverse_order` leads back to the
 order of the clips. So those of like length can be worked on together, and what the longest of all needs isn't computed for
 everyone. How finely they are parted is chosen where a batch is made: a CPU gains by many small parts, a GPU by one large.
 """
@@ -23,7 +23,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def places(lengths: np.ndarray) -> np.ndarray:
+def positions_within(lengths: np.ndarray) -> np.ndarray:
     """(N,) lengths -> (sum of lengths,): 0 ... length - 1 of each sequence, one after the other."""
     first = np.cumsum(lengths) - lengths
     return np.arange(lengths.sum()) - np.repeat(first, lengths)
@@ -51,12 +51,12 @@ class _Movable:
 
 @dataclass
 class Group(_Movable):
-    """Sentences that go through attention together: `sentences` rows of `length` places."""
+    """Sentences that go through attention together: `sentences` rows of `length` positions."""
 
     sentences: int
     length: int
     tokens: int  # real ones
-    slots: Tensor | None  # (tokens,) int64, places in the flattened rows; None: the tokens fill them
+    slots: Tensor | None  # (tokens,) int64, positions in the flattened rows; None: the tokens fill them
     mask: Tensor | None  # (sentences, length) bool, True where a token stands; None: everywhere
 
     @classmethod
@@ -92,22 +92,22 @@ class PackedText(_Movable):
 
     tokens: Tensor  # (T,) int64, vocabulary ids
     segments: Tensor  # (T,) int64, BERT's token types
-    positions: Tensor  # (T,) int64, place in the own sentence, from 0
+    positions: Tensor  # (T,) int64, position in its sentence, from 0
     first: Tensor  # (B,) int64, where each sentence's first token stands among the T
     groups: list[Group]
-    ranks: Tensor  # (B,) int64, the place of each clip's sentence
+    inverse_order: Tensor  # (B,) int64, the position of each clip's sentence
 
     @classmethod
-    def pack(cls, tokens: Tensor, lengths: np.ndarray, ranks: np.ndarray, by_length: bool) -> PackedText:
-        """tokens: (T, 2) ids and segments, sentence after sentence. lengths: (B,) falling, T in all. ranks: (B,).
+    def pack(cls, tokens: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, by_length: bool) -> PackedText:
+        """tokens: (T, 2) ids and segments, sentence after sentence. lengths: (B,) falling, T in all. inverse_order: (B,).
 
         by_length: sentences of one length form a group, so that nothing is padded; else all of them do.
         """
         starts = np.flatnonzero(np.diff(lengths, prepend=-1)) if by_length else [0]
         groups = [Group.from_lengths(part) for part in np.split(lengths, starts[1:])]
         ids, segments = tokens.long().T.contiguous().unbind(0)
-        positions, first = torch.from_numpy(places(lengths)), torch.from_numpy(np.cumsum(lengths) - lengths)
-        return cls(ids, segments, positions, first, groups, torch.from_numpy(ranks))
+        positions, first = torch.from_numpy(positions_within(lengths)), torch.from_numpy(np.cumsum(lengths) - lengths)
+        return cls(ids, segments, positions, first, groups, torch.from_numpy(inverse_order))
 
 
 class Stretch(NamedTuple):
@@ -126,11 +126,11 @@ class Frames(_Movable):
     values: Tensor  # (B, L, width) float32
     lengths: Tensor  # (B,) int64, real frames of each
     stretches: list[Stretch]  # one after the other, to the longest sequence's end
-    ranks: Tensor  # (B,) int64, the place of each clip's sequence
+    inverse_order: Tensor  # (B,) int64, the position of each clip's sequence
 
     @classmethod
-    def pack(cls, frames: Tensor, lengths: np.ndarray, ranks: np.ndarray, stretches: int) -> Frames:
-        """frames: (F, width), sequence after sequence. lengths: (B,) falling, F in all. ranks: (B,).
+    def pack(cls, frames: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, stretches: int) -> Frames:
+        """frames: (F, width), sequence after sequence. lengths: (B,) falling, F in all. inverse_order: (B,).
 
         stretches: so many at most; about as many sequences end in each.
         """
@@ -143,7 +143,7 @@ class Frames(_Movable):
             Stretch(start, end, int((lengths > start).sum()), int((lengths > end).sum()))
             for start, end in zip([0, *ends], ends, strict=False)
         ]
-        return cls(values.view(count, longest, -1), torch.from_numpy(lengths), parts, torch.from_numpy(ranks))
+        return cls(values.view(count, longest, -1), torch.from_numpy(lengths), parts, torch.from_numpy(inverse_order))
 
 
 @dataclass

@@ -40,4 +40,4 @@ class LSTMEncoder(nn.Module):
             over = torch.arange(going_on, sequences, device=last_real.device)
             last_states.append(states[over, last_real])
             state = tuple(part[:, :going_on].contiguous() for part in state)
-        return torch.cat(last_states[::-1])[frames.ranks]
+        return torch.cat(last_states[::-1])[frames.inverse_order]

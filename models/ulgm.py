@@ -30,7 +30,7 @@ POSITIVE, NEGATIVE = 0, 1
 class TaskState(nn.Module):
     """One task's labels, features and class centres, over all N training clips.
 
-    The centres are kept as running sums and counts in float64: moving the clips of a micro-batch from their old place to
+    The centres are kept as running sums and counts in float64: moving the clips of a micro-batch from their old class to
     the new one costs the same for a thousand clips as for a million.
     """
 

@@ -12,7 +12,7 @@ from sweeps import CSV, SPACE, TUNES, rows, tune
 
 from config import config_tune
 from trains.sweep import study as sweep
-from trains.sweep.budget import ATTEMPTS, REPEATS, STOPPED, WITHDRAWN, places
+from trains.sweep.budget import ATTEMPTS, REPEATS, STOPPED, WITHDRAWN, slots
 from trains.sweep.report import SweepReport
 
 
@@ -134,7 +134,7 @@ def test_workers_that_come_and_die_never_finish_too_many(place, request, monkeyp
     trials = sweep.optuna.load_study(study_name=study.study_name, storage=storage).trials
     finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert len(finished) == 20, [(trial.number, trial.state, trial.user_attrs) for trial in trials]
-    assert sum(place.is_finished for place in places(trials)) == 20
+    assert sum(place.is_finished for place in slots(trials)) == 20
 
 
 def trial(state: TrialState, number: int, **attributes):
@@ -146,7 +146,7 @@ def trial(state: TrialState, number: int, **attributes):
 def test_places_by_hand():
     """A trial opens a place; a repetition takes it over; what was withdrawn was never there."""
     complete, fail, running = TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING
-    found = places(
+    found = slots(
         [
             trial(complete, 0),
             trial(fail, 1),
@@ -162,7 +162,7 @@ def test_places_by_hand():
         (5, 5, False),
     ]
     stopped = [trial(fail, number, **{STOPPED: True}, **({REPEATS: 0} if number else {})) for number in range(9)]
-    assert places(stopped)[0].holder is None, "nobody's stop closes a place"
+    assert slots(stopped)[0].holder is None, "nobody's stop closes a place"
     tries = [trial(fail, 0), *(trial(fail, number, **{REPEATS: 0}) for number in range(1, ATTEMPTS))]
-    assert places(tries[:-1])[0].holder is None
-    assert places(tries) == places([*tries, trial(running, 9, **{REPEATS: 0})]) == []
+    assert slots(tries[:-1])[0].holder is None
+    assert slots(tries) == slots([*tries, trial(running, 9, **{REPEATS: 0})]) == []

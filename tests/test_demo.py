@@ -98,13 +98,13 @@ def test_no_speaker_is_in_two_splits(corpus: FeatureFile):
 def test_the_tokeniser_of_the_bert_gives_text_bert(folder: Path, corpus: FeatureFile, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     source = find_bert(None, DATASETS["demo"])
-    tokeniser = load_tokenizer(source)
-    assert load_bert(source).config.vocab_size == len(tokeniser)
+    tokenizer = load_tokenizer(source)
+    assert load_bert(source).config.vocab_size == len(tokenizer)
     for split in corpus.splits.values():
-        tokens = tokeniser(split.raw_text, padding="max_length", max_length=demo.TOKENS, return_tensors="np")
+        tokens = tokenizer(split.raw_text, padding="max_length", max_length=demo.TOKENS, return_tensors="np")
         for row, key in enumerate(("input_ids", "attention_mask", "token_type_ids")):
             np.testing.assert_array_equal(split.text_bert[:, row], tokens[key])
-        assert tokeniser.unk_token_id not in split.text_bert[:, 0]
+        assert tokenizer.unk_token_id not in split.text_bert[:, 0]
 
 
 def test_unimodal_labels_go_with_the_clips_label_and_at_times_contradict_it(corpus: FeatureFile):

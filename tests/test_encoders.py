@@ -24,14 +24,14 @@ def longest_first(lengths: torch.Tensor) -> tuple[torch.Tensor, np.ndarray, np.n
 
 
 def pack_text(ids: torch.Tensor, segments: torch.Tensor, lengths: torch.Tensor, by_length: bool) -> PackedText:
-    order, falling, ranks = longest_first(lengths)
+    order, falling, inverse_order = longest_first(lengths)
     tokens = [torch.stack([ids[row, : lengths[row]], segments[row, : lengths[row]]], dim=1) for row in order]
-    return PackedText.pack(torch.cat(tokens), falling, ranks, by_length)
+    return PackedText.pack(torch.cat(tokens), falling, inverse_order, by_length)
 
 
 def pack_frames(values: torch.Tensor, lengths: torch.Tensor, stretches: int) -> Frames:
-    order, falling, ranks = longest_first(lengths)
-    return Frames.pack(torch.cat([values[row, : lengths[row]] for row in order]), falling, ranks, stretches)
+    order, falling, inverse_order = longest_first(lengths)
+    return Frames.pack(torch.cat([values[row, : lengths[row]] for row in order]), falling, inverse_order, stretches)
 
 
 @settings(max_examples=25, deadline=None)

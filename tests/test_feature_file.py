@@ -17,7 +17,7 @@ from data import feature_file, store
 from data.load_data import ClipDataset, training_windows
 from data.schema import read_feature_file
 from data.store import open_store
-from data.tokens import make_tokeniser
+from data.tokens import make_tokenizer
 from models.pretrained_bert import load_tokenizer
 from utils import progress
 from utils.errors import UserError
@@ -33,7 +33,7 @@ def path(tmp_path):
 
 def opened(path, **changes):
     return open_store(
-        **{"path": path, "dataset": MOSI, "aligned": False, "tokeniser": None, "cache_dir": None, **changes}
+        **{"path": path, "dataset": MOSI, "aligned": False, "tokenizer": None, "cache_dir": None, **changes}
     )
 
 
@@ -177,8 +177,8 @@ def test_raw_text_is_cut_to_the_text_length_and_keeps_sep(tmp_path):
     for split in features.values():
         del split["text_bert"]
     path = tiny.write_features(tmp_path / "f.pkl", features)
-    tokeniser = make_tokeniser(load_tokenizer(str(tiny.write_bert(tmp_path / "bert"))))
-    text = opened(path, tokeniser=tokeniser).splits["train"].text
+    tokenizer = make_tokenizer(load_tokenizer(str(tiny.write_bert(tmp_path / "bert"))))
+    text = opened(path, tokenizer=tokenizer).splits["train"].text
     assert text[0][:, 0].tolist() == [tiny.CLS, *[6] * 48, tiny.SEP] and MOSI.text_length == 50
     with pytest.raises(UserError, match="no vocabulary"):
         opened(path, cache_dir=tmp_path / "other")
@@ -190,9 +190,9 @@ def test_another_vocabulary_gets_a_store_of_its_own(tmp_path):
         del split["text_bert"]
     path = tiny.write_features(tmp_path / "f.pkl", features)
     bert = tiny.write_bert(tmp_path / "bert")
-    first = opened(path, tokeniser=make_tokeniser(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
+    first = opened(path, tokenizer=make_tokenizer(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
     (bert / "vocab.txt").write_text("\n".join(tiny.VOCABULARY[:5] + tiny.VOCABULARY[:4:-1]) + "\n")
-    second = opened(path, tokeniser=make_tokeniser(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
+    second = opened(path, tokenizer=make_tokenizer(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
     assert len(first) == len(second) and first != second
     assert len(list((tmp_path / "f.pkl.store").iterdir())) == 2
 
@@ -210,8 +210,8 @@ def test_a_window_is_padded_to_its_own_longest_clip(path):
     window = ClipDataset(opened(path).splits["train"])[[torch.tensor([4, 2]), torch.tensor([7])]]
     (batch,) = window.passes
     lengths = [features["audio_lengths"][clip] for clip in (4, 2, 7)]
-    assert batch.audio.lengths[batch.audio.ranks].tolist() == lengths and batch.audio.values.shape[1] == max(lengths)
-    for clip, rank, length in zip((4, 2, 7), batch.audio.ranks, lengths, strict=True):
+    assert batch.audio.lengths[batch.audio.inverse_order].tolist() == lengths and batch.audio.values.shape[1] == max(lengths)
+    for clip, rank, length in zip((4, 2, 7), batch.audio.inverse_order, lengths, strict=True):
         np.testing.assert_array_equal(batch.audio.values[rank, :length], features["audio"][clip, :length])
         assert not batch.audio.values[rank, length:].any()
     assert batch.weights.tolist() == [0.5, 0.5, 1.0] and window.microbatches == [2, 1]

@@ -89,7 +89,7 @@ def test_ranks_draw_different_numbers_for_dropout_and_each_the_same_again(tmp_pa
         ranks = join_ranks()
         drawn = []
         for epoch in (1, 2, 1):
-            ranks.draw_apart(1111, epoch, 0)
+            ranks.seed_dropout(1111, epoch, 0)
             drawn.append(torch.rand(4))
         assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
         apart = ranks.gather({"drawn": drawn[0][None]}, 2)["drawn"]

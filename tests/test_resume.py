@@ -18,7 +18,7 @@ from conftest import Workplace
 from benchmarks.faults import finish, outcome
 from config.config_regression import REPOSITORY
 from utils import files
-from utils.files import only_writer
+from utils.files import exclusive_lock
 
 FLAGS = ("--seeds", "1", "2", "--max_epochs", "5")
 CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
@@ -244,7 +244,7 @@ def test_what_cannot_be_resumed_is_one_clear_line(workplace, monkeypatch, capsys
 
 def test_two_runs_of_one_seed_at_once_are_refused(workplace, capsys):
     CHECKPOINT.parent.mkdir(parents=True)
-    with only_writer(CHECKPOINT):
+    with exclusive_lock(CHECKPOINT):
         assert workplace.run("--seeds", "1") == 2
     assert "another run is training this seed" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import Parser, UserError, brief, run_program
-from utils.files import former, make_folder, replacing
+from utils.files import make_folder, previous, replacing
 from utils.progress import progress
 from utils.tensor_bundle import Entry, TensorBundle
 
@@ -74,7 +74,7 @@ def _check_place(place: Path, out: Path, checkpoint: Path) -> None:
         raise UserError(f"{checkpoint}: no such folder; name the one with bert_config.json and bert_model.ckpt.index")
     if place in (source, *source.parents) or not place.name:
         raise UserError(f"{out}: is or holds the checkpoint's folder; name another folder to write to")
-    for folder in (place, former(place)):  # where `replacing` moves it
+    for folder in (place, previous(place)):  # where `replacing` moves it
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is a file; name a folder to write to")
         files = {path.name for path in folder.iterdir()} if folder.exists() else set()

@@ -24,22 +24,22 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a name to write a file or a folder under. When the block ends, and all of it is on the disk, it takes its place.
 
     A kill or a full disk leaves the old one as it was. A folder can't take another's place in one step: the old one is
-    first moved to `former(path)`, where `whole` finds it. One process at a time may write: see `only_writer`.
+    first moved to `previous(path)`, where `current` finds it. One process at a time may write: see `exclusive_lock`.
     Raises UserError where the disk refuses.
     """
     clear_leftovers(path)
-    work = unfinished(path)
+    work = temp_path(path)
     try:
         yield work
         flush(work)
         if path.is_dir():
             if not work.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "it is a folder")
-            _move_away(former(path), path)
-            os.replace(path, former(path))
+            _move_away(previous(path), path)
+            os.replace(path, previous(path))
         os.replace(work, path)
         _sync(path.parent)
-        remove(former(path))
+        remove(previous(path))
     except Exception as error:
         reason = disk_error(error)
         if reason is None:
@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def only_writer(path: Path, otherwise: str | None = None) -> Iterator[None]:
+def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
     """In this context no other process, of any machine, is in the same context for this path.
 
     It waits for the others; or, with `otherwise`, raises UserError with this text where there is one. The lock is flock's,
@@ -93,19 +93,19 @@ def check_output(path: Path, *inputs: Path) -> None:
     make_folder(path.resolve().parent)
 
 
-def unfinished(path: Path) -> Path:
+def temp_path(path: Path) -> Path:
     """A name beside a path that nobody else uses."""
     return path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
 
 
-def former(folder: Path) -> Path:
+def previous(folder: Path) -> Path:
     """Where a folder is while the next one takes its place."""
     return folder.with_name(f"former-{folder.name}")
 
 
-def whole(folder: Path) -> Path:
+def current(folder: Path) -> Path:
     """A folder, or what it was before, where a kill came between the two."""
-    return folder if folder.exists() or not former(folder).exists() else former(folder)
+    return folder if folder.exists() or not previous(folder).exists() else previous(folder)
 
 
 def clear_leftovers(path: Path) -> None:
@@ -113,12 +113,12 @@ def clear_leftovers(path: Path) -> None:
     for leftover in path.parent.glob(f"unfinished-{glob.escape(path.name)}-{'[0-9a-f]' * 8}"):
         remove(leftover)
     if path.exists():
-        remove(former(path))
+        remove(previous(path))
 
 
-def discard(folder: Path) -> None:
+def remove_at_once(folder: Path) -> None:
     """Removes a folder, of which a kill must not leave a part under its name. For its only writer."""
-    _move_away(former(folder), folder)
+    _move_away(previous(folder), folder)
     _move_away(folder, folder)
 
 
@@ -128,7 +128,7 @@ def _move_away(name: Path, folder: Path) -> None:
     What is left goes with the folder's other leftovers.
     """
     if name.exists():
-        os.replace(name, gone := unfinished(folder))
+        os.replace(name, gone := temp_path(folder))
         remove(gone)
 
 

@@ -37,7 +37,7 @@ class RankLostError(UserError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together. Where there is one only, all is its share, and nobody to tell."""
+    """This process among those that train together. Where there is only one, everything is its share."""
 
     rank: int = 0
     size: int = 1
@@ -45,7 +45,7 @@ class Ranks:
     store: dist.Store | None = None
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """The first rank writes a run's results, and says how it goes."""
         return self.rank == 0
 
@@ -66,7 +66,7 @@ class Ranks:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if gradients:
             flat = torch.nn.utils.parameters_to_vector(gradients)
-            _reached(dist.all_reduce, flat)
+            _collective(dist.all_reduce, flat)
             torch.nn.utils.vector_to_parameters(flat, gradients)
         return everything, everything.pop("")
 
@@ -80,18 +80,18 @@ class Ranks:
         mine = torch.cat(flat, dim=1)
         every = mine.new_zeros(clips, mine.shape[1])
         every[start:end] = mine
-        _reached(dist.all_reduce, every)  # of each row, all ranks but one have zeros
+        _collective(dist.all_reduce, every)  # of each row, all ranks but one have zeros
         parts = every.split([part.shape[1] for part in flat], dim=1)
         return {
             name: part.reshape(clips, *row.shape[1:]) for (name, row), part in zip(rows.items(), parts, strict=True)
         }
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of the ranks' numbers. Waits for no GPU."""
         if self.size == 1:
             return number
         numbers = torch.tensor(number)
-        _reached(dist.all_reduce, numbers, dist.ReduceOp.MAX)
+        _collective(dist.all_reduce, numbers, dist.ReduceOp.MAX)
         return int(numbers)
 
     def broadcast_object(self, value: object = None) -> object:
@@ -99,31 +99,31 @@ class Ranks:
         if self.size == 1:
             return value
         said = [value]
-        _reached(dist.broadcast_object_list, said, src=0, device=torch.device("cpu"))
+        _collective(dist.broadcast_object_list, said, src=0, device=torch.device("cpu"))
         return said[0]
 
-    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Fills tensors with the values that they have on the first rank."""
         for tensor in tensors:
             if self.size > 1:
-                _reached(dist.broadcast, tensor, src=0)
+                _collective(dist.broadcast, tensor, src=0)
 
-    def draw_apart(self, *numbers: int) -> None:
+    def seed_dropout(self, *numbers: int) -> None:
         """Lets the ranks draw different numbers, for dropout: by these and the rank, so that none of it need be saved."""
         if self.size > 1:
             torch.manual_seed(int(np.random.SeedSequence([*numbers, self.rank]).generate_state(1)[0]))
 
-    def after_first(self, call: Callable[[], object]) -> object:
+    def rank_zero_first(self, call: Callable[[], object]) -> object:
         """What a call returns that makes files: each machine's first rank calls before the others, who find them made."""
         if self.local_rank == 0:
             made = call()
-        self.largest(0)
+        self.all_reduce_max(0)
         if self.local_rank > 0:
             made = call()
-        self.largest(0)
+        self.all_reduce_max(0)
         return made
 
-    def check_same(self, **values: object) -> None:
+    def check_equal(self, **values: object) -> None:
         """Raises UserError on a rank that trains something else than the first one: it would learn nonsense, or wait for ever."""
         first = self.broadcast_object(values)
         if other := [name for name in values if values[name] != first[name]]:
@@ -131,14 +131,14 @@ class Ranks:
             raise UserError(
                 f"rank {self.rank} would train something else than rank 0 ({was}): give all the same flags and files"
             )
-        self.largest(0)
+        self.all_reduce_max(0)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         if self.size > 1:
             dist.destroy_process_group()
 
     @contextlib.contextmanager
-    def with_one_voice(self) -> Iterator[None]:
+    def one_rank_reports(self) -> Iterator[None]:
         """In this context one rank tells why the run ends early, and the others end in silence."""
         try:
             yield
@@ -147,16 +147,16 @@ class Ranks:
             if fault is None:
                 raise
             all_know = isinstance(error, DivergedError)
-            if self.size > 1 and (all_know and not self.is_first or not self._is_first_to_tell()):
+            if self.size > 1 and (all_know and not self.is_rank_zero or not self._claims_the_report()):
                 raise SystemExit(2) from None
             raise fault from None
         except Stopped as stop:
-            if not self.is_first:
+            if not self.is_rank_zero:
                 raise SystemExit(stop.status) from None
-            self._is_first_to_tell()  # so that nobody speaks of this rank as lost
+            self._claims_the_report()  # so that nobody speaks of this rank as lost
             raise
 
-    def _is_first_to_tell(self) -> bool:
+    def _claims_the_report(self) -> bool:
         try:
             return self.store is None or self.store.add("told", 1) == 1
         except RuntimeError:  # it is kept on the first machine, which is gone
@@ -187,21 +187,21 @@ def join_ranks() -> Ranks:
     """Meets the other processes of the run, if torchrun started several. Raises RankLostError where they don't come."""
     if not is_rank():
         return ALONE
-    store, rank, size = _reached(next, rendezvous("env://"))
+    store, rank, size = _collective(next, rendezvous("env://"))
     group = dist.PrefixStore("group", store)
     # Joining waits where no signal reaches it: so all are waited for first.
     group.set(f"here {rank}", "")
     end = time.monotonic() + PATIENCE.total_seconds()
-    while not _reached(group.check, [f"here {other}" for other in range(size)]):
+    while not _collective(group.check, [f"here {other}" for other in range(size)]):
         if time.monotonic() > end:
             raise RankLostError("it didn't come")
         time.sleep(0.1)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    _reached(dist.init_process_group, backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
+    _collective(dist.init_process_group, backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
     return Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
 
 
-def _reached(call: Callable, *arguments: object, **settings: object) -> object:
+def _collective(call: Callable, *arguments: object, **settings: object) -> object:
     """What a call returns that needs all ranks."""
     try:
         return call(*arguments, **settings)

@@ -16,9 +16,9 @@ _received: int | None = None
 class Stopped(BaseException):
     """A signal asked the program to stop. Like KeyboardInterrupt, no handler of errors takes it for one."""
 
-    def __init__(self, number: int, held_back: bool):
-        """held_back: until work was in a state to be saved."""
-        self.held_back = held_back
+    def __init__(self, number: int, deferred: bool):
+        """deferred: until work was in a state to be saved."""
+        self.deferred = deferred
         self.name = signal.Signals(number).name
         self.status = 130 if number == signal.SIGINT else 143
         super().__init__(self.name)
@@ -38,18 +38,18 @@ def stop_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """In this context a signal waits for `stop_if_asked`, or for the end. A second Ctrl-C before that doesn't."""
+def deferred_signals() -> Iterator[None]:
+    """In this context a signal waits for `raise_if_stop_requested`, or for the end. A second Ctrl-C before that doesn't."""
     global _holding_back
     _holding_back = True
     try:
         yield
     finally:
         _holding_back = False
-    stop_if_asked()
+    raise_if_stop_requested()
 
 
-def stop_if_asked(agree: Callable[[int], int] = int) -> None:
+def raise_if_stop_requested(agree: Callable[[int], int] = int) -> None:
     """Raises Stopped where a signal was held back.
 
     agree: the signal's number here, or 0, -> that of all processes that work together, so that all stop in one place.
@@ -57,10 +57,10 @@ def stop_if_asked(agree: Callable[[int], int] = int) -> None:
     global _received
     if number := agree(_received or 0):
         _received = None
-        raise Stopped(number, held_back=True)
+        raise Stopped(number, deferred=True)
 
 
-def ignore_in_worker(_worker: int) -> None:
+def ignore_signals(_worker: int) -> None:
     """For a process that only prepares data: who asks the whole process group to stop means the main one."""
     for name in NAMES:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -72,4 +72,4 @@ def _handle(number: int, _frame: object) -> None:
     if _holding_back and not impatient:
         _received = number
     else:
-        raise Stopped(number, held_back=False)
+        raise Stopped(number, deferred=False)

@@ -13,7 +13,7 @@ import numpy as np
 from data.builders.label_table import LabelledClip, common_unimodal_labels
 from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from utils.errors import UserError
-from utils.files import check_output, clear_leftovers, only_writer, remove, replacing
+from utils.files import check_output, clear_leftovers, exclusive_lock, remove, replacing
 from utils.progress import progress
 
 USUAL_NAME = "features.pkl"
@@ -33,7 +33,7 @@ class ClipFeatures:
 def writing(output: Path, *inputs: Path) -> Iterator[None]:
     """In this context nobody else writes the feature file. Raises UserError where it can't be written, or is an input."""
     check_output(output, *inputs)
-    with only_writer(output, "another process is making it"):
+    with exclusive_lock(output, "another process is making it"):
         clear_leftovers(output)
         yield
 

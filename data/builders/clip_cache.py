@@ -20,7 +20,7 @@ from data.builders.assemble import ClipFeatures
 from data.builders.label_table import SOUNDS, VIDEOS, LabelledClip
 from data.extractors import Clip, ClipError, Extracted, Extractor, facts
 from utils.errors import UserError
-from utils.files import unfinished
+from utils.files import temp_path
 
 if TYPE_CHECKING:  # the processes that work on clips needn't load PyTorch
     from data.extractors.text import BertText
@@ -61,7 +61,7 @@ class Done:
             known = make()
             self.seconds[key] = time.perf_counter() - began
             try:
-                with open(work := unfinished(file), "wb") as stream:
+                with open(work := temp_path(file), "wb") as stream:
                     np.savez(stream, **known)
                 os.replace(work, file)
             except OSError as error:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from config.config_regression import Config
 from utils.errors import UserError, brief
-from utils.files import checksum, replacing, whole
+from utils.files import checksum, current, replacing
 
 FACTS = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
 WEIGHTS = "model.safetensors"
@@ -56,7 +56,7 @@ def read_facts(folder: Path) -> dict:
 def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     """The model of a checkpoint, in evaluation mode. Raises UserError where it is incomplete, damaged or of another model."""
     facts = read_facts(folder)
-    there = whole(folder)
+    there = current(folder)
     if not (there / WEIGHTS).exists():
         raise UserError(f"{folder}: has no {WEIGHTS}; a checkpoint is config.json and {WEIGHTS}")
     try:
@@ -74,7 +74,7 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
 def _settings(folder: Path) -> dict:
     """A checkpoint's config.json, which may be of any origin. Raises UserError where it is no JSON object."""
     try:
-        settings = json.loads((whole(folder) / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((current(folder) / "config.json").read_text(encoding="utf-8"))
         if isinstance(settings, dict):
             return settings
         raise ValueError("no JSON object")

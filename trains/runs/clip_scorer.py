@@ -12,7 +12,7 @@ from data.extractors.known import rebuild
 from data.extractors.vision import NoFaces
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
-from data.tokens import make_tokeniser
+from data.tokens import make_tokenizer
 from trains.runs.trained import Trained
 from trains.self_mm import predict
 from utils.errors import UserError
@@ -54,7 +54,7 @@ class ClipReader:
         }
         self._lengths = {key: facts.get("length") for key, facts in described.items()}
         self._text_length = self._lengths["text"] or trained.dataset.text_length
-        self._tokeniser = make_tokeniser(trained.encoder.tokenizer)
+        self._tokenizer = make_tokenizer(trained.encoder.tokenizer)
         self._allow_missing = allow_missing
 
     def read(self, clip: Clip, text: str | None) -> Reading:
@@ -75,7 +75,7 @@ class ClipReader:
                 substituted.append(f"{missing}: one frame of zeros")
         # As the training features were, whose longer clips were cut.
         audio, vision = (found[key].frames[: self._lengths[key]] for key in ("audio", "vision"))
-        ids = np.array(self._tokeniser.encode([text or ""], self._text_length)[0])
+        ids = np.array(self._tokenizer.encode([text or ""], self._text_length)[0])
         faces = found["vision"]
         seen = {}
         if self.extractors["vision"].name != NoFaces.name:

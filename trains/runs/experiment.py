@@ -99,7 +99,7 @@ class Experiment:
                     encode_texts(model, evaluation_windows(clips))
         train = training_windows(self.clips["train"], self.config, seed, self.num_workers)
         valid = evaluation_windows(self.clips["valid"], self.num_workers)
-        self.ranks.take_from_first(model.state_dict().values())  # kinds of processors differ in what they draw
+        self.ranks.broadcast_tensors(model.state_dict().values())  # kinds of processors differ in what they draw
         return Training(model, train, self.config), train, valid
 
     def test(self, model: nn.Module) -> dict[str, float]:

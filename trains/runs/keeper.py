@@ -25,7 +25,7 @@ from trains.runs.training_state import (
 from trains.self_mm import EpochResult
 from trains.training import Training
 from utils.errors import UserError, translate
-from utils.files import clear_leftovers, discard, only_writer
+from utils.files import clear_leftovers, exclusive_lock, remove_at_once
 from utils.metrics import lower_is_better
 from utils.signals import Stopped
 
@@ -92,7 +92,7 @@ class Keeper:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """In this context no other process trains the seed. Raises UserError where one does."""
-        with only_writer(
+        with exclusive_lock(
             self.folder, "another run is training this seed; wait for it, or name another --model_save_dir"
         ):
             clear_leftovers(self.folder)
@@ -193,7 +193,7 @@ class Keeper:
         test = self.experiment.test(load_checkpoint(self.folder, self.experiment.kind.network))
         row = {"seed": self.seed} | test | course | self.provenance.row()
         add_seed_row(self.seeds_csv, row, replace=self.resume)
-        discard(self.state)
+        remove_at_once(self.state)
         self.log.info(f"seed {self.seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
         return test
 
@@ -203,7 +203,7 @@ class Keeper:
         try:
             yield
         except Stopped as stop:
-            if stop.held_back:
+            if stop.deferred:
                 self._save_state(training)
                 self.log.info(f"seed {self.seed}  {stop.name}: stopped after {training}; all of it is saved")
             else:

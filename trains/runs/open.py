@@ -11,7 +11,7 @@ from config.tuned import Tuned
 from data.demo import ensure_demo
 from data.schema import SPLITS
 from data.store import FeatureStore, open_store
-from data.tokens import check_tokens, make_tokeniser, vocabulary_hash
+from data.tokens import check_tokens, make_tokenizer, vocabulary_hash
 from models.pretrained_bert import Pretrained, find_bert, load_pretrained
 from models.ulgm import ULGM
 from models.weights_file import read_weights
@@ -108,8 +108,8 @@ def open_features(
     path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None
 ) -> FeatureStore:
     """The features, with token ids that fit the encoder."""
-    tokeniser = make_tokeniser(encoder.tokenizer) if encoder.tokenizer is not None else None
-    store = open_store(path, dataset, aligned, tokeniser, cache_dir)
+    tokenizer = make_tokenizer(encoder.tokenizer) if encoder.tokenizer is not None else None
+    store = open_store(path, dataset, aligned, tokenizer, cache_dir)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
     if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
         raise UserError(

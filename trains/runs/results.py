@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.errors import UserError, brief
-from utils.files import only_writer, replacing
+from utils.files import exclusive_lock, replacing
 
 RUN = ["model", "config_hash", "seed"]  # rows that agree in these are of the same run, done again
 
@@ -17,7 +17,7 @@ def add_seed_row(path: Path, row: dict, replace: bool = False) -> None:
     """
     first = {key: row[key] for key in ("model", "dataset", "seed") if key in row}
     added = pd.DataFrame([first | row]).astype(object)
-    with only_writer(path):
+    with exclusive_lock(path):
         rows = read_rows(path, RUN)
         same = rows.index[(rows[RUN] == [str(row.get(key)) for key in RUN]).all(axis=1)] if replace else []
         table = pd.concat([rows, added], ignore_index=True) if len(rows) else added
@@ -39,7 +39,7 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
 
     Of two rows of the same run the later counts. std is that of the population, as released.
     """
-    with only_writer(seeds):
+    with exclusive_lock(seeds):
         rows = read_rows(seeds, RUN).drop_duplicates(RUN, keep="last")
         try:
             lines = [_summarise(group, metrics) for _, group in rows.groupby(["model", "config_hash"], sort=False)]

@@ -2,7 +2,7 @@
 
 from trains.runs.experiment import Experiment
 from trains.runs.keeper import FINISHED, Keeper, NoKeeper
-from utils.signals import held_back
+from utils.signals import deferred_signals
 
 
 def train_seed(experiment: Experiment, seed: int, keeper: Keeper | NoKeeper) -> dict[str, float]:
@@ -10,7 +10,7 @@ def train_seed(experiment: Experiment, seed: int, keeper: Keeper | NoKeeper) -> 
 
     The keeper says where to begin, saves on the way, and writes down what came of it.
     """
-    with keeper.locked(), held_back():
+    with keeper.locked(), deferred_signals():
         state = experiment.ranks.broadcast_object(keeper.find_state())
         if state == FINISHED:
             return keeper.finished_test()

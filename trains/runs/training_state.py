@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trains.training import Training
 from utils.errors import UserError, brief
-from utils.files import checksum, read_json, replacing, whole, write_json
+from utils.files import checksum, current, read_json, replacing, write_json
 from utils.random_state import random_streams, set_random_streams
 
 State = tuple[dict[str, Tensor], dict]  # tensors on the CPU, and what JSON can hold
@@ -77,13 +77,13 @@ def save_state(folder: Path, tensors: dict[str, Tensor], values: dict) -> None:
 
 
 def has_state(folder: Path) -> bool:
-    return whole(folder).is_dir()
+    return current(folder).is_dir()
 
 
 def read_state(folder: Path) -> dict:
     """The plain values of a state. Raises UserError where they are damaged."""
     try:
-        return read_json(whole(folder) / "state.json")
+        return read_json(current(folder) / "state.json")
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from None
 
@@ -91,7 +91,7 @@ def read_state(folder: Path) -> dict:
 def load_state(folder: Path) -> State:
     """What `save_state` wrote. Raises UserError where it is damaged."""
     values = read_state(folder)
-    file = whole(folder) / "state.safetensors"
+    file = current(folder) / "state.safetensors"
     try:
         if values["tensors"] != checksum(file):
             raise ValueError(f"{file.name} is damaged: its checksum differs")

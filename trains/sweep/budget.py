@@ -1,8 +1,8 @@
 """Which trials of a sweep count, so that exactly as many are finished as were asked for, whoever runs or dies.
 
-A budget of 50 trials is 50 places. A trial opens a place; where it breaks off, because its worker is killed or stopped, the
-place is kept, and another trial repeats it there. Workers agree without talking to each other: they read the same list of
-trials, to which a storage only ever appends, and see the same first 50 places in it, and in each place the same holder, who
+A budget of 50 trials is 50 slots. A trial opens a slot; where it breaks off, because its worker is killed or stopped, the
+slot is kept, and another trial repeats it there. Workers agree without talking to each other: they read the same list of
+trials, to which a storage only ever appends, and see the same first 50 slots in it, and in each slot the same holder, who
 alone may run. So two workers that begin the last trial at once both find out, before they train, whose it is.
 """
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 # Attributes of a trial.
-REPEATS = "repeats"  # the number of the trial that opened its place
+REPEATS = "repeats"  # the number of the trial that opened its slot
 WITHDRAWN = "withdrawn"  # why it was given up before it began; it counts as if it had never been there
 BEGUN = "begun"  # by which worker
 STOPPED = "stopped"  # by a signal to its worker
 RESULT = "result"  # what it came to: see Sweep._train
 
-ATTEMPTS = 4  # after so many that nobody stopped and that broke off, a place is closed: other values take their turn
+ATTEMPTS = 4  # after so many that nobody stopped and that broke off, a slot is closed: other values take their turn
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass
-class Place:
-    """One place of the budget."""
+class Slot:
+    """One slot of the budget."""
 
     number: int  # of the trial that opened it
     trials: list[FrozenTrial]  # that trial and its repetitions, in order
@@ -57,13 +57,13 @@ class Place:
         return max((trial.params for trial in self.trials), key=len)
 
 
-def places(trials: Iterable[FrozenTrial]) -> list[Place]:
-    """The places in the order of their numbers, but for those that are closed. trials: all of a study, in order."""
-    found: dict[int, Place] = {}
+def slots(trials: Iterable[FrozenTrial]) -> list[Slot]:
+    """The slots in the order of their numbers, but for those that are closed. trials: all of a study, in order."""
+    found: dict[int, Slot] = {}
     for trial in trials:
         if WITHDRAWN not in trial.user_attrs:
             number = trial.user_attrs.get(REPEATS, trial.number)
-            place = found.setdefault(number, Place(number, []))
-            if place.deaths < ATTEMPTS:  # a further trial changes nothing any more
-                place.trials.append(trial)
-    return [place for place in found.values() if place.holder is not None or place.deaths < ATTEMPTS]
+            slot = found.setdefault(number, Slot(number, []))
+            if slot.deaths < ATTEMPTS:  # a further trial changes nothing any more
+                slot.trials.append(trial)
+    return [slot for slot in found.values() if slot.holder is not None or slot.deaths < ATTEMPTS]

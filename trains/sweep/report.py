@@ -17,7 +17,7 @@ from trains.runs.results import read_rows, write_rows
 from trains.sweep.budget import RESULT
 from trains.sweep.study import Sweep
 from utils.errors import UserError, brief
-from utils.files import only_writer, replacing
+from utils.files import exclusive_lock, replacing
 from utils.metrics import lower_is_better
 
 SHOWN = 5  # trials in the closing table
@@ -38,9 +38,9 @@ class SweepReport:
         self.pictures = {name: sweep_file(*files, f"{name}.png") for name in ("history", "importances", "slices")}
 
     def finished(self) -> list[FrozenTrial]:
-        """In order; those that hold the budget's places."""
-        counted = self.sweep.places()[: self.sweep.budget]
-        return [place.holder for place in counted if place.is_finished and RESULT in place.holder.user_attrs]
+        """In order; those that hold the budget's slots."""
+        counted = self.sweep.slots()[: self.sweep.budget]
+        return [slot.holder for slot in counted if slot.is_finished and RESULT in slot.holder.user_attrs]
 
     def best(self, finished: list[FrozenTrial]) -> list[FrozenTrial]:
         """The complete ones, the best first."""
@@ -49,7 +49,7 @@ class SweepReport:
 
     def write(self) -> None:
         """Writes CSV and best trial, and logs how far the sweep is. Rows of other studies in the CSV stay."""
-        with only_writer(self.csv):
+        with exclusive_lock(self.csv):
             finished = self.finished()
             best = self.best(finished)
             others = read_rows(self.csv, KEY)
@@ -137,7 +137,7 @@ class SweepReport:
         files = []
         for name, plot in plots.items():
             path = self.pictures[name]
-            with warnings.catch_warnings(), only_writer(self.csv):
+            with warnings.catch_warnings(), exclusive_lock(self.csv):
                 warnings.simplefilter("ignore")  # that this part of Optuna may change
                 try:
                     figure = plot()
@@ -162,6 +162,6 @@ def _in_rows(axes: np.ndarray) -> Figure:
     rows = -(-len(slices) // COLUMNS)
     figure.set_size_inches(3 * COLUMNS, 2.6 * rows)
     grid = figure.add_gridspec(rows, COLUMNS, hspace=0.5)
-    for one, place in zip(slices, grid, strict=False):
-        one.set_subplotspec(place)
+    for one, slot in zip(slices, grid, strict=False):
+        one.set_subplotspec(slot)
     return figure

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from utils.errors import UserError, brief
-from utils.signals import stop_if_asked
+from utils.signals import raise_if_stop_requested
 
 PATIENCE = 300  # seconds for a database that was there before
 NOT_AWAY = ("disk is full", "readonly", "no such", "does not exist", "malformed")  # what no waiting mends
@@ -96,7 +96,7 @@ def _write_one_by_one(engine: sqlalchemy.Engine) -> None:
 
 
 @contextlib.contextmanager
-def beating(storage: Storage, trial_id: int) -> Iterator[None]:
+def heartbeat(storage: Storage, trial_id: int) -> Iterator[None]:
     """In this context others see that the trial's worker is alive; from the first moment on."""
     over = threading.Event()
 
@@ -104,7 +104,7 @@ def beating(storage: Storage, trial_id: int) -> Iterator[None]:
         while not over.wait(storage.heartbeat_interval):
             storage.record_heartbeat(trial_id)
 
-    patiently(RDBStorage.record_heartbeat, storage, trial_id)
+    retrying(RDBStorage.record_heartbeat, storage, trial_id)
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
@@ -114,7 +114,7 @@ def beating(storage: Storage, trial_id: int) -> Iterator[None]:
         thread.join()
 
 
-def patiently(call: Callable, *arguments: object, **settings: object) -> object:
+def retrying(call: Callable, *arguments: object, **settings: object) -> object:
     """What a call returns that needs the database. Waits where that is away for a while.
 
     Raises UserError where it doesn't come back or can't be used, and Stopped where a signal came while waiting.
@@ -134,4 +134,4 @@ def patiently(call: Callable, *arguments: object, **settings: object) -> object:
                     f"the sweep's storage can't be used ({reason}); mended, the same command goes on"
                 ) from None
         time.sleep(1)
-        stop_if_asked()
+        raise_if_stop_requested()

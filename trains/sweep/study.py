@@ -27,12 +27,12 @@ from config.config_regression import Config
 from config.config_tune import Range, Space, Values, combinations, count, is_whole, space_of, varied
 from config.tuned import sweep_file
 from trains.runs.experiment import Experiment
-from trains.sweep.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Place, places
-from trains.sweep.storage import Storage, beating, open_storage, patiently
+from trains.sweep.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Slot, slots
+from trains.sweep.storage import Storage, heartbeat, open_storage, retrying
 from utils.errors import DivergedError, UserError, brief
 from utils.files import make_folder
 from utils.metrics import lower_is_better
-from utils.signals import Stopped, held_back, stop_if_asked
+from utils.signals import Stopped, deferred_signals, raise_if_stop_requested
 
 SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
@@ -48,7 +48,7 @@ SMALL = 10_000  # trials of a space that can be gone through
 
 
 class WithdrawnError(Exception):
-    """A trial gave up its place before it began."""
+    """A trial gave up its slot before it began."""
 
 
 @dataclass
@@ -94,33 +94,33 @@ class Sweep:
         identity = json.dumps([shared, fixed, space, self.seed], sort_keys=True)
         return f"{shared['dataset']}-{shared['model']}-regression-{hashlib.sha1(identity.encode()).hexdigest()[:10]}"
 
-    def places(self) -> list[Place]:
-        """All places that trials have taken, in order; the first `budget` of them count."""
-        return places(patiently(lambda: self.study.get_trials(deepcopy=False)))
+    def slots(self) -> list[Slot]:
+        """All slots that trials have taken, in order; the first `budget` of them count."""
+        return slots(retrying(lambda: self.study.get_trials(deepcopy=False)))
 
     def work(self, log: logging.Logger, after_each: Callable[[], None]) -> None:
         """Trains until the budget is finished, whoever finished it. after_each: is called after each trial of this worker."""
         self._log = log
-        with held_back():
+        with deferred_signals():
             while True:
                 self._fail_the_dead()
-                taken = self.places()[: self.budget]
+                taken = self.slots()[: self.budget]
                 self._repeat(taken)
-                if sum(place.is_finished for place in taken) == self.budget:
+                if sum(slot.is_finished for slot in taken) == self.budget:
                     return
-                if len(taken) < self.budget or any(place.is_waiting for place in taken):
+                if len(taken) < self.budget or any(slot.is_waiting for slot in taken):
                     self._run_trial()
                     after_each()
                 else:  # all are under way elsewhere; but any of their workers may die
                     time.sleep(2)
-                stop_if_asked()
+                raise_if_stop_requested()
 
     def _run_trial(self) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that heartbeats are for Study.optimize: `beating` has them
-            trial = patiently(self.study.ask)
+            warnings.simplefilter("ignore")  # that heartbeats are for Study.optimize: `heartbeat` has them
+            trial = retrying(self.study.ask)
         try:
-            with beating(self.storage, trial._trial_id):
+            with heartbeat(self.storage, trial._trial_id):
                 state, score = self._train(trial, self.configure(self._begin(trial)))
                 self._tell(trial, state, score)
         except WithdrawnError:
@@ -134,7 +134,7 @@ class Sweep:
 
     def _tell(self, trial: Trial, state: TrialState, score: float | None = None) -> None:
         """Raises UpdateFinishedTrialError where another worker has ended the trial."""
-        if patiently(self.study.tell, trial, score, state, skip_if_finished=True).state != state:
+        if retrying(self.study.tell, trial, score, state, skip_if_finished=True).state != state:
             raise UpdateFinishedTrialError
 
     def _break_off(self, trial: Trial, stopped: bool) -> None:
@@ -143,58 +143,58 @@ class Sweep:
             if stopped:
                 trial.set_user_attr(STOPPED, True)
             self.study.tell(trial, state=TrialState.FAIL)
-            self._repeat(self.places()[: self.budget])
+            self._repeat(self.slots()[: self.budget])
 
     def _fail_the_dead(self) -> None:
         """Ends trials whose workers give no sign of life any more."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            patiently(optuna.storages.fail_stale_trials, self.study)
+            retrying(optuna.storages.fail_stale_trials, self.study)
         # A worker that was killed before the first sign is nothing that Optuna would find.
-        running = patiently(lambda: self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        running = retrying(lambda: self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
         for number in [trial.number for trial in running if BEGUN not in trial.user_attrs]:
             first_seen = self._first_seen.setdefault(number, time.monotonic())
             if time.monotonic() - first_seen > self.storage.grace_period:
                 with contextlib.suppress(UpdateFinishedTrialError):  # another worker was quicker
-                    patiently(self.study.tell, number, state=TrialState.FAIL, skip_if_finished=True)
+                    retrying(self.study.tell, number, state=TrialState.FAIL, skip_if_finished=True)
 
-    def _repeat(self, taken: list[Place]) -> None:
-        """Queues a repetition for each place whose trial broke off."""
-        for place in taken:
-            if place.holder is None:
-                self._log.info(f"trial {place.trials[-1].number}  broke off before its end, and is repeated")
-                patiently(self.study.enqueue_trial, place.params, user_attrs={REPEATS: place.number})
+    def _repeat(self, taken: list[Slot]) -> None:
+        """Queues a repetition for each slot whose trial broke off."""
+        for slot in taken:
+            if slot.holder is None:
+                self._log.info(f"trial {slot.trials[-1].number}  broke off before its end, and is repeated")
+                retrying(self.study.enqueue_trial, slot.params, user_attrs={REPEATS: slot.number})
 
     def _begin(self, trial: Trial) -> dict[str, object]:
         """Draws the trial's hyper-parameters. Raises WithdrawnError where it should not be trained."""
-        patiently(trial.set_user_attr, BEGUN, f"{socket.gethostname()} {os.getpid()}")
+        retrying(trial.set_user_attr, BEGUN, f"{socket.gethostname()} {os.getpid()}")
         params = {key: self._suggest(trial, key, values) for key, values in self.space.items()}
-        found = self.places()
-        mine = next((place for place in found[: self.budget] if place.is_held_by(trial.number)), None)
+        found = self.slots()
+        mine = next((slot for slot in found[: self.budget] if slot.is_held_by(trial.number)), None)
         if mine is None:
-            self._withdraw(trial, "its place is taken")
+            self._withdraw(trial, "its slot is taken")
         if mine.number == trial.number:
-            self._refuse_repeated(trial, params, [place.params for place in found if place.number < mine.number])
+            self._refuse_repeated(trial, params, [slot.params for slot in found if slot.number < mine.number])
         return params
 
     def _suggest(self, trial: Trial, key: str, values: Values) -> object:
         if not isinstance(values, Range):
-            return patiently(trial.suggest_categorical, key, values)
+            return retrying(trial.suggest_categorical, key, values)
         suggest = trial.suggest_int if is_whole(key) else trial.suggest_float
-        return patiently(suggest, key, values.low, values.high, log=values.log)
+        return retrying(suggest, key, values.low, values.high, log=values.log)
 
     def _withdraw(self, trial: Trial, reason: str) -> None:
-        patiently(trial.set_user_attr, WITHDRAWN, reason)
+        retrying(trial.set_user_attr, WITHDRAWN, reason)
         raise WithdrawnError(reason)
 
     def _refuse_repeated(self, trial: Trial, params: dict[str, object], tried: list[dict[str, object]]) -> None:
-        """Withdraws a trial that an earlier place is about already. Of a small space, another takes its turn."""
+        """Withdraws a trial that an earlier slot is about already. Of a small space, another takes its turn."""
         if params not in tried:
             return
         if count(self.space) <= SMALL:
             untried = [params for params in combinations(self.space) if params not in tried]
             if untried:
-                patiently(self.study.enqueue_trial, random.SystemRandom().choice(untried))
+                retrying(self.study.enqueue_trial, random.SystemRandom().choice(untried))
         self._withdraw(trial, "repeats an earlier trial")
 
     def _train(self, trial: Trial, config: Config) -> tuple[TrialState, float | None]:
@@ -211,8 +211,8 @@ class Sweep:
                 if result.is_best:
                     best, score = result, result.valid[self.key]
                 if np.isfinite(result.valid[self.key]):
-                    patiently(trial.report, result.valid[self.key], result.epoch)
-                if not training.is_over(config) and patiently(trial.should_prune):
+                    retrying(trial.report, result.valid[self.key], result.epoch)
+                if not training.is_over(config) and retrying(trial.should_prune):
                     state = TrialState.PRUNED
                     break
             if not np.isfinite(score):  # a correlation may be undefined
@@ -233,7 +233,7 @@ class Sweep:
             "note": note,
             "config": dataclasses.asdict(config),
         }
-        patiently(trial.set_user_attr, RESULT, found)
+        retrying(trial.set_user_attr, RESULT, found)
         words = note or f"{self.key} {score:.4f} at epoch {best.epoch} of {epochs}"
         params = " ".join(f"{key}={value}" for key, value in trial.params.items() if key in varied(self.space))
         self._log.info(f"trial {trial.number}  {found['state']}  {words}  {seconds:.1f} s  {params}")
