@@ -169,9 +169,9 @@ def tune(options: RunOptions, device) -> None:
 def test_checkpoint(options: RunOptions, device) -> None:
     """Tests what --test_only names, a checkpoint folder or a .pth of the released code, and prints a table; writes no row."""
     from trains.runs.open import open_checkpoint, open_experiment, open_released_checkpoint
-    from utils.files import current
+    from utils.files import current_folder
 
-    path = current(options.test_only)
+    path = current_folder(options.test_only)
     if not path.exists():
         raise UserError(f"--test_only {path}: nothing there; name a checkpoint folder, or a .pth of the released code")
     if path.is_file():

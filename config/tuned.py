@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not a file of tuned hyper-parameters, or damaged ({brief(error)})") from None
+        raise UserError(f"{path}: not a file of tuned hyper-parameters, or damaged ({first_line(error)})") from None
     for what, wanted in (("model", model), ("dataset", dataset)):
         if values.get(what, wanted) != wanted:
-            raise UserError(f"{path}: tuned for {what} {brief(values[what])}, not {wanted}")
+            raise UserError(f"{path}: tuned for {what} {first_line(values[what])}, not {wanted}")
     return Tuned(path, hyper_parameters, threads, _origin(values), trained_on)
 
 

@@ -17,7 +17,7 @@ from config.config_regression import DATASETS, Dataset
 from data.builders.from_parts import build_from_parts
 from data.builders.label_table import read_label_table
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
-from utils.errors import Parser, UserError, brief, run_program
+from utils.errors import Parser, UserError, first_line, run_program
 from utils.metrics import sentiment_class
 
 MOST_LISTED = 20  # mistakes that are listed
@@ -42,9 +42,9 @@ def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
     lines = [f"{file.path}", f"SHA-1 {file.sha1}: {OFFICIAL_SHA1.get(file.sha1, 'not one of the official files')}"]
     for modality, facts in sorted(file.extractors.items()):
         settings = " ".join(f"{name}={value}" for name, value in facts.get("settings", {}).items())
-        words = [brief(facts.get(key, "")) for key in ("name", "version")]
+        words = [first_line(facts.get(key, "")) for key in ("name", "version")]
         lines.append(
-            f"{brief(modality)} by {' '.join(words)}: width {brief(facts.get('width'))} {brief(settings)}".rstrip()
+            f"{first_line(modality)} by {' '.join(words)}: width {first_line(facts.get('width'))} {first_line(settings)}".rstrip()
         )
     if not file.extractors:
         lines.append("extractors: not said; a model trained on it can't score videos")
@@ -55,7 +55,7 @@ def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
         mistakes += wrong
         repeated = [clip for clip, count in Counter(split.ids).items() if count > 1]
         if repeated:
-            mistakes.append(f"{name}: {len(repeated)} ids stand there twice, {brief(repeated[0])} among them")
+            mistakes.append(f"{name}: {len(repeated)} ids stand there twice, {first_line(repeated[0])} among them")
     return "\n".join(lines), mistakes + _leaks({name: split.ids for name, split in file.splits.items()})
 
 
@@ -134,7 +134,7 @@ def _leaks(ids: dict[str, list[str]]) -> list[str]:
     for number, one in enumerate(names):
         for other in names[number + 1 :]:
             if shared := sorted(set(ids[one]) & set(ids[other])):
-                mistakes.append(f"{len(shared)} ids stand in {one} and in {other}, {brief(shared[0])} among them")
+                mistakes.append(f"{len(shared)} ids stand in {one} and in {other}, {first_line(shared[0])} among them")
     return mistakes
 
 
@@ -145,7 +145,7 @@ def _video(clip: str) -> str:
 def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
     """A report on a folder of own clips, as DataPre.py takes it, and the mistakes in it. Raises UserError."""
     clips, refused = read_label_table(folder / "label.csv", dataset)
-    mistakes = [f"label.csv: {brief(clip)}: {reason}" for clip, reason in refused.items()]
+    mistakes = [f"label.csv: {first_line(clip)}: {reason}" for clip, reason in refused.items()]
     lines = [f"{folder}: {len(clips)} clips of {len({clip.video_id for clip in clips})} videos"]
     for split in SPLITS:
         mine = [clip for clip in clips if clip.split == split]
@@ -153,9 +153,9 @@ def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
         lines += _histogram(np.array([clip.label for clip in mine], np.float32), dataset)
     for clip in clips:
         if not (file := clip.find_video(folder / "Raw")).is_file():
-            mistakes.append(f"{brief(clip.id)}: no file {file}")
+            mistakes.append(f"{first_line(clip.id)}: no file {file}")
         elif not file.stat().st_size:
-            mistakes.append(f"{brief(clip.id)}: {file} is empty")
+            mistakes.append(f"{first_line(clip.id)}: {file} is empty")
     return "\n".join(lines), mistakes
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 from utils.safe_pickle import load_pickle
 
 SPLITS = ("train", "valid", "test")
@@ -132,7 +132,7 @@ class SplitChecker:
             if text_lengths is not None:
                 for key, sequences in (("audio", audio), ("vision", vision)):
                     what = f"tokens, more than the {sequences.shape[1]} frames that the array has: not an aligned file"
-                    self.complain_at(key, text_lengths > sequences.shape[1], text_lengths, what)
+                    self.raise_for_clip(key, text_lengths > sequences.shape[1], text_lengths, what)
         else:
             lengths = {"audio": self.lengths("audio", audio), "vision": self.lengths("vision", vision)}
         labels = {"fusion": self.labels("regression_labels")}
@@ -187,9 +187,11 @@ class SplitChecker:
         if key not in self.content:
             raise self.error(key, "missing; only word-aligned files need none: if this is one, add --aligned")
         lengths = self.array(key, 1, "(N,)")
-        self.complain_at(key, (lengths < 1) | (lengths != np.floor(lengths)), lengths, "expected a whole number from 1")
+        self.raise_for_clip(
+            key, (lengths < 1) | (lengths != np.floor(lengths)), lengths, "expected a whole number from 1"
+        )
         what = f"longer than the {sequences.shape[1]} frames that the array has"
-        self.complain_at(key, lengths > sequences.shape[1], lengths, what)
+        self.raise_for_clip(key, lengths > sequences.shape[1], lengths, what)
         return lengths.astype(np.int64)
 
     def text_bert(self) -> tuple[np.ndarray, np.ndarray]:
@@ -202,13 +204,13 @@ class SplitChecker:
                 "text_bert", f"expected (N, 3, L) with token ids, mask, segment ids; found {tokens.shape}{hint}"
             )
         wrong = (tokens < 0) | (tokens > np.iinfo(np.int32).max) | (tokens != np.floor(tokens))
-        self.complain_at(
+        self.raise_for_clip(
             "text_bert", wrong.any(axis=(1, 2)), None, "token ids, mask and segments must be whole numbers from 0"
         )
         mask = tokens[:, 1]
         lengths = mask.sum(axis=1).astype(np.int64)
         prefix = np.arange(tokens.shape[2]) < lengths[:, None]
-        self.complain_at(
+        self.raise_for_clip(
             "text_bert", (mask != prefix).any(axis=1) | (lengths < 1), None, "the mask must be ones, then zeros"
         )
         return tokens, lengths
@@ -216,23 +218,23 @@ class SplitChecker:
     def labels(self, key: str) -> np.ndarray:
         with np.errstate(over="ignore"):  # too large for float32 is infinite
             labels = self.array(key, 1, "(N,)").astype(np.float32)
-        self.complain_at(key, ~np.isfinite(labels), labels, "labels must be numbers; leave the clip out or label it")
+        self.raise_for_clip(key, ~np.isfinite(labels), labels, "labels must be numbers; leave the clip out or label it")
         bound = self.dataset.label_bound
         what = f"outside [-{bound:g}, {bound:g}], the range of {self.dataset.name}; --datasetName names the dataset"
-        self.complain_at(key, np.abs(labels) > bound + 1e-5, labels, what)
+        self.raise_for_clip(key, np.abs(labels) > bound + 1e-5, labels, what)
         return labels
 
-    def complain_at(self, key: str, wrong: np.ndarray, values: np.ndarray | None, what: str) -> None:
+    def raise_for_clip(self, key: str, wrong: np.ndarray, values: np.ndarray | None, what: str) -> None:
         """Raises for the first clip that is wrong, and counts the others."""
         if wrong.any():
             clip = int(wrong.argmax())
             found = f" has {values[clip]:g}" if values is not None else ""
             others = f" (and {wrong.sum() - 1} other clips)" if wrong.sum() > 1 else ""
-            raise self.error(key, f"clip {brief(self.ids[clip])}{found}: {what}{others}")
+            raise self.error(key, f"clip {first_line(self.ids[clip])}{found}: {what}{others}")
 
 
 def _listed(content: dict) -> str:
-    return brief(", ".join(str(key) for key in content)) or "nothing"
+    return first_line(", ".join(str(key) for key in content)) or "nothing"
 
 
 def _written(value: object) -> str:

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokeniz
 from config.config_regression import Dataset
 from models.bert_config import bert_config
 from models.weights_file import check_outline
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -68,7 +68,7 @@ def load_bert(source: str) -> BertModel:
     def load(**where: bool) -> tuple[BertModel, dict]:
         stored, _ = transformers.PretrainedConfig.get_config_dict(source, **where)
         if stored.get("model_type") != "bert":
-            kind = brief(stored.get("model_type"))
+            kind = first_line(stored.get("model_type"))
             raise UserError(f"--bert {source}: is a {kind} model; Self-MM's text encoder takes BERT models")
         config = bert_config(stored)
         _check_size(source, config)
@@ -120,7 +120,7 @@ def _from_disk_or_hub(source: str, load: Callable):
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of tokenizers, in Rust
                 raise
             if Path(source).is_dir():
-                reason = brief(error) or type(error).__name__
+                reason = first_line(error) or type(error).__name__
                 raise UserError(f"--bert {source}: can't be loaded ({reason}); download the folder anew") from None
     print(f"{source} is not on this disk: downloading it")
     with _quiet(bars=True):
@@ -129,7 +129,7 @@ def _from_disk_or_hub(source: str, load: Callable):
         except UserError:
             raise
         except Exception as error:  # out of reach, unknown, damaged
-            reason = brief(error) or type(error).__name__
+            reason = first_line(error) or type(error).__name__
             raise UserError(
                 f"BERT {source!r} is not on this disk, and could not be downloaded ({reason}); on a machine with internet "
                 "download its config.json, model.safetensors and vocab.txt, and put them into pretrained_model/bert_en/ "

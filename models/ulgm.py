@@ -41,15 +41,15 @@ class TaskState(nn.Module):
         # A clip that was not yet seen counts with a zero feature, as in the released code.
         self.register_buffer("features", labels.new_zeros(len(labels), feature_size))  # (N, D) float32
         self.register_buffer("sums", torch.zeros(2, feature_size, dtype=torch.float64))
-        self.register_buffer("counts", self._members(self.labels).sum(dim=1))  # (2,) float64
+        self.register_buffer("counts", self._membership(self.labels).sum(dim=1))  # (2,) float64
 
     @property
     def centres(self) -> Tensor:
-        """(2, D) float32: the mean feature of the positive and of the negative clips."""
+        """(2, D) float32: the mean feature of the positive and of the negative clips (Eq. 1-2)."""
         return (self.sums / self.counts[:, None]).float()
 
     def relative_distance(self, features: Tensor) -> Tensor:
-        """(B, D) features -> (B,): how much nearer to the positive centre than to the negative one (Eq. 5)."""
+        """(B, D) features -> (B,): how much nearer to the positive centre than to the negative one (Eq. 3-5)."""
         centres = self.centres
         to_positive = torch.linalg.vector_norm(features - centres[POSITIVE], dim=-1)
         to_negative = torch.linalg.vector_norm(features - centres[NEGATIVE], dim=-1)
@@ -57,17 +57,17 @@ class TaskState(nn.Module):
 
     def write(self, clips: Tensor, labels: Tensor, features: Tensor) -> None:
         """Gives the clips (B,) new labels (B,) and features (B, D), and moves them from their old class to the new."""
-        self._count(clips, sign=-1)
+        self._add_to_sums(clips, sign=-1)
         self.labels[clips] = labels
         self.features[clips] = features
-        self._count(clips, sign=+1)
+        self._add_to_sums(clips, sign=+1)
 
-    def _count(self, clips: Tensor, sign: int) -> None:
-        members = self._members(self.labels[clips])
+    def _add_to_sums(self, clips: Tensor, sign: int) -> None:
+        members = self._membership(self.labels[clips])
         self.sums += sign * (members @ self.features[clips].double())
         self.counts += sign * members.sum(dim=1)
 
-    def _members(self, labels: Tensor) -> Tensor:
+    def _membership(self, labels: Tensor) -> Tensor:
         """(B,) labels -> (2, B) float64, 1 where a clip belongs to the class. Arithmetic, so that a GPU needn't wait."""
         positive = labels > 0 if self.exclude_zero else labels >= 0
         return torch.stack([positive, labels < 0]).double()
@@ -117,13 +117,13 @@ class ULGM(nn.Module):
         distance = {task: state.relative_distance(features[task]) for task, state in self.tasks.items()}
         for task in self.tasks:
             if task != "fusion":
-                by_ratio = distance[task] / (distance["fusion"] + EPS) * human
-                by_difference = human + distance[task] - distance["fusion"]
-                new = (0.5 * by_ratio + 0.5 * by_difference).clamp(-self.bound, self.bound)
-                labels[task] = (epoch - 1) / (epoch + 1) * labels[task] + 2 / (epoch + 1) * new
+                by_ratio = distance[task] / (distance["fusion"] + EPS) * human  # Eq. 6
+                by_difference = human + distance[task] - distance["fusion"]  # Eq. 7
+                new = (0.5 * by_ratio + 0.5 * by_difference).clamp(-self.bound, self.bound)  # Eq. 8
+                labels[task] = (epoch - 1) / (epoch + 1) * labels[task] + 2 / (epoch + 1) * new  # Eq. 9
         return labels
 
-    def is_sound(self, clips: Tensor) -> Tensor:
+    def is_intact(self, clips: Tensor) -> Tensor:
         """() bool: whether each class has a clip, and these clips' labels are numbers. Asks without making a GPU wait.
 
         A class that is lost within a window leaves labels that are no numbers.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 from utils.pickled_arrays import is_size, plain_key
 from utils.safe_pickle import BoundedReader, RestrictedUnpickler
 
@@ -27,7 +27,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about the pickle's protocol: what is wrong with it has been said
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged or hostile files
-        raise UserError(f"{path}: not a file of weights, or damaged ({type(error).__name__}: {brief(error)})") from None
+        raise UserError(
+            f"{path}: not a file of weights, or damaged ({type(error).__name__}: {first_line(error)})"
+        ) from None
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):

@@ -19,7 +19,7 @@ from benchmarks.faults import outcome
 from models.self_mm import SelfMM
 from trains.runs.checkpoint import load_checkpoint
 from trains.runs.training_state import has_state, load_state
-from utils.files import remove_at_once
+from utils.files import remove_folder
 
 CHECKPOINT, STATE = (Path("results/models/self_mm-mosi-regression-1" + end) for end in ("", "-training"))
 BALLAST = Path("results/ballast")
@@ -61,7 +61,7 @@ def main() -> None:
     assert run_quietly(place)[0] == 0
     before = outcome(place.folder)
     for leaving in (0, 40_000, 400_000, 700_000, 900_000):
-        remove_at_once(STATE)
+        remove_folder(STATE)
         fill(leaving)
         status, said = run_quietly(place, *NEXT)
         check_failure(status, said, before)
@@ -82,7 +82,7 @@ def main() -> None:
         fill(0)
         add_row(*arguments, **settings)
 
-    remove_at_once(STATE)
+    remove_folder(STATE)
     trains.runs.keeper.add_seed_row = add_row_to_a_full_disk
     status, said = run_quietly(place, *NEXT)
     check_failure(status, said, before)

@@ -97,9 +97,9 @@ def test_a_gpus_verdict_is_read_one_window_later(monkeypatch):
     ulgm = ULGM(torch.tensor([1.0, -1.0]), {"fusion": 2}, bound=3.0)
     check = FiniteCheck(["a", "b"], ulgm)
     clips = torch.tensor([0, 1]).as_subclass(Elsewhere)
-    check.look(1, clips, torch.tensor([1.0, float("inf")]), torch.nn.Linear(1, 1))
+    check.inspect(1, clips, torch.tensor([1.0, float("inf")]), torch.nn.Linear(1, 1))
     with pytest.raises(UserError, match="epoch 1: the loss is no number any more, at b: try"):
-        check.look(2, clips, torch.tensor([1.0, 1.0]), torch.nn.Linear(1, 1))
+        check.inspect(2, clips, torch.tensor([1.0, 1.0]), torch.nn.Linear(1, 1))
 
 
 def test_a_full_gpu_names_the_flag_and_a_value_and_what_is_saved_goes_on(workplace, monkeypatch, capsys):

@@ -210,7 +210,9 @@ def test_a_window_is_padded_to_its_own_longest_clip(path):
     window = ClipDataset(opened(path).splits["train"])[[torch.tensor([4, 2]), torch.tensor([7])]]
     (batch,) = window.passes
     lengths = [features["audio_lengths"][clip] for clip in (4, 2, 7)]
-    assert batch.audio.lengths[batch.audio.inverse_order].tolist() == lengths and batch.audio.values.shape[1] == max(lengths)
+    assert batch.audio.lengths[batch.audio.inverse_order].tolist() == lengths and batch.audio.values.shape[1] == max(
+        lengths
+    )
     for clip, rank, length in zip((4, 2, 7), batch.audio.inverse_order, lengths, strict=True):
         np.testing.assert_array_equal(batch.audio.values[rank, :length], features["audio"][clip, :length])
         assert not batch.audio.values[rank, length:].any()

@@ -15,11 +15,11 @@ class FiniteCheck:
     def __init__(self, ids: list[str], ulgm: ULGM):
         """ids: of all training clips, for messages."""
         self._ids, self._ulgm = ids, ulgm
-        # Of the last window: what `look` was given, the gradient's norm, and on a GPU the event that tells when the answer is there.
+        # Of the last window: what `inspect` was given, the gradient's norm, and on a GPU the event that tells when the answer is there.
         self._seen: tuple[int, Tensor, Tensor, Tensor, torch.cuda.Event | None] | None = None
-        self._is_sound: Tensor | None = None  # () bool in the CPU's memory, the answer
+        self._is_intact: Tensor | None = None  # () bool in the CPU's memory, the answer
 
-    def look(self, epoch: int, clips: Tensor, losses: Tensor, model: nn.Module) -> None:
+    def inspect(self, epoch: int, clips: Tensor, losses: Tensor, model: nn.Module) -> None:
         """clips, losses: (B,), of a window whose gradients are still there.
 
         Raises DivergedError where one of its numbers (on a GPU: of the window before) isn't finite, or a class has no clip left.
@@ -28,8 +28,8 @@ class FiniteCheck:
         if on_gpu:
             self.raise_if_broken()
         norm = gradient_norm(model)
-        sound = torch.isfinite(losses).all() & torch.isfinite(norm) & self._ulgm.is_sound(clips)
-        self._is_sound, arrived = sound.to("cpu", non_blocking=True), torch.cuda.Event() if on_gpu else None
+        intact = torch.isfinite(losses).all() & torch.isfinite(norm) & self._ulgm.is_intact(clips)
+        self._is_intact, arrived = intact.to("cpu", non_blocking=True), torch.cuda.Event() if on_gpu else None
         self._seen = epoch, clips, losses, norm, arrived
         if on_gpu:
             arrived.record()
@@ -43,7 +43,7 @@ class FiniteCheck:
         (epoch, clips, losses, norm, arrived), self._seen = self._seen, None
         if arrived is not None:
             arrived.synchronize()
-        if self._is_sound.numpy():
+        if self._is_intact.numpy():
             return
         broken = ~torch.isfinite(losses)
         if broken.any() or not torch.isfinite(norm):

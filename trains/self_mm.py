@@ -75,7 +75,7 @@ def train_one_epoch(training: Training, train: Windows, config: Config) -> float
         if steps:
             optimizer.step()
         ulgm.update(window.clips, window.microbatches, features, training.epoch)
-        training.count(window, losses)
+        training.finish_window(window, losses)
         optimizer.zero_grad()
     training.check.raise_if_broken()
     return float(training.loss) / training.microbatches

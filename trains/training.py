@@ -38,7 +38,7 @@ class Training:
         """Whether it stands at the end of its best epoch."""
         return self.epochs == self.best_epoch > 0 and self.windows == 0
 
-    def count(self, window: Window, clip_losses: Tensor) -> None:
+    def finish_window(self, window: Window, clip_losses: Tensor) -> None:
         """Closes a window that was learned from. clip_losses: (B,), weighted: they add up to its micro-batches' losses.
 
         Raises UserError where it has broken the training: see FiniteCheck.
@@ -47,7 +47,7 @@ class Training:
         self.microbatches += len(window.microbatches)
         self.loss += clip_losses.double().sum()
         self.between_windows = True
-        self.check.look(self.epoch, window.clips, clip_losses, self.model)
+        self.check.inspect(self.epoch, window.clips, clip_losses, self.model)
 
     def finish_epoch(self) -> None:
         self.epochs += 1

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import Parser, UserError, brief, run_program
-from utils.files import make_folder, previous, replacing
+from utils.errors import Parser, UserError, first_line, run_program
+from utils.files import make_folder, previous_folder, replacing
 from utils.progress import progress
 from utils.tensor_bundle import Entry, TensorBundle
 
@@ -74,7 +74,7 @@ def _check_place(place: Path, out: Path, checkpoint: Path) -> None:
         raise UserError(f"{checkpoint}: no such folder; name the one with bert_config.json and bert_model.ckpt.index")
     if place in (source, *source.parents) or not place.name:
         raise UserError(f"{out}: is or holds the checkpoint's folder; name another folder to write to")
-    for folder in (place, previous(place)):  # where `replacing` moves it
+    for folder in (place, previous_folder(place)):  # where `replacing` moves it
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: is a file; name a folder to write to")
         files = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -99,13 +99,13 @@ def _read_config(path: Path) -> dict:
         if not isinstance(stored := json.loads(_read_text(path)), dict):
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected a JSON object ({brief(error)}); {AGAIN}") from None
+        raise UserError(f"{path}: expected a JSON object ({first_line(error)}); {AGAIN}") from None
     config = {name: stored[name] for name in (*SIZES, *RATES, "hidden_act") if name in stored}
 
     def check(name: str, fits: bool, expected: str) -> None:
         if not fits:
             value = config.get(name, "nothing")
-            found = brief(value) if isinstance(value, str | int | float) else type(value).__name__
+            found = first_line(value) if isinstance(value, str | int | float) else type(value).__name__
             raise UserError(f"{path}: {name}: expected {expected}, found {found}; {AGAIN}")
 
     for name in SIZES:
@@ -125,7 +125,7 @@ def _read_vocabulary(path: Path, size: int) -> list[str]:
     tokens = _read_text(path).removesuffix("\n").split("\n")
     if len(tokens) != size:
         raise UserError(
-            f"{path}: has {len(tokens)} lines, but vocab_size is {brief(size)} in bert_config.json; {TOGETHER}"
+            f"{path}: has {len(tokens)} lines, but vocab_size is {first_line(size)} in bert_config.json; {TOGETHER}"
         )
     for token in SPECIAL_TOKENS:
         if token not in tokens:
@@ -199,7 +199,7 @@ def _find_tensors(bundle: TensorBundle, config: dict) -> dict[str, Entry]:
         entries[name] = entry = bundle.entry(source)
         if entry.shape != shape:
             raise UserError(
-                f"{bundle.index}: {source} has the shape {brief(entry.shape)}, and by bert_config.json it is {brief(shape)}; "
+                f"{bundle.index}: {source} has the shape {first_line(entry.shape)}, and by bert_config.json it is {first_line(shape)}; "
                 f"{TOGETHER}"
             )
     if sum(entry.data.nbytes for entry in entries.values()) > bundle.nbytes:  # what is written could be of any size

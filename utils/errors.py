@@ -26,7 +26,7 @@ class DivergedError(UserError):
     """A training came to a loss, a gradient or labels that can't be learned from: its hyper-parameters are unfit."""
 
 
-def brief(said: object) -> str:
+def first_line(said: object) -> str:
     """The first line of what an error or a file says, fit to be quoted in a message."""
     return _printable(str(said).strip().split("\n")[0][:200])
 
@@ -68,10 +68,10 @@ def _meaning(error: BaseException) -> tuple[str, str]:
         return "the machine's memory is full", "lower --jobs, --num_workers or --max_clips_per_pass"
     lost_pipe = isinstance(error, OSError | EOFError) and _passed_through(error, "_try_get_data")  # of a DataLoader
     if lost_pipe or "DataLoader worker" in said:
-        reason = brief(error) or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         return f"a worker process is gone ({reason})", "if it was for want of memory, --num_workers 0 needs less"
     if getattr(error, "errno", None) in DISK_REFUSES or any(f"os error {number})" in said for number in DISK_REFUSES):
-        return f"the disk refuses to be written ({brief(error)})", "make room, and give the same command again"
+        return f"the disk refuses to be written ({first_line(error)})", "make room, and give the same command again"
     return "", ""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 PATIENCE = 10  # seconds; the worker processes of a run that was killed may hold its lock for half of that
 
@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a name to write a file or a folder under. When the block ends, and all of it is on the disk, it takes its place.
 
     A kill or a full disk leaves the old one as it was. A folder can't take another's place in one step: the old one is
-    first moved to `previous(path)`, where `current` finds it. One process at a time may write: see `exclusive_lock`.
+    first moved to `previous_folder(path)`, where `current_folder` finds it. One process at a time may write: see `exclusive_lock`.
     Raises UserError where the disk refuses.
     """
     clear_leftovers(path)
@@ -35,11 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir():
             if not work.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "it is a folder")
-            _move_away(previous(path), path)
-            os.replace(path, previous(path))
+            _move_away(previous_folder(path), path)
+            os.replace(path, previous_folder(path))
         os.replace(work, path)
         _sync(path.parent)
-        remove(previous(path))
+        remove(previous_folder(path))
     except Exception as error:
         reason = disk_error(error)
         if reason is None:
@@ -98,14 +98,14 @@ def temp_path(path: Path) -> Path:
     return path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
 
 
-def previous(folder: Path) -> Path:
+def previous_folder(folder: Path) -> Path:
     """Where a folder is while the next one takes its place."""
     return folder.with_name(f"former-{folder.name}")
 
 
-def current(folder: Path) -> Path:
+def current_folder(folder: Path) -> Path:
     """A folder, or what it was before, where a kill came between the two."""
-    return folder if folder.exists() or not previous(folder).exists() else previous(folder)
+    return folder if folder.exists() or not previous_folder(folder).exists() else previous_folder(folder)
 
 
 def clear_leftovers(path: Path) -> None:
@@ -113,12 +113,12 @@ def clear_leftovers(path: Path) -> None:
     for leftover in path.parent.glob(f"unfinished-{glob.escape(path.name)}-{'[0-9a-f]' * 8}"):
         remove(leftover)
     if path.exists():
-        remove(previous(path))
+        remove(previous_folder(path))
 
 
-def remove_at_once(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Removes a folder, of which a kill must not leave a part under its name. For its only writer."""
-    _move_away(previous(folder), folder)
+    _move_away(previous_folder(folder), folder)
     _move_away(folder, folder)
 
 
@@ -181,7 +181,7 @@ def disk_error(error: Exception) -> str | None:
     """What the disk refused, in the system's words; None for an error of another kind. Rust libraries only say it as text."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return brief(error) if "os error" in str(error) else None
+    return first_line(error) if "os error" in str(error) else None
 
 
 def _sync(path: Path) -> None:

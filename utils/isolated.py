@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 _NOTHING = object()
@@ -115,7 +115,7 @@ def _serve(begin: Callable, pipe: Connection) -> None:
                 result = error
             except Exception as error:
                 # Nobody foresaw it; it may be for want of memory, and the next item a smaller one.
-                result = CrashedError(f"{type(error).__name__}: {brief(error)}")
+                result = CrashedError(f"{type(error).__name__}: {first_line(error)}")
             pipe.send(result)
 
 

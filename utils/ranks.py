@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from utils.device import known_gpus
-from utils.errors import DivergedError, UserError, brief, translate
+from utils.errors import DivergedError, UserError, first_line, translate
 from utils.signals import Stopped
 
 PATIENCE = timedelta(minutes=30)  # for a rank that is silent: the first converts feature files, and tests, alone
@@ -29,7 +29,7 @@ class RankLostError(UserError):
     """Another process of the run is gone, or can't be reached."""
 
     def __init__(self, error: object):
-        reason = brief(str(error).split("] ")[-1])  # in front of it stands where in gloo's source that was
+        reason = first_line(str(error).split("] ")[-1])  # in front of it stands where in gloo's source that was
         super().__init__(
             f"another rank of this run is gone ({reason}); --resume goes on from the last saving, with any number of ranks"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 from utils.pickled_arrays import ADMITTED, DType, fill, is_machine_integer, plain_key
 from utils.progress import progress
 
@@ -229,7 +229,7 @@ def load_pickle(path: Path) -> tuple[object, str]:
             return content, hashed.sha1.hexdigest()
     except RefusedError as refused:
         raise UserError(
-            f"{path}: refused: the pickle asks for {brief(refused)}, and a feature file needs only numpy arrays and builtin "
+            f"{path}: refused: the pickle asks for {first_line(refused)}, and a feature file needs only numpy arrays and builtin "
             "containers; a file that asks for more can run code. Get it from where the authors published it"
         ) from None
     except OSError as error:
@@ -237,4 +237,6 @@ def load_pickle(path: Path) -> tuple[object, str]:
     except MemoryError:
         raise UserError(f"{path}: this machine's memory doesn't hold it, or it is damaged") from None
     except Exception as error:  # a damaged pickle can fail in any way at all
-        raise UserError(f"{path}: not a feature pickle, or damaged ({type(error).__name__}: {brief(error)})") from None
+        raise UserError(
+            f"{path}: not a feature pickle, or damaged ({type(error).__name__}: {first_line(error)})"
+        ) from None

@@ -14,7 +14,7 @@ from data.extractors import facts
 from data.extractors.text import BertText
 from data.schema import SPLITS, SplitChecker
 from models.pretrained_bert import find_bert
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 from utils.safe_pickle import load_pickle
 
 SEQUENCES = ("audio", "vision")
@@ -92,7 +92,7 @@ def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool)
     splits = {}
     for name in SPLITS:
         if not isinstance(content.get(name), dict):
-            listed = brief(", ".join(map(str, content))) or "nothing"
+            listed = first_line(", ".join(map(str, content))) or "nothing"
             raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {listed}")
         content[name].pop("text", None)  # word vectors, half of the file: not to be held in memory
         splits[name] = _read_split(SplitChecker(path, name, content[name], dataset, aligned), with_texts)
@@ -156,7 +156,7 @@ def choose_clips(
                     raise ValueError(f"another clip before it is {found.id}, too; the first is used")
                 chosen[found.id] = found, number
             except ValueError as error:
-                key = brief(name.written)
+                key = first_line(name.written)
                 refused[key if key not in refused else f"{key} ({mode}, number {number})"] = str(error)
     return chosen, refused
 

@@ -9,7 +9,7 @@ import numpy as np
 from config.config_regression import Dataset
 from data.builders.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
 from data.builders.label_table import LabelledClip, read_label_table
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 SEQUENCES = ("audio", "vision")
 
@@ -35,7 +35,7 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
                     raise ValueError(f"{key} is {width} wide; that of the clips before is {widths[key]}")
             sizes[clip.id] = {key: frames for key, (frames, _) in shapes.items()}
         except ValueError as error:
-            refused[clip.id] = brief(error)
+            refused[clip.id] = first_line(error)
     by_id = {clip.id: clip for clip in clips}
     described = {key: {"name": "own", "version": "", "width": width, "settings": {}} for key, width in widths.items()}
     with writing(output, labels):
@@ -69,7 +69,7 @@ def _load(parts: Path, key: str, clip: LabelledClip) -> np.ndarray:
                     raise ValueError(f"holds {len(arrays.files)} arrays; expected one")
                 array = arrays[arrays.files[0]]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file} can't be read: {brief(error)}") from None
+        raise ValueError(f"{file} can't be read: {first_line(error)}") from None
     if array.ndim != 2 or array.dtype.kind not in "iuf" or 0 in array.shape:
         raise ValueError(f"{file} is {array.dtype} {array.shape}; expected numbers (frames, width)")
     return array

@@ -9,7 +9,7 @@ import numpy as np
 
 from config.config_regression import Dataset
 from data.schema import SPLITS, UNIMODAL_LABELS
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 UNIMODAL_COLUMNS = {"label_T": "text", "label_A": "audio", "label_V": "vision"}
@@ -64,7 +64,7 @@ def read_label_table(
             refused[f"{clip_id} (line {line})" if known else clip_id] = f"line {line}: {error}"
     for split in SPLITS:
         if not any(clip.split == split for clip in clips.values()):
-            others = f"; of those left out, {brief(next(iter(refused.values())))}" if refused else ""
+            others = f"; of those left out, {first_line(next(iter(refused.values())))}" if refused else ""
             raise UserError(
                 f"{path}: has no usable clip whose mode is {split}; training needs {', '.join(SPLITS)}{others}"
             )
@@ -90,12 +90,12 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: isn't in UTF-8; save it so") from None
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: no row of a CSV file ({brief(error)})") from None
+        raise UserError(f"{path}: line {reader.line_num}: no row of a CSV file ({first_line(error)})") from None
     lacking = [name for name in COLUMNS if header.count(name) != 1]
     if lacking:
         hint = "; separate the columns by commas" if len(header) == 1 else ""
         raise UserError(
-            f"{path}: {', '.join(lacking)}: expected one such column; it has {brief(', '.join(header)) or 'none'}{hint}"
+            f"{path}: {', '.join(lacking)}: expected one such column; it has {first_line(', '.join(header)) or 'none'}{hint}"
         )
     for line, row in rows:
         if len(row) != len(header):

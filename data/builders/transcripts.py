@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 TABLE_COLUMNS = ("video_id", "clip_id", "text")
 TOLERANCE = 0.1  # seconds between a clip's times and those of its transcript, at either end
@@ -97,12 +97,12 @@ class Transcripts:
                 csv.DictReader(io.StringIO(_decode(path), newline=""), restkey="", restval="", skipinitialspace=True)
             )
         except csv.Error as error:
-            raise UserError(f"--transcripts {path}: no CSV file ({brief(error)})") from None
+            raise UserError(f"--transcripts {path}: no CSV file ({first_line(error)})") from None
         rows = [{key.strip(): value for key, value in row.items()} for row in rows]
         lacking = [name for name in TABLE_COLUMNS if rows and name not in rows[0]]
         if lacking:
             raise UserError(
-                f"--transcripts {path}: has no column {', '.join(lacking)}; it has {brief(', '.join(rows[0]))}"
+                f"--transcripts {path}: has no column {', '.join(lacking)}; it has {first_line(', '.join(rows[0]))}"
             )
         for row in rows:
             line = Line(row["text"].strip(), _times(row.get("start", ""), row.get("end", "")))
@@ -121,14 +121,14 @@ class Transcripts:
         if name.times is not None and name.whole in self.videos:
             return name.whole, *self._find_by_times(self.videos[name.whole], name.times)
         if name.video not in self.videos:
-            raise ValueError(f"no transcript of the video {brief(name.video)}")
+            raise ValueError(f"no transcript of the video {first_line(name.video)}")
         if not name.clip:
             raise ValueError("the id names no clip of the video, neither by a number nor by start and end")
         clip = name.clip
         if name.form is PLACE and self.places_moved:
             clip = str(int(clip) + 1)
         if clip not in self.videos[name.video]:
-            raise ValueError(f"no transcript of clip {brief(clip)} of the video {brief(name.video)}")
+            raise ValueError(f"no transcript of clip {first_line(clip)} of the video {first_line(name.video)}")
         return name.video, clip, self.videos[name.video][clip].text
 
     def _find_by_times(self, clips: dict[str, Line], times: tuple[float, float]) -> tuple[str, str]:

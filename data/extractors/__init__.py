@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 MODALITIES = ("text", "audio", "vision")
 LOCAL = {"local": True}
@@ -28,7 +28,7 @@ class ClipError(Exception):
     """Why a clip can't be used, in one line. The others go on."""
 
     def __init__(self, reason: str):
-        super().__init__(brief(reason))
+        super().__init__(first_line(reason))
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,6 @@ def needs(module: str) -> ModuleType:
     except ImportError as error:
         name = module.split(".")[0]
         raise UserError(
-            f"{name} can't be imported ({brief(error)}); install what extraction needs: pip install -r {REQUIREMENTS}"
+            f"{name} can't be imported ({first_line(error)}); install what extraction needs: pip install -r {REQUIREMENTS}"
             + (" (MediaPipe needs Python before 3.13)" if name == "mediapipe" else "")
         ) from None

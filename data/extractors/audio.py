@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from data.extractors import Clip, ClipError, Extracted, needs, undecodable, version_of
-from utils.errors import brief
+from utils.errors import first_line
 
 LOCK = Path(tempfile.gettempdir()) / f"self-mm-librosa-{getattr(os, 'getuid', int)()}.lock"  # one for each user
 
@@ -56,7 +56,7 @@ class LibrosaAudio:
                     feature.chroma_cqt(y=samples, sr=self.sample_rate, **hop),  # (12, L)
                 ]
             except librosa.ParameterError as error:
-                raise ClipError(f"librosa can't work on the sound with {self}: {brief(error)}") from None
+                raise ClipError(f"librosa can't work on the sound with {self}: {first_line(error)}") from None
         return np.concatenate(parts).T.astype(np.float32)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data.extractors import ClipError
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 # With these it writes the table's 709 columns, and neither pictures nor a video.
 OUTPUTS = ("-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze")
@@ -46,7 +46,7 @@ def read_table(path: Path | None) -> Table:
     try:
         table = pd.read_csv(path, skipinitialspace=True)
     except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
-        raise ClipError(f"the OpenFace table {path.name} can't be read: {brief(error)}") from None
+        raise ClipError(f"the OpenFace table {path.name} can't be read: {first_line(error)}") from None
     table.columns = table.columns.str.strip()
     lacking = [name for name in ("timestamp", "success", *columns()) if name not in table.columns]
     if lacking:
@@ -59,7 +59,9 @@ def read_table(path: Path | None) -> Table:
     try:
         values, times, success = (table[names].to_numpy(np.float64) for names in (columns(), "timestamp", "success"))
     except ValueError as error:
-        raise ClipError(f"the OpenFace table {path.name} holds something else than numbers: {brief(error)}") from None
+        raise ClipError(
+            f"the OpenFace table {path.name} holds something else than numbers: {first_line(error)}"
+        ) from None
     if not len(values):
         raise ClipError(f"the OpenFace table {path.name} has no rows")
     if not np.isfinite(values).all() or not np.isfinite(times).all():

@@ -16,8 +16,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from config.config_regression import Config
-from utils.errors import UserError, brief
-from utils.files import checksum, current, replacing
+from utils.errors import UserError, first_line
+from utils.files import checksum, current_folder, replacing
 
 FACTS = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
 WEIGHTS = "model.safetensors"
@@ -56,7 +56,7 @@ def read_facts(folder: Path) -> dict:
 def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     """The model of a checkpoint, in evaluation mode. Raises UserError where it is incomplete, damaged or of another model."""
     facts = read_facts(folder)
-    there = current(folder)
+    there = current_folder(folder)
     if not (there / WEIGHTS).exists():
         raise UserError(f"{folder}: has no {WEIGHTS}; a checkpoint is config.json and {WEIGHTS}")
     try:
@@ -68,20 +68,20 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     except UserError as error:
         raise UserError(f"{folder}/config.json: {error}") from None
     except Exception as error:  # damaged files fail in many ways
-        raise UserError(f"{folder}: can't be loaded as {model_class.__name__} ({brief(error)})") from None
+        raise UserError(f"{folder}: can't be loaded as {model_class.__name__} ({first_line(error)})") from None
 
 
 def _settings(folder: Path) -> dict:
     """A checkpoint's config.json, which may be of any origin. Raises UserError where it is no JSON object."""
     try:
-        settings = json.loads((current(folder) / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((current_folder(folder) / "config.json").read_text(encoding="utf-8"))
         if isinstance(settings, dict):
             return settings
         raise ValueError("no JSON object")
     except OSError as error:
         raise UserError(f"{folder}: no checkpoint there: config.json can't be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/config.json: damaged ({brief(error)})") from None
+        raise UserError(f"{folder}/config.json: damaged ({first_line(error)})") from None
 
 
 def _check_shapes(settings: dict, weights: Path, model_class: type[nn.Module]) -> None:

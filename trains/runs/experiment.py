@@ -15,7 +15,7 @@ from data.load_data import ClipDataset, Windows, evaluation_windows, training_wi
 from data.store import FeatureStore
 from models.pretrained_bert import Pretrained, fingerprint
 from trains.runs.model_names import model_kind
-from trains.runs.provenance import Provenance, trace
+from trains.runs.provenance import Provenance, make_provenance
 from trains.runs.report import closing_report, published_scores
 from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
@@ -57,7 +57,7 @@ class Experiment:
             "features_sha1": self.store.sha1,
             "bert": fingerprint(self.encoder.bert),
         }
-        return trace(data_and_encoder, self.config, self.device, self.ranks.size)
+        return make_provenance(data_and_encoder, self.config, self.device, self.ranks.size)
 
     def with_config(self, config: Config) -> "Experiment":
         """The same data and encoder, for a training with other hyper-parameters."""
@@ -105,11 +105,11 @@ class Experiment:
     def test(self, model: nn.Module) -> dict[str, float]:
         """The fusion score's metrics on the test split; MAE and Corr of each modality alone that the file has labels for."""
         values, scores = evaluate(model.to(self.device), evaluation_windows(self.clips["test"]), self.metrics)
-        return values | self._alone(scores)
+        return values | self._unimodal_metrics(scores)
 
-    def tested(self, row: dict[str, str]) -> dict[str, float]:
+    def metrics_of_row(self, row: dict[str, str]) -> dict[str, float]:
         """What `test` returned, from the row of the seeds CSV that it went into. Raises UserError where that is damaged."""
-        names = [*self.metric_names, *self._alone(self._guess())]
+        names = [*self.metric_names, *self._unimodal_metrics(self._guess_the_mean())]
         try:
             return {name: float(row.get(name) or "nan") for name in names}
         except ValueError as error:
@@ -117,18 +117,20 @@ class Experiment:
 
     def report(self, title: str, tests: list[dict[str, float]]) -> str:
         """The closing table over what `test` returned for each seed."""
-        guess = self._guess()
-        values = self.metrics(guess["fusion"], self.store.splits["test"].labels["fusion"]) | self._alone(guess)
+        guess = self._guess_the_mean()
+        values = self.metrics(guess["fusion"], self.store.splits["test"].labels["fusion"]) | self._unimodal_metrics(
+            guess
+        )
         own = bool(self.store.extractors)  # features of own making, which no published score is about
         published = {} if own else published_scores(self.dataset.name, self.config.tasks)
         return closing_report(title, tests, values, published)
 
-    def _guess(self) -> dict[str, np.ndarray]:
+    def _guess_the_mean(self) -> dict[str, np.ndarray]:
         """For each task in use that has labels, the mean of its training labels, as scores (N,) on the test split."""
         train, test = (self.store.splits[name].labels for name in ("train", "test"))
         return {task: np.full_like(test[task], train[task].mean()) for task in self.config.task_names if task in test}
 
-    def _alone(self, scores: dict[str, np.ndarray]) -> dict[str, float]:
+    def _unimodal_metrics(self, scores: dict[str, np.ndarray]) -> dict[str, float]:
         """How each modality's scores (N,) agree with labels of its own on the test split, where there are any."""
         values = {}
         truth = self.store.splits["test"].labels

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
 
@@ -62,7 +62,7 @@ class Job:
         reason = self.reason or f"ended with status {status}"
         if status < 0:
             reason = f"was killed ({signal.Signals(-status).name}); if it was for want of memory, lower --jobs"
-        return f"{self.name}: {brief(reason)}"
+        return f"{self.name}: {first_line(reason)}"
 
 
 def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) -> list[Job]:

@@ -25,7 +25,7 @@ from trains.runs.training_state import (
 from trains.self_mm import EpochResult
 from trains.training import Training
 from utils.errors import UserError, translate
-from utils.files import clear_leftovers, exclusive_lock, remove_at_once
+from utils.files import clear_leftovers, exclusive_lock, remove_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped
 
@@ -59,7 +59,7 @@ class NoKeeper:
                 )
             raise
 
-    def keep(self, training: Training, result: EpochResult) -> None:
+    def after_epoch(self, training: Training, result: EpochResult) -> None:
         pass
 
     def finish(self, training: Training) -> dict[str, float]:
@@ -101,7 +101,7 @@ class Keeper:
 
     def find_state(self) -> State | str | None:
         """The state to go on from; FINISHED; None: to be trained from the beginning. Raises UserError for another's state."""
-        if self.resume and self._has_finished():
+        if self.resume and self._is_finished():
             return FINISHED
         if not has_state(self.state):
             return None
@@ -120,7 +120,7 @@ class Keeper:
             )
         return tensors, values
 
-    def _has_finished(self) -> bool:
+    def _is_finished(self) -> bool:
         rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
         row = rows.pop(self.provenance.config_hash, None)
         if rows:
@@ -130,7 +130,7 @@ class Keeper:
             return False
         there = "" if self._has_checkpoint(row.get("best_epoch")) else f"; its checkpoint isn't in {self.folder}"
         self.log.info(f"seed {self.seed}  is finished: taken from {self.seeds_csv}{there}")
-        self._tell_changes(row, "the row may not be the same to the bit as today's")
+        self._log_changes(row, "the row may not be the same to the bit as today's")
         return True
 
     def finished_test(self) -> dict[str, float]:
@@ -140,7 +140,7 @@ class Keeper:
             raise UserError(
                 f"{self.seeds_csv}: has no row of seed {self.seed} with these settings; have files changed meanwhile?"
             )
-        return self.experiment.tested(rows[self.provenance.config_hash])
+        return self.experiment.metrics_of_row(rows[self.provenance.config_hash])
 
     def begin(self, training: Training, state: State | None) -> None:
         """Puts a new training where the state says, with the best epoch's checkpoint in place. Raises UserError where it can't."""
@@ -166,9 +166,9 @@ class Keeper:
             self.kept_epoch = training.best_epoch
         self.log.info(f"seed {self.seed}  goes on after {training}")
         _, values = state
-        self._tell_changes(values.get("conditions", {}), "may not be the same to the bit as without the stop")
+        self._log_changes(values.get("conditions", {}), "may not be the same to the bit as without the stop")
 
-    def keep(self, training: Training, result: EpochResult) -> None:
+    def after_epoch(self, training: Training, result: EpochResult) -> None:
         """At an epoch's end: its checkpoint, if it is the best so far, and the state, then or after `save_every` minutes.
 
         The state comes first: whenever a kill comes, the best epoch's checkpoint is there, or is the state's own model.
@@ -193,7 +193,7 @@ class Keeper:
         test = self.experiment.test(load_checkpoint(self.folder, self.experiment.kind.network))
         row = {"seed": self.seed} | test | course | self.provenance.row()
         add_seed_row(self.seeds_csv, row, replace=self.resume)
-        remove_at_once(self.state)
+        remove_folder(self.state)
         self.log.info(f"seed {self.seed}  test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
         return test
 
@@ -263,7 +263,7 @@ class Keeper:
             facts.get(key) == self.identity[key] for key in self.identity
         )
 
-    def _tell_changes(self, was: dict, what: str) -> None:
+    def _log_changes(self, was: dict, what: str) -> None:
         now = {key: str(value) for key, value in self.provenance.conditions().items()}
         if changes := [
             f"{key} {was.get(key)}, now {now[key]}" for key in now if str(was.get(key, now[key])) != now[key]

@@ -53,7 +53,9 @@ class Provenance:
         return "; ".join(f"{key} {value}" for key, value in self.row().items())
 
 
-def trace(data_and_encoder: dict[str, object], config: Config, device: torch.device, ranks: int) -> Provenance:
+def make_provenance(
+    data_and_encoder: dict[str, object], config: Config, device: torch.device, ranks: int
+) -> Provenance:
     """The provenance of a run of this process."""
     identity = json.dumps([data_and_encoder, config.identity()])
     return Provenance(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 
 # The released name's beginning -> ours. The heads follow.
 PREFIXES = {
@@ -40,7 +40,7 @@ def load_released_weights(model: nn.Module, weights: dict[str, Tensor], source: 
         )
     if unknown := sorted(renamed.keys() - expected.keys()):
         raise UserError(
-            f"{source}: has {len(unknown)} tensors that the model lacks, {brief(unknown[0])} among them; the same BERT?"
+            f"{source}: has {len(unknown)} tensors that the model lacks, {first_line(unknown[0])} among them; the same BERT?"
         )
     for name, tensor in renamed.items():
         if tensor.shape != expected[name].shape:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 from utils.files import exclusive_lock, replacing
 
 RUN = ["model", "config_hash", "seed"]  # rows that agree in these are of the same run, done again
@@ -44,7 +44,9 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
         try:
             lines = [_summarise(group, metrics) for _, group in rows.groupby(["model", "config_hash"], sort=False)]
         except (KeyError, ValueError) as error:
-            raise UserError(f"{seeds}: a row is damaged ({brief(error)}); mend it, or move the file away") from None
+            raise UserError(
+                f"{seeds}: a row is damaged ({first_line(error)}); mend it, or move the file away"
+            ) from None
         write_rows(pd.DataFrame(lines), summary)
 
 
@@ -68,7 +70,7 @@ def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"{path}: can't be read ({brief(error)}); mend it, or move it away") from None
+        raise UserError(f"{path}: can't be read ({first_line(error)}); mend it, or move it away") from None
     if missing := [column for column in key if column not in rows]:
         raise UserError(f"{path}: has no column {missing[0]}; mend it, or move it away")
     return rows

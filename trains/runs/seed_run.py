@@ -19,5 +19,5 @@ def train_seed(experiment: Experiment, seed: int, keeper: Keeper | NoKeeper) -> 
         del state  # its memory
         with keeper.faults_explained(training):
             for result in experiment.kind.fit(training, train, valid, experiment.config, experiment.metrics):
-                keeper.keep(training, result)
+                keeper.after_epoch(training, result)
             return keeper.finish(training)

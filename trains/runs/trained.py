@@ -13,7 +13,7 @@ from models.pretrained_bert import Pretrained, load_tokenizer
 from trains.runs.checkpoint import load_checkpoint, read_facts
 from trains.runs.model_names import model_kind
 from utils.errors import UserError
-from utils.files import current
+from utils.files import current_folder
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     name = dataset_name or str(facts.get("dataset"))
     if name not in DATASETS:
         raise UserError(f"{folder}: doesn't say on which dataset it was trained; add --datasetName")
-    words = current(folder) / "tokenizer"
+    words = current_folder(folder) / "tokenizer"
     tokenizer = load_tokenizer(str(words)) if words.is_dir() else None
     encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
     try:

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trains.training import Training
-from utils.errors import UserError, brief
-from utils.files import checksum, current, read_json, replacing, write_json
+from utils.errors import UserError, first_line
+from utils.files import checksum, current_folder, read_json, replacing, write_json
 from utils.random_state import random_streams, set_random_streams
 
 State = tuple[dict[str, Tensor], dict]  # tensors on the CPU, and what JSON can hold
@@ -77,13 +77,13 @@ def save_state(folder: Path, tensors: dict[str, Tensor], values: dict) -> None:
 
 
 def has_state(folder: Path) -> bool:
-    return current(folder).is_dir()
+    return current_folder(folder).is_dir()
 
 
 def read_state(folder: Path) -> dict:
     """The plain values of a state. Raises UserError where they are damaged."""
     try:
-        return read_json(current(folder) / "state.json")
+        return read_json(current_folder(folder) / "state.json")
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from None
 
@@ -91,7 +91,7 @@ def read_state(folder: Path) -> dict:
 def load_state(folder: Path) -> State:
     """What `save_state` wrote. Raises UserError where it is damaged."""
     values = read_state(folder)
-    file = current(folder) / "state.safetensors"
+    file = current_folder(folder) / "state.safetensors"
     try:
         if values["tensors"] != checksum(file):
             raise ValueError(f"{file.name} is damaged: its checksum differs")
@@ -101,4 +101,4 @@ def load_state(folder: Path) -> State:
 
 
 def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(f"{folder}: can't go on from there ({brief(error)}); remove it, to train the seed anew")
+    return UserError(f"{folder}: can't go on from there ({first_line(error)}); remove it, to train the seed anew")

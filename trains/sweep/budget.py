@@ -35,7 +35,7 @@ class Slot:
         return next((trial for trial in self.trials if trial.state != TrialState.FAIL), None)
 
     @property
-    def deaths(self) -> int:
+    def failures(self) -> int:
         """How many broke off without anyone's will."""
         return sum(trial.state == TrialState.FAIL and STOPPED not in trial.user_attrs for trial in self.trials)
 
@@ -64,6 +64,6 @@ def slots(trials: Iterable[FrozenTrial]) -> list[Slot]:
         if WITHDRAWN not in trial.user_attrs:
             number = trial.user_attrs.get(REPEATS, trial.number)
             slot = found.setdefault(number, Slot(number, []))
-            if slot.deaths < ATTEMPTS:  # a further trial changes nothing any more
+            if slot.failures < ATTEMPTS:  # a further trial changes nothing any more
                 slot.trials.append(trial)
-    return [slot for slot in found.values() if slot.holder is not None or slot.deaths < ATTEMPTS]
+    return [slot for slot in found.values() if slot.holder is not None or slot.failures < ATTEMPTS]

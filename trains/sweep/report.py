@@ -16,7 +16,7 @@ from config.tuned import sweep_file
 from trains.runs.results import read_rows, write_rows
 from trains.sweep.budget import RESULT
 from trains.sweep.study import Sweep
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 from utils.files import exclusive_lock, replacing
 from utils.metrics import lower_is_better
 
@@ -142,7 +142,7 @@ class SweepReport:
                 try:
                     figure = plot()
                 except (ValueError, RuntimeError) as error:  # too few trials, or all of one score, say nothing
-                    self.log.info(f"no picture of the {name} ({brief(error)})")
+                    self.log.info(f"no picture of the {name} ({first_line(error)})")
                     continue
                 try:
                     with replacing(path) as work:

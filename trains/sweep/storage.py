@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from utils.errors import UserError, brief
+from utils.errors import UserError, first_line
 from utils.signals import raise_if_stop_requested
 
 PATIENCE = 300  # seconds for a database that was there before
@@ -60,7 +60,7 @@ def open_storage(url: str, heartbeat: int) -> Storage:
                     grace_period=2 * heartbeat,
                 )
             if is_sqlite:
-                _write_one_by_one(storage.engine)
+                _begin_immediate(storage.engine)
             return storage
         except sqlalchemy.exc.NoSuchModuleError:
             raise UserError(
@@ -71,21 +71,21 @@ def open_storage(url: str, heartbeat: int) -> Storage:
                 f"--storage {address}: its driver isn't installed; for PostgreSQL: pip install 'psycopg[binary]'"
             ) from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-            reason = brief(getattr(error, "orig", None) or error)
+            reason = first_line(getattr(error, "orig", None) or error)
             if not any(words in str(error) for words in ("already exists", "locked", "UNIQUE", "unique")):
                 break
         time.sleep(random.SystemRandom().uniform(0.1, 1))
     raise UserError(f"--storage {address}: can't be opened ({reason})")
 
 
-def _write_one_by_one(engine: sqlalchemy.Engine) -> None:
+def _begin_immediate(engine: sqlalchemy.Engine) -> None:
     """Lets SQLite's transactions begin with the lock that they write under.
 
     Python's driver begins them at the first write only. Two workers then both read that a trial waits, and both take it.
     """
 
     @sqlalchemy.event.listens_for(engine, "connect")
-    def leave_it_to_us(connection, _record) -> None:
+    def disable_driver_transactions(connection, _record) -> None:
         connection.isolation_level = None
 
     @sqlalchemy.event.listens_for(engine, "begin")
@@ -124,7 +124,7 @@ def retrying(call: Callable, *arguments: object, **settings: object) -> object:
         try:
             return call(*arguments, **settings)
         except StorageInternalError as error:
-            reason = brief(getattr(error.__cause__, "orig", None) or error.__cause__ or error)
+            reason = first_line(getattr(error.__cause__, "orig", None) or error.__cause__ or error)
             now = time.monotonic()
             if away_since is None:
                 away_since = now

@@ -29,7 +29,7 @@ from config.tuned import sweep_file
 from trains.runs.experiment import Experiment
 from trains.sweep.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Slot, slots
 from trains.sweep.storage import Storage, heartbeat, open_storage, retrying
-from utils.errors import DivergedError, UserError, brief
+from utils.errors import DivergedError, UserError, first_line
 from utils.files import make_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, deferred_signals, raise_if_stop_requested
@@ -103,7 +103,7 @@ class Sweep:
         self._log = log
         with deferred_signals():
             while True:
-                self._fail_the_dead()
+                self._fail_stale_trials()
                 taken = self.slots()[: self.budget]
                 self._repeat(taken)
                 if sum(slot.is_finished for slot in taken) == self.budget:
@@ -129,7 +129,7 @@ class Sweep:
         except UpdateFinishedTrialError:
             self._log.info(f"trial {trial.number}  was silent for too long, and was given to another worker")
         except BaseException as error:
-            self._break_off(trial, stopped=isinstance(error, Stopped))
+            self._abandon(trial, stopped=isinstance(error, Stopped))
             raise
 
     def _tell(self, trial: Trial, state: TrialState, score: float | None = None) -> None:
@@ -137,7 +137,7 @@ class Sweep:
         if retrying(self.study.tell, trial, score, state, skip_if_finished=True).state != state:
             raise UpdateFinishedTrialError
 
-    def _break_off(self, trial: Trial, stopped: bool) -> None:
+    def _abandon(self, trial: Trial, stopped: bool) -> None:
         """Gives a trial back at once. Where the storage is away, others will miss its heartbeat."""
         with contextlib.suppress(StorageInternalError, UpdateFinishedTrialError):
             if stopped:
@@ -145,7 +145,7 @@ class Sweep:
             self.study.tell(trial, state=TrialState.FAIL)
             self._repeat(self.slots()[: self.budget])
 
-    def _fail_the_dead(self) -> None:
+    def _fail_stale_trials(self) -> None:
         """Ends trials whose workers give no sign of life any more."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -266,7 +266,7 @@ def open_sweep(
     try:
         return Sweep(experiment, space, configure, seed, times, storage, sampler, pruner)
     except StorageInternalError as error:
-        reason = brief(getattr(error.__cause__, "orig", None) or error)
+        reason = first_line(getattr(error.__cause__, "orig", None) or error)
         raise UserError(
             f"{storage.engine.url}: can't hold a sweep ({reason}); name another database with --storage"
         ) from None
