@@ -113,7 +113,7 @@ class Config:
     exclude_zero: bool = False  # True: neutral clips belong to neither class (the paper); False: to the positive one
 
     # how it is computed
-    precision: str = "float32"  # or bf16: autocast around encoders and heads
+    precision: str = "float32"  # or bf16: encoders and heads, but for LSTMs on a GPU
     max_clips_per_pass: int = 0  # 0: a whole window in one pass; fewer clips need less memory, for the same gradient
 
     def __post_init__(self) -> None:

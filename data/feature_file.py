@@ -17,8 +17,8 @@ from config.config_regression import DATASETS, Dataset
 from data.builders.from_parts import build_from_parts
 from data.builders.label_table import read_label_table
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
+from data.sentiment import sentiment_class
 from utils.errors import Parser, UserError, first_line, run_program
-from utils.metrics import sentiment_class
 
 MOST_LISTED = 20  # mistakes that are listed
 BAR = 40  # characters of a histogram's longest bar

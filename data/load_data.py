@@ -14,9 +14,9 @@ from utils.progress import progress
 from utils.ranks import ALONE, Ranks
 from utils.signals import ignore_signals, raise_if_stop_requested
 
-Order = Callable[[int], list[list[Tensor]]]
+Order = Callable[[int], list[list[Tensor]]]  # see Windows
 CPU = torch.device("cpu")
-CPU_STRETCHES = 8  # parts that a CPU's LSTMs run a window's sequences in: more are no faster
+CPU_STRETCHES = 8  # a CPU runs the LSTMs over a window in so many stretches of time: more were no faster
 EVALUATION_BATCH = 128  # clips that go through the network together when nothing is learned
 
 
@@ -43,17 +43,17 @@ class ClipDataset(Dataset):
     def __getitem__(self, microbatches: list[Tensor]) -> Window:
         clips = torch.cat(microbatches)
         sizes = [len(microbatch) for microbatch in microbatches]
-        weights = torch.cat([torch.full((size,), 1 / size) for size in sizes])
+        shares = torch.cat([torch.full((size,), 1 / size) for size in sizes])
         start, end = self.ranks.share(len(clips))
-        mine, my_weights = clips[start:end], weights[start:end]
-        if start == end:  # more ranks than clips: one goes through all the same, and counts for nothing
-            mine, my_weights = clips[:1], torch.zeros(1)
+        mine, my_shares = clips[start:end], shares[start:end]
+        if start == end:  # more ranks than clips: run one clip with share 0, so that this rank joins the others' sums
+            mine, my_shares = clips[:1], torch.zeros(1)
         step = self._max_clips_per_pass or len(mine)
-        passes = [self._batch(*part) for part in zip(mine.split(step), my_weights.split(step), strict=True)]
+        passes = [self._batch(*part) for part in zip(mine.split(step), my_shares.split(step), strict=True)]
         return Window(clips, sizes, passes)
 
-    def _batch(self, clips: Tensor, weights: Tensor) -> Batch:
-        # A CPU computes nothing for padding; a GPU does rather that than many small things.
+    def _batch(self, clips: Tensor, shares: Tensor) -> Batch:
+        # On a CPU nothing is padded; a GPU is faster with padding than with many small kernels.
         on_cpu = self.device.type == "cpu"
         if self._text_vectors is None:
             text = PackedText.pack(*_longest_first(self._text, clips), by_length=on_cpu)
@@ -61,7 +61,7 @@ class ClipDataset(Dataset):
             text = self._text_vectors[send(clips, self.home)]
         stretches = CPU_STRETCHES if on_cpu else 1
         audio, vision = (Frames.pack(*_longest_first(part, clips), stretches) for part in (self._audio, self._vision))
-        return Batch(clips, weights, text, audio, vision)
+        return Batch(clips, shares, text, audio, vision)
 
     @property
     def has_text_vectors(self) -> bool:
@@ -81,7 +81,7 @@ def _has_room(sequences: Iterable[Ragged], device: torch.device) -> bool:
 
 
 def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The clips' sequences end to end (F, width), their lengths (B,), falling, and the position of each clip among them (B,)."""
+    """The clips' sequences end to end (F, width), their lengths (B,) in descending order, and the position of each clip among them (B,)."""
     numbers = clips.numpy()
     order = np.argsort(-sequences.lengths[numbers], kind="stable")
     inverse_order = np.argsort(order)
@@ -89,13 +89,13 @@ def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray
 
 
 class Windows:
-    """The windows of a split, on the device that trains."""
+    """The windows of a split, on the model's device."""
 
     def __init__(self, clips: ClipDataset, order: Order, num_workers: int = 0, seed: int | None = None):
         """order: an epoch's number -> its windows, each a list of micro-batches, each a tensor of clip numbers.
 
         num_workers: processes that prepare windows ahead, where the features lie in the CPU's memory; 0: none.
-        seed: of a training, whose windows have a progress bar, and for which each rank draws its own dropout; None: neither.
+        seed: for training only: each rank draws its own dropout by it, and a progress bar is shown.
         """
         self.clips = clips
         self._order = order
@@ -156,7 +156,7 @@ class Windows:
 def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers: int = 0) -> Windows:
     """Each epoch in a random order of its own, which depends on nothing but the seed and the epoch's number.
 
-    So a run can go on in any epoch, and nothing else that draws numbers changes the order.
+    So a run can go on in any epoch, and nothing else that draws numbers changes the order. An epoch's last window may be short.
     """
 
     def order(epoch: int) -> list[list[Tensor]]:
@@ -169,7 +169,7 @@ def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers:
 
 
 def evaluation_windows(clips: ClipDataset, num_workers: int = 0) -> Windows:
-    """Every clip once, those of like length together, so that little is padded."""
+    """Every clip once, sorted by the number of audio frames, so that little is padded."""
     by_length = torch.from_numpy(np.argsort(clips.split.audio.lengths, kind="stable"))
     windows = [[batch] for batch in by_length.split(EVALUATION_BATCH)]
     return Windows(clips, lambda epoch: windows, num_workers)

@@ -151,7 +151,7 @@ class Batch(_Movable):
     """B clips that go through the network together."""
 
     clips: Tensor  # (B,) int64, the clips' numbers in their split
-    weights: Tensor  # (B,) float32, 1 / size of the clip's micro-batch
+    shares: Tensor  # (B,) float32, 1 / size of the clip's micro-batch: its share of the mean loss there
     text: PackedText | Tensor  # or (B, width) float32, text vectors that were computed before
     audio: Frames
     vision: Frames

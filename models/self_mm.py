@@ -21,7 +21,7 @@ class Outputs:
     """What the model says of B clips, for each task in use."""
 
     scores: dict[str, Tensor]  # task -> (B,) float32
-    features: dict[str, Tensor]  # task -> (B, post_<task>_dim) float32, what ULGM compares with the centres
+    features: dict[str, Tensor]  # task -> (B, D) float32, D of Config.head_sizes: what ULGM compares with the centres
 
 
 class Head(nn.Module):
@@ -63,7 +63,7 @@ class SelfMM(
     ):
         """bert_config: a BERT folder's config.json, for its sizes. audio_width, vision_width: values in a frame.
 
-        bert: the encoder with its pretrained weights, without a pooler; None: random weights, to be loaded over.
+        bert: the encoder with its pretrained weights, without a pooler; None: random weights, to be overwritten by a checkpoint's.
         """
         super().__init__()
         self.hyper_parameters = config = hyper_parameters
@@ -100,7 +100,7 @@ class SelfMM(
         return outputs
 
     def autocast(self, batch: Batch) -> torch.autocast:
-        """In this context encoders and heads compute in bfloat16, if the config says so."""
+        """In this context encoders and heads compute in bfloat16, if the config says so; LSTMs only on a CPU."""
         in_bf16 = self.hyper_parameters.precision == "bf16"
         return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=in_bf16)
 

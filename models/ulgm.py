@@ -1,21 +1,21 @@
 """The unimodal label generation module, ULGM (section 3.3 of the paper).
 
-A clip has one human label. Of its text, sound and face alone we know no label, but we can see where their features lie:
-nearer to the centre of the positive clips, or of the negative ones. How much nearer, compared with the clip's fused
+A clip has one human label. Its text, sound and face have no labels of their own, but their features lie nearer to the centre
+of the positive clips, or to that of the negative ones. How much nearer, compared with the clip's fused
 feature, offsets the human label up or down, and gives a label for each modality:
 
     centres        C+ , C-    mean feature of the clips whose current label is positive, negative             Eq. 1-2
     distances      D+ , D-    from the feature F_s to the two centres                                         Eq. 3-4
     relative       a_s = (D- - D+) / (D+ + eps)                                                               Eq. 5
-    ratio          y = a_s / a_m * y_m                                                                        Eq. 6
+    ratio          y = a_s / (a_m + eps) * y_m                                                                Eq. 6
     difference     y = y_m + a_s - a_m                                                                        Eq. 7
     new label      the mean of both                                                                           Eq. 8
     momentum       y(i) = (i - 1)/(i + 1) y(i - 1) + 2/(i + 1) new label, in epoch i > 1; y(1) = y_m          Eq. 9
     weight         W_s = tanh(|y_s - y_m|)                                                                    Eq. 10
 
 The released code, which we follow, differs from the paper in that a distance is the plain L2 norm, not its square over
-sqrt(d); a neutral label counts as positive (`exclude_zero` gives the paper's classes); and a new label is clamped to
-[-H, H] before the momentum.
+sqrt(d); a neutral label counts as positive (`exclude_zero` gives the paper's classes); a clip that epoch 1 has not yet seen
+counts with a zero feature; and a new label is clamped to [-H, H] before the momentum.
 """
 
 import torch
@@ -70,11 +70,11 @@ class TaskState(nn.Module):
     def _membership(self, labels: Tensor) -> Tensor:
         """(B,) labels -> (2, B) float64, 1 where a clip belongs to the class. Arithmetic, so that a GPU needn't wait."""
         positive = labels > 0 if self.exclude_zero else labels >= 0
-        return torch.stack([positive, labels < 0]).double()
+        return torch.stack([positive, labels < 0]).double()  # Eq. 1-2
 
 
 class ULGM(nn.Module):
-    """The labels of all tasks; nobody else writes them."""
+    """Holds the labels of all tasks; only this class changes them."""
 
     def __init__(self, labels: Tensor, feature_sizes: dict[str, int], bound: float, exclude_zero: bool = False):
         """labels: (N,) float32, the human labels. feature_sizes: task -> D, fusion among them. bound: H."""
@@ -102,11 +102,11 @@ class ULGM(nn.Module):
         clips: (B,), B the sum of microbatches. features: task -> (B, D). epoch: from 1.
         """
         parts = {task: values.detach().float().split(microbatches) for task, values in features.items()}
-        for number, microbatch in enumerate(clips.split(microbatches)):
-            found = {task: parts[task][number] for task in self.tasks}
-            labels = self._relabel(microbatch, found, epoch)
+        for index, microbatch in enumerate(clips.split(microbatches)):
+            batch_features = {task: parts[task][index] for task in self.tasks}
+            labels = self._relabel(microbatch, batch_features, epoch)
             for task, state in self.tasks.items():
-                state.write(microbatch, labels[task], found[task])
+                state.write(microbatch, labels[task], batch_features[task])
 
     def _relabel(self, clips: Tensor, features: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """The labels of one micro-batch, by the centres as they are: unchanged in epoch 1, when there are none yet."""
@@ -114,19 +114,19 @@ class ULGM(nn.Module):
         if epoch == 1:
             return labels
         human = labels["fusion"]
-        distance = {task: state.relative_distance(features[task]) for task, state in self.tasks.items()}
+        relative = {task: state.relative_distance(features[task]) for task, state in self.tasks.items()}  # a_s, a_m
         for task in self.tasks:
             if task != "fusion":
-                by_ratio = distance[task] / (distance["fusion"] + EPS) * human  # Eq. 6
-                by_difference = human + distance[task] - distance["fusion"]  # Eq. 7
+                by_ratio = relative[task] / (relative["fusion"] + EPS) * human  # Eq. 6
+                by_difference = human + relative[task] - relative["fusion"]  # Eq. 7
                 new = (0.5 * by_ratio + 0.5 * by_difference).clamp(-self.bound, self.bound)  # Eq. 8
                 labels[task] = (epoch - 1) / (epoch + 1) * labels[task] + 2 / (epoch + 1) * new  # Eq. 9
         return labels
 
     def is_intact(self, clips: Tensor) -> Tensor:
-        """() bool: whether each class has a clip, and these clips' labels are numbers. Asks without making a GPU wait.
+        """() bool: whether each class has a clip, and these clips' labels are finite. Doesn't wait for a GPU.
 
-        A class that is lost within a window leaves labels that are no numbers.
+        A class that was empty for part of a window leaves labels that are NaN, so it is found, too.
         """
         return torch.stack(
             [(state.counts >= 1).all() & torch.isfinite(state.labels[clips]).all() for state in self.tasks.values()]

@@ -4,7 +4,7 @@ import numpy as np
 import tiny
 
 from data import feature_file
-from utils.metrics import sentiment_class
+from data.sentiment import sentiment_class
 
 
 def report(path, capsys, *words) -> tuple[int, str, str]:

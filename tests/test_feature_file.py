@@ -216,7 +216,7 @@ def test_a_window_is_padded_to_its_own_longest_clip(path):
     for clip, rank, length in zip((4, 2, 7), batch.audio.inverse_order, lengths, strict=True):
         np.testing.assert_array_equal(batch.audio.values[rank, :length], features["audio"][clip, :length])
         assert not batch.audio.values[rank, length:].any()
-    assert batch.weights.tolist() == [0.5, 0.5, 1.0] and window.microbatches == [2, 1]
+    assert batch.shares.tolist() == [0.5, 0.5, 1.0] and window.microbatches == [2, 1]
 
 
 def test_a_conversion_shows_how_far_it_is(path, monkeypatch):

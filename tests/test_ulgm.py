@@ -37,11 +37,20 @@ def test_labels_start_as_the_human_ones_and_stay_so_in_epoch_1():
     assert torch.equal(ulgm.weights("fusion", CLIPS), torch.ones(4))
 
 
-def test_new_label_momentum_and_weight_by_hand():
+def test_a_relative_distance_is_of_l2_norms():
+    """The positive centre is at (0, 0), the negative one at (3, 4); the second clip lies on the latter."""
+    ulgm = ULGM(torch.tensor([1.0, -1.0]), {"fusion": 2}, 3.0)
+    ulgm.update(torch.arange(2), [2], {"fusion": torch.tensor([[0.0, 0.0], [3.0, 4.0]])}, epoch=1)
+    found = ulgm.tasks["fusion"].relative_distance(torch.tensor([[3.0, 4.0], [3.0, 0.0]]))
+    assert found.tolist() == pytest.approx([(0 - 5) / 5, (4 - 3) / 3], abs=1e-6)
+
+
+@pytest.mark.parametrize("bound", [3.0, 10.0])
+def test_new_label_momentum_and_weight_by_hand(bound):
     """Clip 0: fusion at 2 has D+ = 1, D- = 3, so a_m = 2; text at 3 has D+ = 1, D- = 5, so a_s = 4."""
-    ulgm = trained()
+    ulgm = trained(bound)
     ulgm.update(CLIPS[:1], [1], dict(fusion=FUSION[:1], text=TEXT[:1]), epoch=2)
-    new = min(3.0, 0.5 * (4 / 2) * 2 + 0.5 * (2 + 4 - 2))  # 4, clamped to H = 3
+    new = min(bound, 0.5 * (4 / 2) * 2 + 0.5 * (2 + 4 - 2))  # 4, or clamped to H = 3
     expected = 1 / 3 * 2 + 2 / 3 * new
     assert ulgm.targets("text", CLIPS[:1]).item() == pytest.approx(expected, abs=1e-6)
     assert ulgm.weights("text", CLIPS[:1]).item() == pytest.approx(math.tanh(abs(expected - 2)), abs=1e-6)
@@ -55,14 +64,14 @@ def test_the_momentum_keeps_more_of_the_old_label_in_later_epochs():
 
 
 def test_a_microbatch_is_judged_by_the_centres_that_the_one_before_it_left():
-    together, apart, one_by_one = trained(), trained(), trained()
+    together, apart, whole = trained(), trained(), trained()
     moved = {"fusion": FUSION + 1, "text": TEXT * 2}
     together.update(CLIPS, [2, 2], moved, epoch=2)
     for part in (slice(0, 2), slice(2, 4)):
         apart.update(CLIPS[part], [2], {task: value[part] for task, value in moved.items()}, epoch=2)
-    one_by_one.update(CLIPS, [4], moved, epoch=2)
+    whole.update(CLIPS, [4], moved, epoch=2)
     assert torch.equal(together.targets("text", CLIPS), apart.targets("text", CLIPS))
-    assert not torch.equal(together.targets("text", CLIPS), one_by_one.targets("text", CLIPS))
+    assert not torch.equal(together.targets("text", CLIPS), whole.targets("text", CLIPS))
 
 
 def test_clips_not_yet_seen_count_with_a_zero_feature():

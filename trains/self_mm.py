@@ -19,7 +19,7 @@ from utils.metrics import lower_is_better, mean_absolute_error
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
-# A score must be better than the best so far by more than this, as in the released code.
+# A score must be better than the best so far by at least this, as in the released code.
 MARGIN = 1e-6
 
 
@@ -62,17 +62,17 @@ def fit(training: Training, train: Windows, valid: Windows, config: Config, metr
 
 
 def train_one_epoch(training: Training, train: Windows, config: Config) -> float:
-    """Runs the windows that are left of the epoch under way. Returns its loss, a mean over micro-batches."""
+    """Runs the remaining windows of the current epoch. Returns its loss, a mean over micro-batches."""
     model, ulgm, optimizer = training.model, training.ulgm, training.optimizer
     model.train()
     for window in train.of_epoch(training.epoch, done=training.windows):  # one optimizer step
         # As released: an epoch's incomplete last window updates labels and features, but no weights.
-        steps = config.keep_last_window or len(window.microbatches) == config.update_epochs
-        with torch.set_grad_enabled(steps):
+        updates_weights = config.keep_last_window or len(window.microbatches) == config.update_epochs
+        with torch.set_grad_enabled(updates_weights):
             features, losses = forward_backward(model, ulgm, window)
         features, losses = train.ranks.combine(features, losses, model.parameters(), len(window.clips))
         training.between_windows = False
-        if steps:
+        if updates_weights:
             optimizer.step()
         ulgm.update(window.clips, window.microbatches, features, training.epoch)
         training.finish_window(window, losses)
@@ -91,7 +91,7 @@ def forward_backward(model: nn.Module, ulgm: ULGM, window: Window) -> tuple[dict
     features, losses = [], []  # of each pass
     for batch in window.passes:
         output = model(batch)
-        clip_losses = batch.weights * multitask_loss(output, ulgm, batch)
+        clip_losses = batch.shares * multitask_loss(output, ulgm, batch)
         if torch.is_grad_enabled():
             clip_losses.sum().backward()
         features.append(output.features)
@@ -100,7 +100,7 @@ def forward_backward(model: nn.Module, ulgm: ULGM, window: Window) -> tuple[dict
 
 
 def multitask_loss(outputs: Outputs, ulgm: ULGM, batch: Batch) -> Tensor:
-    """(B,) each clip's weighted absolute errors, summed over the tasks (section 3.4)."""
+    """(B,) each clip's weighted absolute errors, summed over the tasks (section 3.4); `Batch.shares` make them a mean."""
     errors = [
         ulgm.weights(task, batch.clips) * torch.abs(score - ulgm.targets(task, batch.clips))
         for task, score in outputs.scores.items()
@@ -113,7 +113,7 @@ def evaluate(model: nn.Module, windows: Windows, metrics: Metrics) -> tuple[dict
     scores = predict(model, windows)
     values = metrics(scores["fusion"], windows.labels)
     values["Loss"] = float(mean_absolute_error(scores["fusion"], windows.labels))
-    return windows.ranks.broadcast_object(values), scores  # ranks whose last bits differ must not decide apart
+    return windows.ranks.broadcast_object(values), scores  # rank 0's: with other last bits, ranks would decide apart
 
 
 def predict(model: nn.Module, windows: Windows) -> dict[str, np.ndarray]:
@@ -145,6 +145,6 @@ def for_all_clips(model: nn.Module, windows: Windows, call: Callable[[Batch], di
 
 
 def concatenate(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """task -> (B, ...) of some clips, and of some more -> of all of them."""
+    """Joins the parts of several batches, name by name."""
     parts = list(parts)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -20,7 +20,7 @@ class Training:
         self.optimizer = make_optimizer(model, config)
         self.check = FiniteCheck(train.ids, self.ulgm)
         self.epochs = 0  # finished
-        self.best_epoch = 0  # from 1
+        self.best_epoch = 0  # counted from 1; 0: none yet
         self.best_score = float("inf")  # less is better
         # Of the epoch under way, so far: windows, their micro-batches, and the sum of these' losses.
         self.windows = self.microbatches = 0
@@ -55,7 +55,7 @@ class Training:
         self.loss.zero_()
 
     def is_over(self, config: Config) -> bool:
-        """Whether `early_stop` epochs in a row were no better, or there were max_epochs."""
+        """Whether `early_stop` epochs in a row were no better, or max_epochs are done (0: no limit)."""
         without_better = self.epochs - self.best_epoch
         return self.epochs > 0 and (without_better >= config.early_stop or self.epochs == config.max_epochs)
 

@@ -33,31 +33,16 @@ def sims_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes; a bin's right edge belongs to it."""
     prediction, truth = np.clip(np.float32(prediction), -1, 1), np.clip(np.float32(truth), -1, 1)
     values = {
-        f"Mult_acc_{count}": _accuracy(_sims_classes(prediction, count), _sims_classes(truth, count))
+        f"Mult_acc_{count}": _accuracy(sims_classes(prediction, count), sims_classes(truth, count))
         for count in SIMS_EDGES
     }
-    values["F1_score"] = _f1(_sims_classes(prediction, 2), _sims_classes(truth, 2))
+    values["F1_score"] = _f1(sims_classes(prediction, 2), sims_classes(truth, 2))
     values["MAE"] = mean_absolute_error(prediction, truth)
     values["Corr"] = _correlation(prediction, truth)
     return {name: float(value) for name, value in values.items()}
 
 
 METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
-
-# The names that the datasets' papers give to the classes of Mult_acc_7 and SIMS's Mult_acc_5.
-_POSITIVE = {"mosi": ("weakly positive", "positive", "strongly positive"), "sims": ("weakly positive", "positive")}
-
-
-def sentiment_class(score: float, metrics: str) -> str:
-    """The finest class that a score lies in by a family of metrics: one of seven (mosi) or five (sims)."""
-    if metrics == "mosi":
-        step = int(np.round(np.clip(np.float32(score), -3, 3)))
-    else:
-        step = int(_sims_classes(np.clip(np.float32(score), -1, 1), 5)) - 2
-    if step == 0:
-        return "neutral"
-    name = _POSITIVE[metrics][abs(step) - 1]
-    return name if step > 0 else name.replace("positive", "negative")
 
 
 def metric_names(metrics: Callable) -> list[str]:
@@ -79,7 +64,7 @@ def _rounded_accuracy(prediction: np.ndarray, truth: np.ndarray, bound: int) -> 
     return _accuracy(np.round(np.clip(prediction, -bound, bound)), np.round(np.clip(truth, -bound, bound)))
 
 
-def _sims_classes(values: np.ndarray, count: int) -> np.ndarray:
+def sims_classes(values: np.ndarray, count: int) -> np.ndarray:
     # The edges in float32, as the labels are: a label of 0.1 must not lie right of the edge 0.1.
     return np.digitize(values, np.float32(SIMS_EDGES[count]), right=True)
 

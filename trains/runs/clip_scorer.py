@@ -12,11 +12,11 @@ from data.extractors.known import rebuild
 from data.extractors.vision import NoFaces
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
+from data.sentiment import sentiment_class
 from data.tokens import make_tokenizer
 from trains.runs.trained import Trained
 from trains.self_mm import predict
 from utils.errors import UserError
-from utils.metrics import sentiment_class
 
 ALLOW_MISSING = "--allow_missing scores the clip without"
 

@@ -78,7 +78,7 @@ class Keeper:
     ):  # fmt: skip
         """models: where checkpoint folders go. save_every: minutes between two savings of the state.
 
-        resume: take a finished seed from its row, and go on with an unfinished one.
+        resume: take a finished seed from its row, go on with an unfinished one, and let its new row replace an older one.
         """
         self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
         self.log, self.save_every, self.resume = log, save_every, resume

@@ -1,0 +1,20 @@
+"""What a score means in words."""
+
+import numpy as np
+
+from utils.metrics import sims_classes
+
+# The names that the datasets' papers give to the classes of Mult_acc_7 and SIMS's Mult_acc_5.
+_POSITIVE = {"mosi": ("weakly positive", "positive", "strongly positive"), "sims": ("weakly positive", "positive")}
+
+
+def sentiment_class(score: float, metrics: str) -> str:
+    """The finest class that a score lies in by a family of metrics: one of seven (mosi) or five (sims)."""
+    if metrics == "mosi":
+        step = int(np.round(np.clip(np.float32(score), -3, 3)))
+    else:
+        step = int(sims_classes(np.clip(np.float32(score), -1, 1), 5)) - 2
+    if step == 0:
+        return "neutral"
+    name = _POSITIVE[metrics][abs(step) - 1]
+    return name if step > 0 else name.replace("positive", "negative")
