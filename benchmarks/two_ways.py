@@ -59,10 +59,10 @@ class ReleasedWay:
 
 
 class OurWay:
-    def __init__(self, model: SelfMM, store: FeatureStore, config: Config, device: torch.device):
-        self.model, self.config = model, config
+    def __init__(self, model: SelfMM, store: FeatureStore, device: torch.device):
+        self.model, self.config = model, model.hyper_parameters
         self.train, self.valid = (ClipDataset(store.splits[name], device) for name in ("train", "valid"))
-        self.training = Training(model, evaluation_windows(self.train), config)
+        self.training = Training(model, evaluation_windows(self.train), self.config)
         self.ulgm, self.optimizer = self.training.ulgm, self.training.optimizer
 
     def batches(self, microbatches: list[Tensor]) -> list:
@@ -101,12 +101,13 @@ def make_ways(
     bert = BertModel(encoder, add_pooling_layer=False)
     first = SelfMM(config, encoder.to_dict(), store.audio_width, store.vision_width, bert)
     models = [first]
-    for _ in range(2):
-        models.append(SelfMM(config, encoder.to_dict(), store.audio_width, store.vision_width))
+    for precision in ("float32", "bf16"):
+        mine = dataclasses.replace(config, precision=precision)
+        models.append(SelfMM(mine, encoder.to_dict(), store.audio_width, store.vision_width))
         models[-1].load_state_dict(first.state_dict())
     released, ours, in_bf16 = (model.to(device) for model in models)
     return {
         RELEASED: ReleasedWay(released, features, config, device),
-        "float32": OurWay(ours, store, config, device),
-        "bf16": OurWay(in_bf16, store, dataclasses.replace(config, precision="bf16"), device),
+        "float32": OurWay(ours, store, device),
+        "bf16": OurWay(in_bf16, store, device),
     }

@@ -14,6 +14,8 @@ class Training:
     """The model with what trains it, and how far it has come."""
 
     def __init__(self, model: nn.Module, train: Windows, config: Config):
+        if model.hyper_parameters != config:  # it computes by its own
+            raise ValueError("the model was made with another config")
         sizes = {task: config.head_sizes[task][0] for task in config.task_names}
         self.model = model
         self.ulgm = ULGM(torch.from_numpy(train.labels), sizes, config.H, config.exclude_zero).to(train.device)

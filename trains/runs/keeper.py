@@ -53,9 +53,10 @@ class NoKeeper:
         try:
             yield
         except Exception as error:
-            if not isinstance(error, UserError):
+            if not isinstance(error, UserError) and translate(error):
                 error.add_note(
-                    f"on rank {self.rank}: lower --max_clips_per_pass; --resume goes on from the last saving"
+                    f"on rank {self.rank}: lower --max_clips_per_pass or --num_workers (the numbers stay the same); --resume "
+                    "goes on from the last saving"
                 )
             raise
 
