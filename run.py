@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
     again = argv if {"--resume", "--test_only", "--is_tune"} & set(argv) else [*argv, "--resume"]
     program = "torchrun ... run.py" if "TORCHELASTIC_RUN_ID" in os.environ else "python run.py"
-    return run_program(work, once_stopped=f"to go on: {program} {shlex.join(again)}")
+    return run_program(work, once_stopped=f"to go on: {program} {shlex.join(again)}", once_unread=1)
 
 
 def run(options: RunOptions) -> None:

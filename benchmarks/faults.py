@@ -21,6 +21,8 @@ from pathlib import Path
 import pandas as pd
 
 import run
+import trains.runs.open  # noqa: F401 (loaded once, before the forks)
+import trains.runs.seed_run  # noqa: F401 (loaded once, before the forks)
 from trains.runs.results import add_seed_row
 
 FLAGS = "--datasetName demo --seeds 1 2 --max_epochs 6 --threads 1 --gpu_ids -1 --save_every 0.01".split()

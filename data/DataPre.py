@@ -4,7 +4,7 @@
 
     DIR/label.csv                            video_id, clip_id, text, label, mode; annotation, label_T, label_A, label_V if known
     DIR/Raw/<video_id>/<clip_id>.mp4         one clip each
-    DIR/Processed/features.pkl               what comes out, in the official layout (data/feature_file.py)
+    DIR/Processed/features.pkl               what comes out, in the official layout (data/schema.py)
                   features.pkl.cache/        each clip's features, so that a run that was stopped goes on
                   errors.csv                 the clips that were left out, and why
 

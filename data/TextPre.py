@@ -5,7 +5,7 @@
     --features      {"train" | "valid" | "test": {"audio" (N, La, Da), "vision" (N, Lv, Dv), "labels" (N,), "id"}},
                     padded at either end
     --transcripts   CMU's: *.annotprocessed of MOSI, *.txt of MOSEI; or a table with video_id, clip_id, text
-    --output        in the official layout (data/feature_file.py); NAME.errors.csv beside it lists what was left out
+    --output        in the official layout (data/schema.py); NAME.errors.csv beside it lists what was left out
 
 The work is in data/builders/cmu.py.
 """

@@ -108,7 +108,7 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
     return {
         "id": np.array(ids),
         "raw_text": np.array(texts),
-        "text_bert": _tokenise(texts),
+        "text_bert": _tokenize(texts),
         "audio": _pad(voices, AUDIO_FRAMES),
         "audio_lengths": [len(voice) for voice in voices],
         "vision": _pad(faces, VISION_FRAMES),
@@ -188,7 +188,7 @@ def _face(sentiment: float, duration: float, own: np.ndarray, rng: np.random.Gen
     return tracks.astype(np.float32)
 
 
-def _tokenise(texts: list[str]) -> np.ndarray:
+def _tokenize(texts: list[str]) -> np.ndarray:
     """(N, 3, TOKENS) int64: token ids, mask and segment ids. Every word is one token."""
     ids = {word: number for number, word in enumerate(vocabulary())}
     tokens = np.zeros((len(texts), 3, TOKENS), dtype=np.int64)

@@ -17,7 +17,6 @@ from config.config_regression import DATASETS, Dataset
 from data.builders.from_parts import build_from_parts
 from data.builders.label_table import read_label_table
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
-from data.sentiment import sentiment_class
 from utils.errors import Parser, UserError, first_line, run_program
 
 MOST_LISTED = 20  # mistakes that are listed
@@ -94,6 +93,8 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> tuple[l
 
 def _histogram(labels: np.ndarray, dataset: Dataset) -> list[str]:
     """A line for each class, from the most negative to the most positive."""
+    from data.sentiment import sentiment_class  # which loads scikit-learn: --help needn't wait for it
+
     values, counts = np.unique(labels, return_counts=True)
     classes: Counter[str] = Counter()
     for value, count in zip(values, counts, strict=True):

@@ -64,15 +64,26 @@ def test_a_library_s_error_is_one_line_with_what_to_do(fail, fact, advice, capsy
     assert line.startswith("error: ") and line.count("\n") == 1 and fact in line and advice in line
 
 
-@pytest.mark.parametrize("bug", [ValueError("x"), FileNotFoundError(errno.ENOENT, "no such file"), RuntimeError("x")])
+@pytest.mark.parametrize(
+    "bug",
+    [
+        ValueError("x"),
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        RuntimeError("x"),
+        ValueError("Caught ValueError in DataLoader worker process 0."),
+    ],
+)
 def test_a_bug_is_not_translated(bug):
     assert translate(bug) is None
 
 
-def test_notes_end_the_line_in_place_of_general_advice():
+def test_notes_end_the_line():
     error = torch.OutOfMemoryError("CUDA out of memory")
     error.add_note("seed 1: all is saved")
     assert str(translate(error)) == "the GPU's memory is full; seed 1: all is saved"
+    error = OSError(errno.ENOSPC, "No space left on device")
+    error.add_note("seed 1: what was saved last stays")
+    assert "make room" in str(translate(error)) and str(translate(error)).endswith("seed 1: what was saved last stays")
 
 
 def test_what_the_program_says_itself_stays():

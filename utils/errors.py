@@ -10,9 +10,16 @@ from typing import NoReturn
 
 from utils.signals import Stopped, stop_signals
 
-GPU_IS_FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-MEMORY_IS_FULL = "DefaultCPUAllocator: "
-DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+GPU_IS_FULL = "the GPU's memory is full"  # what the user reads
+# How libraries say it.
+GPU_ALLOCATION = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+CPU_ALLOCATION = "DefaultCPUAllocator: "
+LOST_WORKER = (
+    "DataLoader worker (pid",
+    "Communication with the workers is no longer possible",
+    "Pin memory thread exited",
+)
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class UserError(Exception):
@@ -48,26 +55,30 @@ class Parser(argparse.ArgumentParser):
 def translate(error: BaseException) -> UserError | None:
     """What an error means to the user; None for a bug.
 
-    Who it passed on its way may have added notes to it, such as what was saved: they end the line, in place of general advice.
+    Who it passed on its way may have added notes to it, such as what was saved: they end the line. A note that says what to do
+    about a full GPU stands in place of the general advice.
     """
     fact, advice = (str(error), "") if isinstance(error, UserError) else _meaning(error)
     if not fact:
         return None
-    return UserError("; ".join([fact, *(getattr(error, "__notes__", None) or filter(None, [advice]))]))
+    notes = getattr(error, "__notes__", [])
+    if advice and not (fact == GPU_IS_FULL and notes):
+        fact = f"{fact}: {advice}"
+    return UserError("; ".join([fact, *notes]))
 
 
 def _meaning(error: BaseException) -> tuple[str, str]:
     """What a library's error says, and what to do; nothing for a bug. Libraries have few types: their words must tell."""
     said = str(error)
-    if type(error).__name__ == "OutOfMemoryError" or any(words in said for words in GPU_IS_FULL):
-        return "the GPU's memory is full", (
+    if type(error).__name__ == "OutOfMemoryError" or any(words in said for words in GPU_ALLOCATION):
+        return GPU_IS_FULL, (
             "lower --jobs where they share a GPU, or --max_clips_per_pass (a window has batch_size x update_epochs clips; try "
             "half of that, then a quarter: the gradient stays the same), or choose another GPU with --gpu_ids"
         )
-    if isinstance(error, MemoryError) or MEMORY_IS_FULL in said:
+    if isinstance(error, MemoryError) or CPU_ALLOCATION in said:
         return "the machine's memory is full", "lower --jobs, --num_workers or --max_clips_per_pass"
     lost_pipe = isinstance(error, OSError | EOFError) and _passed_through(error, "_try_get_data")  # of a DataLoader
-    if lost_pipe or "DataLoader worker" in said:
+    if lost_pipe or any(words in said for words in LOST_WORKER):
         reason = first_line(error) or type(error).__name__
         return f"a worker process is gone ({reason})", "if it was for want of memory, --num_workers 0 needs less"
     if getattr(error, "errno", None) in DISK_REFUSES or any(f"os error {number})" in said for number in DISK_REFUSES):
@@ -79,10 +90,10 @@ def _passed_through(error: BaseException, function: str) -> bool:
     return any(frame.name == function for frame in traceback.extract_tb(error.__traceback__))
 
 
-def run_program(work: Callable[[], int | None], once_stopped: str = "") -> int:
+def run_program(work: Callable[[], int | None], once_stopped: str = "", once_unread: int = 0) -> int:
     """Calls the work. Returns the exit status: what it returns, or 0; 1 for a bug; 2 for UserError; 130 or 143 after a signal.
 
-    once_stopped: what to tell who stopped it.
+    once_stopped: what to tell who stopped it. once_unread: the status where nobody reads its output on, as after `| head`.
     """
     try:
         with stop_signals():
@@ -90,9 +101,9 @@ def run_program(work: Callable[[], int | None], once_stopped: str = "") -> int:
     except Stopped as stop:
         print("; ".join(filter(None, (f"stopped by {stop.name}", once_stopped))), file=sys.stderr)
         return stop.status
-    except BrokenPipeError:  # nobody reads on, as after `| head`
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is yet to be flushed
-        return 0
+        return once_unread
     except Exception as error:
         if fault := translate(error):
             print("error:", fault, file=sys.stderr)

@@ -23,6 +23,7 @@ from utils.errors import DivergedError, UserError, first_line, translate
 from utils.signals import Stopped
 
 PATIENCE = timedelta(minutes=30)  # for a rank that is silent: the first converts feature files, and tests, alone
+BUCKET = 1 << 24  # numbers that travel together
 
 
 class RankLostError(UserError):
@@ -64,10 +65,10 @@ class Ranks:
             return features, losses
         everything = self.gather(features | {"": losses}, clips)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if gradients:
-            flat = torch.nn.utils.parameters_to_vector(gradients)
+        for bucket in _buckets(gradients):
+            flat = torch.nn.utils.parameters_to_vector(bucket)
             _collective(dist.all_reduce, flat)
-            torch.nn.utils.vector_to_parameters(flat, gradients)
+            torch.nn.utils.vector_to_parameters(flat, bucket)
         return everything, everything.pop("")
 
     @torch.no_grad()
@@ -209,3 +210,17 @@ def _collective(call: Callable, *arguments: object, **settings: object) -> objec
         if translate(error) or "CUDA error" in str(error):  # this rank's own
             raise
         raise RankLostError(error) from None
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Gradients of one type together, in a few large messages instead of many small ones."""
+    bucket: list[Tensor] = []
+    filled = 0
+    for gradient in gradients:
+        if bucket and (filled + gradient.numel() > BUCKET or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, filled = [], 0
+        bucket.append(gradient)
+        filled += gradient.numel()
+    if bucket:
+        yield bucket

@@ -24,7 +24,7 @@ from trains.runs.training_state import (
 )
 from trains.self_mm import EpochResult
 from trains.training import Training
-from utils.errors import UserError, translate
+from utils.errors import GPU_IS_FULL, UserError, translate
 from utils.files import clear_leftovers, exclusive_lock, remove_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped
@@ -38,8 +38,18 @@ class NoKeeper:
     def __init__(self, rank: int):
         self.rank = rank
 
-    def locked(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """In this context an error is told with its rank."""
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, UserError) and (fault := translate(error)):
+                advice = (
+                    ": lower --max_clips_per_pass (the gradient stays the same)" if GPU_IS_FULL in str(fault) else ""
+                )
+                error.add_note(f"on rank {self.rank}{advice}; --resume goes on from the last saving")
+            raise
 
     def find_state(self) -> None:
         return None
@@ -48,17 +58,8 @@ class NoKeeper:
         if state is not None:
             restore(training, *state)
 
-    @contextlib.contextmanager
-    def faults_explained(self, training: Training) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not isinstance(error, UserError) and translate(error):
-                error.add_note(
-                    f"on rank {self.rank}: lower --max_clips_per_pass or --num_workers (the numbers stay the same); --resume "
-                    "goes on from the last saving"
-                )
-            raise
+    def faults_explained(self, training: Training) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
 
     def after_epoch(self, training: Training, result: EpochResult) -> None:
         pass
@@ -102,7 +103,10 @@ class Keeper:
 
     def find_state(self) -> State | str | None:
         """The state to go on from; FINISHED; None: to be trained from the beginning. Raises UserError for another's state."""
-        if self.resume and self._is_finished():
+        # Read without --resume, too: a damaged CSV must be told before the training, not after it.
+        rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
+        row = rows.pop(self.provenance.config_hash, None)
+        if self.resume and self._is_finished(row, rows):
             return FINISHED
         if not has_state(self.state):
             return None
@@ -121,12 +125,12 @@ class Keeper:
             )
         return tensors, values
 
-    def _is_finished(self) -> bool:
-        rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
-        row = rows.pop(self.provenance.config_hash, None)
-        if rows:
-            others = ", ".join(rows)
-            self.log.info(f"seed {self.seed}  rows of other settings or data are left alone (config {others})")
+    def _is_finished(self, row: dict[str, str] | None, others: dict[str, dict[str, str]]) -> bool:
+        """row: the seed's with these settings. others: its rows with other settings, by config hash."""
+        if others:
+            self.log.info(
+                f"seed {self.seed}  rows of other settings or data are left alone (config {', '.join(others)})"
+            )
         if row is None or (has_state(self.state) and read_state(self.state).get("identity") == self.identity):
             return False
         there = "" if self._has_checkpoint(row.get("best_epoch")) else f"; its checkpoint isn't in {self.folder}"
@@ -217,27 +221,26 @@ class Keeper:
             raise UserError(f"seed {self.seed}, {error}; last good checkpoint: {kept}") from None
         except Exception as error:
             if fault := translate(error):
-                error.add_note(
-                    f"seed {self.seed}: {self._advice(fault)}{self._what_is_saved(training)}: --resume goes on"
-                )
+                error.add_note(f"seed {self.seed}: {self._explain(fault, training)}: --resume goes on")
             raise
 
-    def _advice(self, fault: UserError) -> str:
-        if "GPU's memory" not in str(fault):
-            return "if it was for want of memory, --num_workers 0 needs less; "
+    def _explain(self, fault: UserError, training: Training) -> str:
+        """What is saved; where a GPU is full, after saving what was learned, and after the flag that helps, with its value.
+
+        Other faults may come in the middle of anything, where nothing fit to go on from can be saved.
+        """
+        saved = "what was saved last stays" if has_state(self.state) else "nothing was learned yet"
+        if GPU_IS_FULL not in str(fault):
+            return saved
+        if training.between_windows:
+            self._save_state(training)
+            saved = f"all is saved that was learned up to {training}"
         config = self.experiment.config
         window = config.batch_size * config.update_epochs
         clips = min(config.max_clips_per_pass or window, window)
         if clips == 1:
-            return "choose another GPU with --gpu_ids; "
-        return f"add --max_clips_per_pass {clips // 2} (now {clips} go through at once; the gradient stays the same); "
-
-    def _what_is_saved(self, training: Training) -> str:
-        """Saves what a fault has left whole, and says how far that goes."""
-        if training.between_windows:
-            self._save_state(training)
-            return f"all is saved that was learned up to {training}"
-        return "what was saved last stays" if has_state(self.state) else "nothing was learned yet"
+            return f"choose another GPU with --gpu_ids; {saved}"
+        return f"add --max_clips_per_pass {clips // 2} (now {clips} go through at once; the gradient stays the same); {saved}"
 
     def _save_state(self, training: Training) -> None:
         training.seconds = time.perf_counter() - self._start
