@@ -140,6 +140,36 @@ def test_memory_that_runs_out_amid_a_step_leaves_the_state_before(workplace, mon
     assert outcome(workplace.folder) == resumed
 
 
+def test_a_lost_worker_leaves_the_state_before_and_the_resumed_run_ends_the_same(workplace, monkeypatch, capsys):
+    """Its signal may come amid a forward pass, after dropout has drawn numbers."""
+    forward, calls = SelfMM.forward, []
+
+    def lost(self, batch):
+        calls.append(1)
+        output = forward(self, batch)
+        if len(calls) == 6:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        return output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SelfMM, "forward", lost)
+        error = complaint(workplace, capsys)
+    assert "--num_workers 0 needs less" in error and "what was saved last stays: --resume goes on" in error
+    assert workplace.run("--max_epochs", "5", "--resume") == 0
+    resumed = outcome(workplace.folder)
+    shutil.rmtree("results")
+    assert workplace.run("--max_epochs", "5") == 0
+    assert outcome(workplace.folder) == resumed
+
+
+def test_a_damaged_seeds_csv_is_told_before_the_training(workplace, capsys):
+    csv = Path("results/results/normals/mosi-regression-seeds.csv")
+    csv.parent.mkdir(parents=True)
+    csv.write_text("rubbish\n1\n")
+    assert "has no column model" in complaint(workplace, capsys)
+    assert not list(Path("results/models").glob("*-training"))
+
+
 def test_a_log_that_cannot_be_written_is_one_line_and_the_run_goes_on(capsys):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
