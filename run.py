@@ -181,7 +181,8 @@ def test_checkpoint(options: RunOptions, device) -> None:
         model = open_released_checkpoint(path, experiment)
     elif options.preset or options.params or options.bert or options.hyper_parameters.keys() - MAY_DIFFER:
         raise UserError(
-            f"--test_only {path}: holds its own model; leave out --set, --preset, --params, --tasks and --bert"
+            f"--test_only {path}: holds its own model; leave out --preset, --params, --tasks, --bert, and --set of anything but "
+            f"{', '.join(sorted(MAY_DIFFER))}"
         )
     else:
         experiment, model = open_checkpoint(

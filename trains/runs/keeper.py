@@ -39,8 +39,8 @@ class NoKeeper:
         self.rank = rank
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """In this context an error is told with its rank."""
+    def session(self) -> Iterator[None]:
+        """For all that is done for the seed: an error in this context is told with its rank."""
         try:
             yield
         except Exception as error:
@@ -92,8 +92,8 @@ class Keeper:
         self._start = self._saved = 0.0  # of the training; of the last saving
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """In this context no other process trains the seed. Raises UserError where one does."""
+    def session(self) -> Iterator[None]:
+        """For all that is done for the seed: in this context no other process trains it. Raises UserError where one does."""
         with exclusive_lock(
             self.folder, "another run is training this seed; wait for it, or name another --model_save_dir"
         ):

@@ -10,7 +10,7 @@ def train_seed(experiment: Experiment, seed: int, keeper: Keeper | NoKeeper) -> 
 
     The keeper says where to begin, saves on the way, and writes down what came of it.
     """
-    with keeper.locked(), deferred_signals():
+    with keeper.session(), deferred_signals():
         state = experiment.ranks.broadcast_object(keeper.find_state())
         if state == FINISHED:
             return keeper.finished_test()
