@@ -61,7 +61,7 @@ class Group(_Movable):
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray) -> Group:
-        """lengths: (sentences,) falling."""
+        """lengths: (sentences,) in descending order."""
         length = int(lengths[0])
         if lengths[-1] == length:
             return cls(len(lengths), length, int(lengths.sum()), None, None)
@@ -99,7 +99,7 @@ class PackedText(_Movable):
 
     @classmethod
     def pack(cls, tokens: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, by_length: bool) -> PackedText:
-        """tokens: (T, 2) ids and segments, sentence after sentence. lengths: (B,) falling, T in all. inverse_order: (B,).
+        """tokens: (T, 2) ids and segments, sentence after sentence. lengths: (B,) in descending order, T in all. inverse_order: (B,).
 
         by_length: sentences of one length form a group, so that nothing is padded; else all of them do.
         """
@@ -130,7 +130,7 @@ class Frames(_Movable):
 
     @classmethod
     def pack(cls, frames: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, stretches: int) -> Frames:
-        """frames: (F, width), sequence after sequence. lengths: (B,) falling, F in all. inverse_order: (B,).
+        """frames: (F, width), sequence after sequence. lengths: (B,) in descending order, F in all. inverse_order: (B,).
 
         stretches: so many at most; about as many sequences end in each.
         """

@@ -1,4 +1,4 @@
-"""Errors that users see, and what a program on the command line owes to who calls it: one line for a mistake, and an exit status."""
+"""Errors that users see, and how a program ends: one line for a mistake, and an exit status."""
 
 import argparse
 import errno
@@ -19,7 +19,7 @@ LOST_WORKER = (
     "Communication with the workers is no longer possible",
     "Pin memory thread exited",
 )
-DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class UserError(Exception):
@@ -55,8 +55,8 @@ class Parser(argparse.ArgumentParser):
 def translate(error: BaseException) -> UserError | None:
     """What an error means to the user; None for a bug.
 
-    Who it passed on its way may have added notes to it, such as what was saved: they end the line. A note that says what to do
-    about a full GPU stands in place of the general advice.
+    Code that it passed through may have added notes, such as what was saved: they end the line. For a full GPU they replace the
+    general advice, since they name a value for the flag.
     """
     fact, advice = (str(error), "") if isinstance(error, UserError) else _meaning(error)
     if not fact:
@@ -68,7 +68,7 @@ def translate(error: BaseException) -> UserError | None:
 
 
 def _meaning(error: BaseException) -> tuple[str, str]:
-    """What a library's error says, and what to do; nothing for a bug. Libraries have few types: their words must tell."""
+    """What a library's error means, and what to do about it; two empty texts for a bug. Most have no type of their own to tell by."""
     said = str(error)
     if type(error).__name__ == "OutOfMemoryError" or any(words in said for words in GPU_ALLOCATION):
         return GPU_IS_FULL, (
@@ -80,9 +80,9 @@ def _meaning(error: BaseException) -> tuple[str, str]:
     lost_pipe = isinstance(error, OSError | EOFError) and _passed_through(error, "_try_get_data")  # of a DataLoader
     if lost_pipe or any(words in said for words in LOST_WORKER):
         reason = first_line(error) or type(error).__name__
-        return f"a worker process is gone ({reason})", "if it was for want of memory, --num_workers 0 needs less"
-    if getattr(error, "errno", None) in DISK_REFUSES or any(f"os error {number})" in said for number in DISK_REFUSES):
-        return f"the disk refuses to be written ({first_line(error)})", "make room, and give the same command again"
+        return f"a worker process is gone ({reason})", "if memory ran out, --num_workers 0 needs less"
+    if getattr(error, "errno", None) in DISK_ERRORS or any(f"os error {number})" in said for number in DISK_ERRORS):
+        return f"the disk can't be written ({first_line(error)})", "make room, and give the same command again"
     return "", ""
 
 

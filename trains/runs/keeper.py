@@ -1,4 +1,4 @@
-"""Who keeps a seed's files: its checkpoint, its row in the seeds CSV, and its state until both are there."""
+"""Keeps a seed's files: its checkpoint, its row in the seeds CSV, and, until both are written, its state."""
 
 import contextlib
 import logging

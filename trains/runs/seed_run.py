@@ -1,4 +1,4 @@
-"""One seed of an experiment, from new weights to its test: the same on every rank, but for who keeps the files."""
+"""One seed of an experiment, from new weights to its test. All ranks run the same code; they differ in their keeper."""
 
 from trains.runs.experiment import Experiment
 from trains.runs.keeper import FINISHED, Keeper, NoKeeper

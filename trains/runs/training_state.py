@@ -1,4 +1,4 @@
-"""A training's state in a folder, until it is over: with it, a new process goes on as if there had been no stop.
+"""A training's state, kept in a folder until it is over: a new process can continue from it as if there had been no stop.
 
 A state is state.json and state.safetensors, read without running anything in them.
 """
