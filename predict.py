@@ -61,7 +61,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    from trains.runs.checkpoint import read_facts
+    from trains.runs.checkpoint import read_metadata
     from trains.runs.clip_scorer import score_split
     from trains.runs.open import find_features, open_features
     from trains.runs.trained import load_trained
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.csv is not None:
         check_output(args.csv, *args.clips, *filter(None, [args.features, args.text_file]))
     device = pick_device(args.gpu_ids)
-    said = read_facts(args.checkpoint).get("dataset")
+    said = read_metadata(args.checkpoint).get("dataset")
     if args.datasetName not in (None, said) and said is not None:
         raise UserError(f"--datasetName {args.datasetName}: {args.checkpoint} was trained on {said}; leave it out")
     trained = load_trained(args.checkpoint, dataset_name=args.datasetName)

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
     again = argv if {"--resume", "--test_only", "--is_tune"} & set(argv) else [*argv, "--resume"]
     program = "torchrun ... run.py" if "TORCHELASTIC_RUN_ID" in os.environ else "python run.py"
-    return run_program(work, once_stopped=f"to go on: {program} {shlex.join(again)}", once_unread=1)
+    return run_program(work, if_stopped=f"to go on: {program} {shlex.join(again)}", broken_pipe_status=1)
 
 
 def run(options: RunOptions) -> None:
@@ -98,7 +98,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     if not options.as_job:
         log.info(experiment.describe())
     if options.jobs > 1:
-        run_seeds(options.seeds, options.words, options.jobs, options.gpu_ids, options.threads)
+        run_seeds(options.seeds, options.argv, options.jobs, options.gpu_ids, options.threads)
     tests = []
     for seed in options.seeds:
         keeper = Keeper(experiment, seed, models, seeds_csv, log, options.save_every, options.resume)
@@ -159,7 +159,7 @@ def tune(options: RunOptions, device) -> None:
     if not options.as_job:
         log.info(sweep.describe())
     if options.jobs > 1:
-        run_workers(options.words, options.jobs, options.gpu_ids, options.threads, log)
+        run_workers(options.argv, options.jobs, options.gpu_ids, options.threads, log)
     else:
         sweep.work(log, after_each=report.write)
     if not options.as_job:

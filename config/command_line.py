@@ -36,7 +36,7 @@ def parse_arguments(argv: list[str] | None = None) -> RunOptions:
         data_path=args.dataPath,
         gpu_ids=None if args.gpu_ids is None else tuple(args.gpu_ids),
         threads=tuned.threads if tuned is not None and args.threads is None else args.threads,
-        words=tuple(argv),
+        argv=tuple(argv),
         **{name: getattr(args, name) for name in SAME_NAMES},
     )
 

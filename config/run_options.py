@@ -48,7 +48,7 @@ class RunOptions:
     num_workers: int
     deterministic: bool
     as_job: bool  # started by --jobs
-    words: tuple[str, ...]  # the command line, for jobs of the same run
+    argv: tuple[str, ...]  # the command line, for jobs of the same run
 
     @property
     def dataset(self) -> Dataset:

@@ -18,7 +18,7 @@ from config.config_regression import DATASETS, make_config
 from data.store import FeatureStore, open_store
 from models.pretrained_bert import load_tokenizer
 from models.self_mm import SelfMM
-from trains.runs.checkpoint import load_checkpoint, read_facts, save_checkpoint
+from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.results import add_seed_row, finished_rows
 from trains.runs.training_state import load_state, save_state
 
@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_is_loaded_as_it_says_or_refused(damaged):
 
     def read(folder: Path) -> tuple[dict, SelfMM]:
         load_tokenizer(str(folder / "tokenizer"))
-        return read_facts(folder), load_checkpoint(folder, SelfMM)
+        return read_metadata(folder), load_checkpoint(folder, SelfMM)
 
     with fuzzing.fresh_folder() as folder:
         write(files, folder / "c")

@@ -100,7 +100,7 @@ def program(tmp_path, monkeypatch) -> Path:
 def seeds(*numbers: int, at_once: int = 2) -> None:
     words = ["--jobs", str(at_once), "--seeds", *map(str, numbers), "--gpu_ids", "-1"]
     options = run.parse_arguments(words)
-    run_seeds(options.seeds, options.words, options.jobs, options.gpu_ids, options.threads)
+    run_seeds(options.seeds, options.argv, options.jobs, options.gpu_ids, options.threads)
 
 
 def there(what: str) -> list[str]:
@@ -212,5 +212,5 @@ def test_jobs_share_gpus(monkeypatch):
 def test_a_job_has_its_share_of_the_threads_unless_told(monkeypatch, flags, share):
     monkeypatch.setattr("torch.get_num_threads", lambda: 9)
     options = run.parse_arguments(["--jobs", "2", *flags])
-    job = run.parse_arguments(jobs.job_words(options.words, options.jobs, options.threads))
+    job = run.parse_arguments(jobs.job_words(options.argv, options.jobs, options.threads))
     assert (job.threads, job.jobs, job.as_job) == (share, 1, True)

@@ -47,7 +47,7 @@ def test_every_three_frames_are_averaged_and_the_rest_alone(tmp_path):
     extracted = OpenFace()(write(tmp_path / "a.csv"))
     assert extracted.frames.dtype == np.float32
     assert np.allclose(extracted.frames, pooled(RANDOM), atol=1e-6)  # failed frames' stale values too, as released
-    assert (extracted.pictures, extracted.with_face) == (8, 6)
+    assert (extracted.video_frames, extracted.frames_with_face) == (8, 6)
 
 
 def test_old_builds_headers_give_the_same(tmp_path):

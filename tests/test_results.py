@@ -14,7 +14,7 @@ from config.config_regression import DATASETS, REPOSITORY, make_config
 from data.load_data import ClipDataset, evaluation_windows
 from data.store import open_store
 from models.self_mm import SelfMM
-from trains.runs.checkpoint import load_checkpoint, read_facts, save_checkpoint
+from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.results import add_seed_row, write_summary
 from trains.self_mm import evaluate
 from trains.training import make_optimizer
@@ -98,7 +98,7 @@ def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
         scores = scores_of(loaded, clips)
         assert scores.keys() == expected.keys() == {"fusion", "audio", "vision"}
         assert all(np.array_equal(scores[task], expected[task]) for task in expected)
-    assert read_facts(tmp_path / "models" / "one")["dataset"] == "mosi"
+    assert read_metadata(tmp_path / "models" / "one")["dataset"] == "mosi"
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["one"]
 
 

@@ -90,20 +90,20 @@ def _passed_through(error: BaseException, function: str) -> bool:
     return any(frame.name == function for frame in traceback.extract_tb(error.__traceback__))
 
 
-def run_program(work: Callable[[], int | None], once_stopped: str = "", once_unread: int = 0) -> int:
+def run_program(work: Callable[[], int | None], if_stopped: str = "", broken_pipe_status: int = 0) -> int:
     """Calls the work. Returns the exit status: what it returns, or 0; 1 for a bug; 2 for UserError; 130 or 143 after a signal.
 
-    once_stopped: what to tell who stopped it. once_unread: the status where nobody reads its output on, as after `| head`.
+    if_stopped: what to tell who stopped it. broken_pipe_status: the status where nobody reads its output on, as after `| head`.
     """
     try:
         with stop_signals():
             return work() or 0
     except Stopped as stop:
-        print("; ".join(filter(None, (f"stopped by {stop.name}", once_stopped))), file=sys.stderr)
+        print("; ".join(filter(None, (f"stopped by {stop.name}", if_stopped))), file=sys.stderr)
         return stop.status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is yet to be flushed
-        return once_unread
+        return broken_pipe_status
     except Exception as error:
         if fault := translate(error):
             print("error:", fault, file=sys.stderr)

@@ -162,7 +162,7 @@ def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
 def save_feature_file(path: Path, splits: dict[str, dict], extractors: dict[str, dict]) -> None:
     """Writes a feature file; until all of it is on the disk, the one before stays. Raises UserError on a full disk.
 
-    extractors: modality -> what made its features, as `data.extractors.facts` says it, with the padded length.
+    extractors: modality -> what made its features, as `data.extractors.describe` says it, with the padded length.
     """
     with replacing(path) as work, open(work, "wb") as file:
         pickle.dump(splits | {EXTRACTORS: extractors}, file, protocol=5)  # 4 would copy each array first

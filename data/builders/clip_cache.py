@@ -18,7 +18,7 @@ import numpy as np
 
 from data.builders.assemble import ClipFeatures
 from data.builders.label_table import SOUNDS, VIDEOS, LabelledClip
-from data.extractors import Clip, ClipError, Extracted, Extractor, facts
+from data.extractors import Clip, ClipError, Extracted, Extractor, describe
 from utils.errors import UserError
 from utils.files import temp_path
 
@@ -81,7 +81,7 @@ class ClipWork:
     allow_missing: bool
 
     def __call__(self) -> Callable[[Task], Done | ClipError]:
-        described = {key: facts(extractor) for key, extractor in self.extractors.items()}
+        described = {key: describe(extractor) for key, extractor in self.extractors.items()}
         tempfile.tempdir = str(self.cache)  # where what a killed process leaves is removed by the next run
 
         def work(task: Task) -> Done | ClipError:
@@ -113,7 +113,7 @@ def read_text(text: "BertText", task: Task, cache: Path, done: Done) -> None:
         tokens, vectors = text(task.clip.text)
         return {"tokens": tokens, "vectors": vectors}
 
-    done.add("text", cache, [facts(text), task.clip.text], read)
+    done.add("text", cache, [describe(text), task.clip.text], read)
 
 
 def load_features(done: Done) -> ClipFeatures:

@@ -10,7 +10,7 @@ from config.config_regression import Dataset
 from data.builders.assemble import ClipFeatures, assemble, raise_if_refused, train_command, writing
 from data.builders.label_table import ANNOTATIONS, LabelledClip
 from data.builders.transcripts import ClipName, Transcripts
-from data.extractors import facts
+from data.extractors import describe
 from data.extractors.text import BertText
 from data.schema import SPLITS, SplitChecker
 from models.pretrained_bert import find_bert
@@ -59,7 +59,7 @@ def join_cmu(
         splits = read_cmu_file(features, dataset, aligned, with_texts=transcripts is None)
         clips, refused = choose_clips(splits, transcripts, dataset)
         joiner = Joiner(splits, text, text_length, aligned)
-        padded, described = {"text": text_length}, {"text": facts(text)}
+        padded, described = {"text": text_length}, {"text": describe(text)}
         for key in SEQUENCES:
             shapes = [split.sequences[key].shape for split in splits.values()]
             padded[key] = text_length if aligned else max(length for _, length, _ in shapes)

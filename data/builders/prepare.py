@@ -11,7 +11,7 @@ from config.config_regression import DATASETS
 from data.builders.assemble import USUAL_NAME, assemble, raise_if_refused, train_command, writing
 from data.builders.clip_cache import ClipWork, Done, Task, load_features, read_text
 from data.builders.label_table import LabelledClip, read_label_table
-from data.extractors import MODALITIES, Clip, Extractor, facts
+from data.extractors import MODALITIES, Clip, Extractor, describe
 from data.extractors.text import BertText
 from data.schema import SPLITS
 from models.pretrained_bert import find_bert
@@ -48,9 +48,9 @@ def prepare(
     dataset = DATASETS[dataset_name or DATASET_OF_LANGUAGE[language]]
     labels, output = data_dir / "label.csv", output or data_dir / "Processed" / USUAL_NAME
     clips, refused = read_label_table(labels, dataset, may_be_silent=allow_missing)
-    described = {key: facts(extractor) for key, extractor in extractors.items()}
+    described = {key: describe(extractor) for key, extractor in extractors.items()}
     text = BertText.load(find_bert(bert, DATASETS[DATASET_OF_LANGUAGE[language]]))
-    described["text"] = facts(text)
+    described["text"] = describe(text)
 
     tasks = _tasks(clips, data_dir / "Raw", openface_tables)
     with writing(output, labels):

@@ -1,7 +1,7 @@
 """One clip -> sequences of features: text.py, audio.py and vision.py, the same for training and for prediction.
 
 An extractor is a frozen dataclass whose fields are its settings (those marked LOCAL say where something lies on this machine,
-and change no feature), with a `name`, a `version` and a `width`. Called with a Clip, it returns what it Extracted. `facts`
+and change no feature), with a `name`, a `version` and a `width`. Called with a Clip, it returns what it Extracted. `describe`
 says all this as plain values: a feature file carries them, and so does a checkpoint trained on it, since a model knows only the
 kind of features that it was trained on.
 """
@@ -44,13 +44,13 @@ class Extracted:
     """What one modality of a clip is for the network."""
 
     frames: np.ndarray  # (L, width) float32, L >= 1
-    pictures: int = 0  # looked at, for faces
-    with_face: int = 0
+    video_frames: int = 0  # searched for a face
+    frames_with_face: int = 0
     missing: str = ""  # why there is nothing; the frames are then one frame of zeros
 
     @classmethod
-    def nothing(cls, width: int, reason: str, pictures: int = 0) -> "Extracted":
-        return cls(np.zeros((1, width), np.float32), pictures, missing=reason)
+    def nothing(cls, width: int, reason: str, video_frames: int = 0) -> "Extracted":
+        return cls(np.zeros((1, width), np.float32), video_frames, missing=reason)
 
 
 class Extractor(Protocol):
@@ -63,7 +63,7 @@ class Extractor(Protocol):
     def __call__(self, clip: Clip) -> Extracted: ...
 
 
-def facts(extractor: Extractor) -> dict[str, object]:
+def describe(extractor: Extractor) -> dict[str, object]:
     """An extractor in plain values."""
     fields = [field for field in dataclasses.fields(extractor) if not field.metadata.get("local")]
     settings = {field.name: getattr(extractor, field.name) for field in fields}

@@ -140,7 +140,7 @@ def read_pictures(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
                 turns = round(frame.rotation / 90)
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise undecodable("pictures", path, error) from None
+        raise undecodable("video_frames", path, error) from None
 
 
 @contextlib.contextmanager

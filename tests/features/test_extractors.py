@@ -87,7 +87,7 @@ def test_the_same_clip_gives_the_same_landmarks(corpus):
     clip = Clip(corpus / "Raw" / "hard" / "upright.mp4")
     extract = MediapipeFaces(pool=2)
     first, second = extract(clip), extract(clip)
-    assert np.array_equal(first.frames, second.frames) and first.with_face == first.pictures
+    assert np.array_equal(first.frames, second.frames) and first.frames_with_face == first.video_frames
 
 
 def test_a_cover_picture_is_no_film(tmp_path):
@@ -209,6 +209,6 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
         checkpoint = folder / "results" / "models" / "self_mm-mosi-regression-1"
         assert predict.main([str(word) for word in ("--checkpoint", checkpoint, *call)]) == 0
         row = pd.read_csv(folder / "scores.csv").iloc[0]
-        assert row["pictures"] == 7 and row["with_face"] == pytest.approx(6 / 7, abs=1e-4)
+        assert row["video_frames"] == 7 and row["face_share"] == pytest.approx(6 / 7, abs=1e-4)
         scores.append(row["score"])
     assert scores[0] == scores[1] == scores[2]

@@ -57,7 +57,7 @@ def test_a_clip_scores_as_its_row_in_the_feature_file(scored, corpus, prepared):
         assert status == 0 and not complaint
         for key in ("score", "text_score", "audio_score", "vision_score"):
             assert row[key] == pytest.approx(rows[clip][key], abs=1e-5)
-        assert row["class"] == rows[clip]["class"] and row["with_face"] == 1 and row["pictures"] > 5
+        assert row["class"] == rows[clip]["class"] and row["face_share"] == 1 and row["video_frames"] > 5
     assert rows["007$_$0000"]["label"] == 2.0
     assert len({round(row["score"], 4) for row in rows.values()}) > 3  # it doesn't say the same of all
 
@@ -154,7 +154,7 @@ def test_wrong_calls_are_one_line(scored, corpus, prepared, tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real clips of ../shared/data/clips are not at hand")
 def test_real_clips_are_scored(scored):
     status, (row,), _ = scored(REAL / "Oz06ZWiO20M_6.mp4", "--text", "word1 word2")
-    assert status == 0 and row["pictures"] == 225 and row["with_face"] > 0.95 and np.isfinite(row["score"])
+    assert status == 0 and row["video_frames"] == 225 and row["face_share"] > 0.95 and np.isfinite(row["score"])
     status, rows, complaint = scored(REAL / "03bSnISJMiM_1.wav", "--text", "word1 word2")
     assert status == 2 and not rows and "no pictures" in complaint
     status, (row,), _ = scored(REAL / "03bSnISJMiM_1.wav", "--text", "word1 word2", "--allow_missing")

@@ -19,7 +19,7 @@ from config.config_regression import Config
 from utils.errors import UserError, first_line
 from utils.files import checksum, current_folder, replacing
 
-FACTS = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
+METADATA = "trained_on"  # the key of config.json for what isn't the model's own: dataset, seed, epoch, files, versions
 WEIGHTS = "model.safetensors"
 
 
@@ -38,24 +38,24 @@ def save_checkpoint(
     with replacing(folder) as work:
         model.save_pretrained(work, config=model._hub_mixin_config)
         settings = json.loads((work / "config.json").read_text(encoding="utf-8"))
-        settings[FACTS] = facts | {"checksum": checksum(work / WEIGHTS)}
+        settings[METADATA] = facts | {"checksum": checksum(work / WEIGHTS)}
         (work / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
         labels.to_csv(work / "labels.csv", index=False)
         if tokenizer is not None:
             tokenizer.save_pretrained(work / "tokenizer")
 
 
-def read_facts(folder: Path) -> dict:
+def read_metadata(folder: Path) -> dict:
     """What a checkpoint says of its training; {} where it says nothing. Raises UserError where there is no checkpoint."""
-    facts = _settings(folder).get(FACTS, {})
+    facts = _settings(folder).get(METADATA, {})
     if not isinstance(facts, dict):
-        raise UserError(f"{folder}/config.json: {FACTS} is no table of facts")
+        raise UserError(f"{folder}/config.json: {METADATA} is no table of facts")
     return facts
 
 
 def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     """The model of a checkpoint, in evaluation mode. Raises UserError where it is incomplete, damaged or of another model."""
-    facts = read_facts(folder)
+    facts = read_metadata(folder)
     there = current_folder(folder)
     if not (there / WEIGHTS).exists():
         raise UserError(f"{folder}: has no {WEIGHTS}; a checkpoint is config.json and {WEIGHTS}")

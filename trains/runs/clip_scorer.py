@@ -79,7 +79,10 @@ class ClipReader:
         faces = found["vision"]
         seen = {}
         if self.extractors["vision"].name != NoFaces.name:
-            seen = {"pictures": faces.pictures, "with_face": round(faces.with_face / max(1, faces.pictures), 4)}
+            seen = {
+                "video_frames": faces.video_frames,
+                "face_share": round(faces.frames_with_face / max(1, faces.video_frames), 4),
+            }
         return Reading(str(clip.file), np.stack([ids, np.zeros_like(ids)], axis=1), audio, vision, seen, substituted)
 
 

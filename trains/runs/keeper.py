@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.schema import EXTRACTORS
-from trains.runs.checkpoint import checkpoint_folder, load_checkpoint, read_facts, save_checkpoint
+from trains.runs.checkpoint import checkpoint_folder, load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
 from trains.runs.results import add_seed_row, finished_rows
 from trains.runs.training_state import (
@@ -252,7 +252,7 @@ class Keeper:
     def _save_checkpoint(self, training: Training) -> None:
         labels = {task: state.labels.tolist() for task, state in training.ulgm.tasks.items()}
         table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **labels})
-        facts = self.provenance.facts() | {"seed": self.seed, "epoch": training.best_epoch}
+        facts = self.provenance.metadata() | {"seed": self.seed, "epoch": training.best_epoch}
         facts[EXTRACTORS] = self.experiment.store.extractors
         save_checkpoint(training.model, self.folder, facts, self.experiment.encoder.tokenizer, table)
         self.kept_epoch = training.best_epoch
@@ -260,7 +260,7 @@ class Keeper:
     def _has_checkpoint(self, epoch: int | str | None) -> bool:
         """Whether the folder holds this run's checkpoint of an epoch, which may come from a CSV."""
         try:
-            facts = read_facts(self.folder)
+            facts = read_metadata(self.folder)
         except UserError:
             return False
         return str(facts.get("epoch")) == str(epoch) and all(

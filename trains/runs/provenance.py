@@ -41,7 +41,7 @@ class Provenance:
         """What all trials of a sweep share."""
         return {key: getattr(self, key) for key in DATA_AND_ENCODER}
 
-    def facts(self) -> dict[str, object]:
+    def metadata(self) -> dict[str, object]:
         """What a checkpoint says of itself, on whichever machine it was made."""
         return {key: value for key, value in self.row().items() if key not in MACHINE}
 

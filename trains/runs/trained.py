@@ -10,7 +10,7 @@ from data.extractors import difference
 from data.schema import EXTRACTORS, plain_extractors
 from data.store import FeatureStore
 from models.pretrained_bert import Pretrained, load_tokenizer
-from trains.runs.checkpoint import load_checkpoint, read_facts
+from trains.runs.checkpoint import load_checkpoint, read_metadata
 from trains.runs.model_names import model_kind
 from utils.errors import UserError
 from utils.files import current_folder
@@ -43,7 +43,7 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
 
     model_name, dataset_name: None: what the checkpoint says.
     """
-    facts = read_facts(folder)
+    facts = read_metadata(folder)
     model = load_checkpoint(folder, model_kind(model_name or str(facts.get("model", "self_mm"))).network)
     name = dataset_name or str(facts.get("dataset"))
     if name not in DATASETS:
