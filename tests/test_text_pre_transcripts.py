@@ -101,8 +101,18 @@ def test_a_pickle_without_words_needs_transcripts(prepare):
     assert "train: raw_text: missing; say with --transcripts" in prepare(content)[2]
 
 
-def test_tables_that_are_none_are_refused(tmp_path, prepare):
-    (tmp_path / "a.csv").write_text("video_id,text\nvid,word1\n")
-    assert "has no column clip_id; it has video_id, text" in prepare(make_cmu(), "--transcripts", tmp_path / "a.csv")[2]
-    (tmp_path / "a.csv").write_text("")
-    assert "no transcript there" in prepare(make_cmu(), "--transcripts", tmp_path / "a.csv")[2]
+@pytest.mark.parametrize(
+    "table, complaint",
+    [
+        ("video_id,text\nvid,word1\n", "clip_id"),
+        ("video_id,clip_id,text\nvid,0,well, really\n", "line 2 has 4 values"),
+        ("", "video_id, clip_id, text"),
+        ("video_id,clip_id,text\n", "transcripts.csv"),
+    ],
+)
+def test_tables_that_would_be_misread_are_refused(tmp_path, prepare, table, complaint):
+    path = tmp_path / "transcripts.csv"
+    path.write_text(table)
+    status, made, printed = prepare(make_cmu(), "--transcripts", path)
+    assert status == 2 and made is None and printed.count("\n") == 1
+    assert str(path) in printed and complaint in printed

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read_label_table(
     """
     clips: dict[str, LabelledClip] = {}
     refused: dict[str, str] = {}
-    for line, row in _read_rows(path):
+    for line, row in read_table(path, COLUMNS):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
         try:
             clip = _read_row(row, dataset)
@@ -76,7 +77,7 @@ def read_label_table(
     return list(clips.values()), refused
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Line and columns of each row. Raises UserError, with the line, where a row hasn't the header's columns."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -85,13 +86,13 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             rows = [(reader.line_num, row) for row in reader if row]
     except OSError as error:
         raise UserError(
-            f"{path}: can't be read ({error.strerror}); it must list the clips: {', '.join(COLUMNS)}"
+            f"{path}: can't be read ({error.strerror}); it must have the columns {', '.join(columns)}"
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: isn't in UTF-8; save it so") from None
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num}: no row of a CSV file ({first_line(error)})") from None
-    lacking = [name for name in COLUMNS if header.count(name) != 1]
+    lacking = [name for name in columns if header.count(name) != 1]
     if lacking:
         hint = "; separate the columns by commas" if len(header) == 1 else ""
         raise UserError(

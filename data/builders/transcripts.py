@@ -1,7 +1,5 @@
 """What is said in the clips of CMU's corpora: their transcripts, and the several ways in which clips are named."""
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.builders.label_table import read_table
 from utils.errors import UserError, first_line
 
 TABLE_COLUMNS = ("video_id", "clip_id", "text")
@@ -92,19 +91,7 @@ class Transcripts:
                 self._add(found[1], found[2], Line(found[5].strip(), (float(found[3]), float(found[4]))))
 
     def _read_table(self, path: Path) -> None:
-        try:
-            rows = list(
-                csv.DictReader(io.StringIO(_decode(path), newline=""), restkey="", restval="", skipinitialspace=True)
-            )
-        except csv.Error as error:
-            raise UserError(f"--transcripts {path}: no CSV file ({first_line(error)})") from None
-        rows = [{key.strip(): value for key, value in row.items()} for row in rows]
-        lacking = [name for name in TABLE_COLUMNS if rows and name not in rows[0]]
-        if lacking:
-            raise UserError(
-                f"--transcripts {path}: has no column {', '.join(lacking)}; it has {first_line(', '.join(rows[0]))}"
-            )
-        for row in rows:
+        for _, row in read_table(path, TABLE_COLUMNS):
             line = Line(row["text"].strip(), _times(row.get("start", ""), row.get("end", "")))
             self._add(row["video_id"].strip(), row["clip_id"].strip(), line)
 
