@@ -19,9 +19,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, run_program
-
-SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
+from utils.errors import Parser, run_program
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> None:
         args = vars(parser.parse_args(argv))
-        if args["text_length"] < SHORTEST_TEXT:
-            raise UserError(f"--text_length {args['text_length']}: expected {SHORTEST_TEXT} or more")
         from data.builders.cmu import join_cmu
 
         join_cmu(dataset=DATASETS[args.pop("datasetName")], **args)

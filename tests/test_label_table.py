@@ -22,7 +22,7 @@ def test_reads_clips_and_keeps_leading_zeros(label_table):
     "row, reason",
     [
         ("9,1,a,nan,,train,,,", "label is 'nan'"),
-        ("9,1,a,-3.5,,train,,,", "label is '-3.5'"),
+        ("9,1,a,-3.5,,train,,,", "label -3.5 is outside [-3, 3]"),
         ("9,1,a,1,,dev,,,", "mode is 'dev'"),
         ("9,1,a,1,,train,x,,", "label_T is 'x'"),
         (",1,a,1,,train,,,", "is empty"),

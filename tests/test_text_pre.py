@@ -203,9 +203,9 @@ def broken(split: str, key: str, value: object) -> dict:
 @pytest.mark.parametrize(
     ("content", "argv", "complaint"),
     [
-        ([1], [], "found list"),
+        ([1], [], "train, valid, test"),
         (make_cmu() | {"train": {}}, [], "train: id: expected"),
-        ({"train": make_cmu()["train"]}, [], "expected a dict of train, valid, test"),
+        ({"train": make_cmu()["train"]}, [], "valid"),
         (broken("valid", "id", np.array("one")), [], "valid: id: expected"),
         (broken("valid", "id", []), [], "valid: id: expected"),
         (broken("valid", "audio", np.zeros((2, 4))), [], "valid: audio: expected (N, frames, width)"),

@@ -17,6 +17,8 @@ from models.pretrained_bert import find_bert
 from utils.errors import UserError, first_line
 from utils.safe_pickle import load_pickle
 
+SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
+
 
 @dataclass
 class CmuClip:
@@ -47,29 +49,29 @@ def join_cmu(
     corpus = None if transcripts is None else Transcripts(transcripts)
     text = BertText.load(find_bert(bert, dataset))
     longest = text.pretrained.bert.config.max_position_embeddings
-    if text_length > longest:
-        raise UserError(f"--text_length {text_length}: the text encoder takes at most {longest} tokens")
+    if not SHORTEST_TEXT <= text_length <= longest:
+        raise UserError(f"--text_length {text_length}: expected {SHORTEST_TEXT} to {longest}, the text encoder's limit")
     with writing(output, *filter(None, [features, transcripts])):
-        chosen, refused = choose_clips(read_cmu_file(features, dataset, aligned, corpus is None), corpus, dataset)
-        clips = [clip for clip, _ in chosen.values()]
+        sources = read_cmu_file(features, dataset, aligned, with_texts=corpus is None)
         padded, extractors = {"text": text_length}, {"text": describe(text)}
         for key in SEQUENCES:
-            shapes = [source.frames[key].shape for _, source in chosen.values()] or [(1, 0)]
-            padded[key] = text_length if aligned else max(shapes)[0]
-            settings = {"file": features.name, "aligned": aligned}
-            extractors[key] = {"name": "CMU-MultimodalSDK", "version": "", "width": shapes[0][1], "settings": settings}
+            padded[key] = text_length if aligned else max(len(source.frames[key]) for source in sources)
+            width, settings = sources[0].frames[key].shape[1], {"file": features.name, "aligned": aligned}
+            extractors[key] = {"name": "CMU-MultimodalSDK", "version": "", "width": width, "settings": settings}
+        chosen, refused = choose_clips(sources, corpus, dataset)
+        clips = [clip for clip, _ in chosen.values()]
         counts: Counter[str] = Counter()
+        # A split's arrays are freed with its last clip: memory may not hold all of them beside the output.
+        del sources
 
         def load(clip_id: str) -> ClipFeatures:
-            # With its last clip, a split's input is freed: memory may not hold all of it beside the output.
             return join_clip(*chosen.pop(clip_id), text, text_length, aligned, counts)
 
         # No sizes to measure: all lengths are set.
         assemble(output, clips, refused, dict.fromkeys(chosen, {}), load, padded, extractors, aligned)
     sizes = Counter(clip.split for clip in clips)
     print(f"{output}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS) + " clips")
-    for key, length in padded.items():
-        print(f"  {key}: length {length}, width {extractors[key]['width']}")
+    print("  padded to " + ", ".join(f"{key} {padded[key]} x {extractors[key]['width']}" for key in padded))
     for event, count in (+counts).items():
         print(f"  {event}: {count}")
     if corpus is not None and corpus.first_index:
@@ -79,7 +81,7 @@ def join_cmu(
 
 
 def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool) -> list[CmuClip]:
-    """Reads and checks a CMU pickle; with_texts: raw_text too. Raises UserError that names the split and key."""
+    """Reads and checks a CMU pickle; with_texts: raw_text too. Raises UserError, which names the split and key."""
     content, _ = load_pickle(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(split), dict) for split in SPLITS):
         found = f"a dict of {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
@@ -138,7 +140,7 @@ def choose_clips(
             # With single spaces, a sentence has the tokens of its words.
             text = " ".join(text.split())
             if not text:
-                raise ValueError("its transcript is empty")
+                raise ValueError("the transcript is empty")
             parse_label("label", label, dataset)
             clip = LabelledClip(video, clip_id, text, label, source.split)
             if clip.id in chosen:
@@ -146,14 +148,14 @@ def choose_clips(
             chosen[clip.id] = clip, source
         except ValueError as error:
             key = first_line(name.written)
-            refused[f"{key} (clip {number} of the file)" if key in refused else key] = str(error)
+            refused[f"{key} (clip {number} of the file)" if key in refused else key] = first_line(error)
     return chosen, refused
 
 
 def join_clip(
     clip: LabelledClip, source: CmuClip, text: BertText, text_length: int, aligned: bool, counts: Counter[str]
 ) -> ClipFeatures:
-    """text_length: tokens that a text is cut to, [CLS] and [SEP] included. counts: what was changed or does not match."""
+    """text_length: tokens that a text is cut to, [CLS] and [SEP] included. counts: changes and mismatches, for the report."""
     words = clip.text.split()
     encoded = text.pretrained.tokenizer(words, is_split_into_words=True, truncation=True, max_length=text_length)
     counts["longer texts cut"] += bool(encoded.encodings[0].overflowing)

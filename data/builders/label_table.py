@@ -1,6 +1,7 @@
 """Reads label.csv, which lists the user's clips: texts, labels and splits."""
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -115,15 +116,15 @@ def _parse_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
 
 
 def parse_label(column: str, value: str | float, dataset: Dataset) -> float:
-    """Raises ValueError if the value is not a number in the dataset's range."""
-    bound = dataset.label_bound
+    """Raises ValueError, with the reason, if the value is not a number in the dataset's range."""
     try:
         label = float(value)
     except ValueError:
-        label = float("nan")
-    # The negation also catches NaN.
-    if not abs(label) <= bound + ROUNDING:
+        label = math.nan
+    if not math.isfinite(label):
+        raise ValueError(f"{column} is {value!r}; expected a number")
+    if abs(label) > (bound := dataset.label_bound) + ROUNDING:
         raise ValueError(
-            f"{column} is {value!r}; --datasetName {dataset.name} has numbers from {-bound:g} to {bound:g}"
+            f"{column} {label:g} is outside [{-bound:g}, {bound:g}], the range of --datasetName {dataset.name}"
         )
     return label

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.builders.label_table import read_table
-from utils.errors import UserError, first_line
+from utils.errors import UserError
 
 COLUMNS = ("video_id", "clip_id", "text")
 TOLERANCE = 0.1  # seconds by which a clip's start and end may differ from its transcript's
@@ -57,7 +57,7 @@ class Transcripts:
     def __init__(self, path: Path):
         """path: a CSV table with COLUMNS, one of CMU's files, or a folder with these anywhere below it. Raises UserError."""
         self.videos: dict[str, dict[str, dict[str, str]]] = {}  # video -> clip -> row of the table
-        self.first_index = 0  # the clip that video[0] is
+        self.first_index = 0  # the number of the clip that the ids call video[0]
         try:
             for row in _read_rows(path):
                 # CMU ships some files in two folders: the first is used.
@@ -71,7 +71,7 @@ class Transcripts:
             )
 
     def align_indices(self, names: Iterable[ClipName]) -> None:
-        """Takes video[0] for clip 1 from now on if the ids count from 0 but the transcripts, like MOSI's, from 1."""
+        """Makes `find` treat video[0] as clip 1 if the ids count from 0 but the transcripts, like MOSI's, from 1."""
         from_0 = any(name.is_index and int(name.clip) == 0 for name in names)
         self.first_index = int(from_0 and all("0" not in clips for clips in self.videos.values()))
 
@@ -80,12 +80,12 @@ class Transcripts:
         if name.times is not None and name.whole in self.videos:
             return name.whole, *_find_by_times(self.videos[name.whole], name.times)
         clip = str(int(name.clip) + self.first_index) if name.is_index else name.clip
-        video = first_line(name.video)
         if name.video not in self.videos:
-            raise ValueError(f"no transcript of the video {video}")
+            raise ValueError(f"no transcript of the video {name.video}")
+        if not clip:
+            raise ValueError("the id has neither a clip number nor start and end")
         if clip not in self.videos[name.video]:
-            missing = f"no transcript of clip {first_line(clip)} of the video {video}"
-            raise ValueError(missing if clip else "the id has neither a clip number nor start and end")
+            raise ValueError(f"no transcript of clip {clip} of the video {name.video}")
         return name.video, clip, self.videos[name.video][clip]["text"]
 
 
@@ -106,7 +106,7 @@ def _decode(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        # Some of MOSEI's quotation marks.
+        # Some of MOSEI's files have Windows quotation marks.
         return content.decode("cp1252", errors="replace")
 
 
@@ -124,13 +124,9 @@ def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, float])
     timed = {clip: _parse_times(row.get("start", ""), row.get("end", "")) for clip, row in clips.items()}
     distances = {clip: np.abs(np.subtract(span, times)).max() for clip, span in timed.items() if span is not None}
     if not distances:
-        raise ValueError(
-            "the id names a clip by start and end, but the transcripts have no times; pass a table with them"
-        )
+        raise ValueError("the id has start and end, but the transcripts have no times; pass a CSV table with them")
     nearest = min(distances.values())
     matches = [clip for clip, distance in distances.items() if distance == nearest <= TOLERANCE]
     if len(matches) != 1:
-        raise ValueError(
-            f"{len(matches)} transcripts within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s in the video"
-        )
+        raise ValueError(f"{len(matches)} transcripts within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s")
     return matches[0], clips[matches[0]]["text"]
