@@ -13,7 +13,7 @@ import numpy as np
 from data.builders.label_table import LabelledClip
 from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from utils.errors import UserError
-from utils.files import check_output, clear_leftovers, exclusive_lock, remove, replacing
+from utils.files import check_output, exclusive_lock, remove, replacing
 from utils.progress import progress
 
 USUAL_NAME = "features.pkl"
@@ -36,7 +36,6 @@ def writing(output: Path, *inputs: Path) -> Iterator[None]:
     """Locks the feature file against other writers. Raises UserError if it cannot be written, or is one of the inputs."""
     check_output(output, *inputs)
     with exclusive_lock(output, "another process is writing it"):
-        clear_leftovers(output)
         yield
 
 

@@ -38,7 +38,7 @@ class ClipName:
     @classmethod
     def read(cls, item: object) -> "ClipName":
         """item: a str or bytes, or a sequence of these and of numbers."""
-        values = np.asarray(item, object).ravel()
+        values = item if isinstance(item, list | tuple) else np.ravel(item)
         parts = [(v.decode(errors="replace") if isinstance(v, bytes) else str(v)).strip() for v in values] or [""]
         whole = "$_$".join(parts) if len(parts) == 2 else parts[0]
         match = ID.fullmatch(whole)
