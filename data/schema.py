@@ -63,13 +63,11 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
     """Reads and checks a feature pickle. Raises UserError naming split, key, clip, what was expected and what was found."""
     content, sha1 = load_splits(path)
     splits = {name: SplitChecker(path, name, content[name], dataset, aligned).check() for name in SPLITS}
-    missing = {
-        key: ", ".join(name for name in SPLITS if getattr(splits[name], key) is None)
-        for key in ("text_bert", "raw_text")
-    }
-    if all(missing.values()):
+    no_ids = ", ".join(name for name, split in splits.items() if split.text_bert is None)
+    no_texts = ", ".join(name for name, split in splits.items() if split.raw_text is None)
+    if no_ids and no_texts:
         raise UserError(
-            f"{path}: missing: text_bert in {missing['text_bert']}, raw_text in {missing['raw_text']}; all splits need the same one"
+            f"{path}: all splits need text_bert (missing in {no_ids}) or all raw_text (missing in {no_texts})"
         )
     for key in ("audio", "vision"):
         widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
@@ -77,10 +75,8 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
             raise UserError(f"{path}: {key} has different widths: {widths}; extract all splits in the same way")
     fusion = splits["train"].labels["fusion"]
     if (fusion < 0).all() or (fusion >= 0).all():
-        raise UserError(
-            f"{path}: train: all {len(fusion)} labels are {'positive' if fusion[0] >= 0 else 'negative'}; Self-MM compares "
-            "each clip with the centres of both classes, so it needs clips of both"
-        )
+        sign = "positive" if fusion[0] >= 0 else "negative"
+        raise UserError(f"{path}: train: all {len(fusion)} labels are {sign}; Self-MM needs clips of both classes")
     try:
         return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS)))
     except ValueError as error:

@@ -1,7 +1,4 @@
-"""The feature store: a feature file without its padding, memory-mapped.
-
-A pickle pads every clip to the longest one and has to be read as a whole. The store keeps only the real frames, all clips of a
-split end to end, in .npy files that are mapped into memory: later runs start at once, and parallel runs share one copy.
+"""The feature store: a feature file without its padding, memory-mapped, so that later runs start at once and share one copy.
 
     FILE.pkl.store/<key>/meta.json                            ids, raw texts and labels by split; the pickle's SHA-1
                          train/audio.npy audio_offsets.npy    (total frames, width) float32; (N + 1,) int64
@@ -25,7 +22,7 @@ import numpy as np
 
 from config.config_regression import Dataset
 from data.ragged import Ragged, Split
-from data.schema import FeatureFile, FeatureSplit, check_aligned, read_feature_file
+from data.schema import FeatureFile, check_aligned, read_feature_file
 from utils.errors import UserError, first_line
 from utils.files import flush, remove, temp_path
 
@@ -131,37 +128,26 @@ def _write(file: FeatureFile, folder: Path, aligned: bool, tokenize: Callable | 
     meta = {"sha1": file.sha1, "aligned": aligned, "replaced": Counter(), "extractors": file.extractors, "splits": {}}
     for name, split in file.splits.items():
         (folder / name).mkdir(parents=True)
-        lengths = _write_text(split, folder / name, tokenize)
+        if tokenize is None:
+            tokens = [clip[::2, :length].T for clip, length in zip(split.text_bert, split.text_lengths, strict=True)]
+        else:
+            tokens = [np.array([ids, [0] * len(ids)]).T for ids in tokenize(split.raw_text)]
+        text_lengths = np.array([len(clip) for clip in tokens])
+        Ragged.write(folder / name, "text", tokens, text_lengths, 2, np.int32)
         if aligned:
-            check_aligned(f"{file.path}: {name}", split, lengths)
+            check_aligned(f"{file.path}: {name}", split, text_lengths)
         for key in ("audio", "vision"):
-            values, frames = getattr(split, key), lengths if aligned else getattr(split, f"{key}_lengths")
-            clips = _finite_frames(values, frames, meta["replaced"], f"{name} {key}")
-            Ragged.write(folder / name, key, clips, frames, values.shape[2], np.float32)
+            values, lengths = getattr(split, key), text_lengths if aligned else getattr(split, f"{key}_lengths")
+            frames = _finite_frames(values, lengths, meta["replaced"], f"{name} {key}")
+            Ragged.write(folder / name, key, frames, lengths, values.shape[2], np.float32)
         labels = {task: values.tolist() for task, values in split.labels.items()}
         meta["splits"][name] = {"ids": split.ids, "raw_text": split.raw_text, "labels": labels}
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
     flush(folder)
 
 
-def _write_text(split: FeatureSplit, folder: Path, tokenize: Callable | None) -> np.ndarray:
-    """Returns the number of tokens of each clip, (N,) int64."""
-    if tokenize is None:
-        lengths = split.text_lengths
-        tokens = (clip[::2, :length].T for clip, length in zip(split.text_bert, lengths, strict=True))
-    else:
-        ids = tokenize(split.raw_text)
-        lengths = np.array([len(clip) for clip in ids])
-        tokens = (np.array([clip, [0] * len(clip)]).T for clip in ids)
-    Ragged.write(folder, "text", tokens, lengths, 2, np.int32)
-    return lengths
-
-
 def _finite_frames(values: np.ndarray, lengths: np.ndarray, replaced: Counter, key: str) -> Iterator[np.ndarray]:
-    """Yields the real frames of each clip in float32, and counts the non-finite values, which become 0.
-
-    The released code does the same for -inf in audio.
-    """
+    """Yields each clip's real frames in float32. As in the released code, non-finite values become 0; counts them."""
     for clip, length in zip(values, lengths, strict=True):
         frames = clip[:length].astype(np.float32)
         finite = np.isfinite(frames)
