@@ -52,14 +52,13 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset, mistakes: 
     if split.text_bert is None:
         lines.append("  raw_text, to be tokenized")
     else:
-        lines.append(
-            f"  text_bert {split.text_bert.shape}: {_padding(split.text_lengths, split.text_bert.shape[2])} tokens"
-        )
+        length = split.text_bert.shape[2]
+        lines.append(f"  text_bert {split.text_bert.shape}: {_lengths(split.text_lengths, length, 'tokens')}")
     for key in ("audio", "vision"):
         values, lengths = getattr(split, key), getattr(split, f"{key}_lengths")
         non_finite, front, beyond = _count_faults(values, lengths)
         real = split.text_lengths if lengths is None else lengths
-        frames = "as many frames as tokens" if real is None else f"{_padding(real, values.shape[1])} frames"
+        frames = "as many frames as tokens" if real is None else _lengths(real, values.shape[1], "frames")
         lines.append(f"  {key} {values.shape}: {frames}, {non_finite} non-finite values")
         if front:
             lines.append(f"    {front} clips have more zeros at the front than at the end: padded at the front?")
@@ -83,9 +82,9 @@ def _histogram(labels: np.ndarray, dataset: Dataset) -> list[str]:
     return [f"  labels {labels.min():g} to {labels.max():g}, mean {labels.mean():.3f}", *lines]
 
 
-def _padding(lengths: np.ndarray, padded: int) -> str:
-    share = 1 - lengths.sum() / (len(lengths) * padded)
-    return f"{share:.0%} padding; {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f}"
+def _lengths(lengths: np.ndarray, padded: int, unit: str) -> str:
+    padding = 1 - lengths.mean() / padded
+    return f"{lengths.min()} to {lengths.max()} {unit}, mean {lengths.mean():.1f}, {padding:.0%} padding"
 
 
 def _count_faults(values: np.ndarray, lengths: np.ndarray | None) -> tuple[int, int, int]:

@@ -74,7 +74,7 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path):
     (tmp_path / "DEMO").mkdir()
     (tmp_path / "DEMO" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="DEMO: can't make the demo corpus there"):
+    with pytest.raises(UserError, match="DEMO: cannot make the demo corpus"):
         demo.ensure_demo(tmp_path / "DEMO")
     assert [path.name for path in tmp_path.iterdir()] == ["DEMO"]
     assert (tmp_path / "DEMO" / "notes.txt").read_text() == "mine"
