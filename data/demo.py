@@ -43,7 +43,7 @@ OPENERS = ["", "", "", "i think", "well", "to be honest", "for me", "you know", 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # [PAD] has id 0
 
 SHARES = {"text": 0.4, "audio": 0.3, "vision": 0.3}  # of the clip's label
-CONTRADICTS = 0.2  # probability that a clip's audio contradicts its text; the same for vision
+CONTRADICTS = 0.2  # probability that audio contradicts the text of a clip; the same for vision
 
 
 def ensure_demo(folder: Path) -> None:
@@ -88,7 +88,7 @@ def vocabulary() -> list[str]:
 
 
 def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, object]:
-    ids, texts, audio, vision, sentiments = [], [], [], [], []
+    rows = []
     for clip in range(clips):
         speaker, number = divmod(clip, CLIPS_PER_SPEAKER)
         if number == 0:
@@ -96,11 +96,11 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
         text, text_sentiment = _review(rng)
         audio_sentiment, vision_sentiment = _related(text_sentiment, rng), _related(text_sentiment, rng)
         duration = len(text.split()) * rng.lognormal(0, 0.3)
-        ids.append(f"{split}{speaker:02d}$_${number + 1}")
-        texts.append(text)
-        audio.append(_audio(audio_sentiment, duration, audio_baseline, rng))
-        vision.append(_vision(vision_sentiment, duration, vision_baseline, rng))
-        sentiments.append([text_sentiment, audio_sentiment, vision_sentiment])
+        audio = _audio(audio_sentiment, duration, audio_baseline, rng)
+        vision = _vision(vision_sentiment, duration, vision_baseline, rng)
+        sentiments = [text_sentiment, audio_sentiment, vision_sentiment]
+        rows.append((f"{split}{speaker:02d}$_${number + 1}", text, audio, vision, sentiments))
+    ids, texts, audio, vision, sentiments = zip(*rows, strict=True)
     unimodal = dict(zip(SHARES, np.float32(sentiments).T, strict=True))
     mixed = sum(share * unimodal[task] for task, share in SHARES.items())
     label = (np.round(mixed * 5) / 5).astype(np.float32)  # in steps of 0.2: the mean of five annotators, as in MOSI
@@ -149,10 +149,7 @@ def _related(text_sentiment: float, rng: np.random.Generator) -> float:
 
 
 def _audio(sentiment: float, duration: float, baseline: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(frames, AUDIO_WIDTH): pitch, loudness, brightness, roughness, and features without information.
-
-    baseline: (AUDIO_WIDTH,) the speaker's neutral values.
-    """
+    """(frames, AUDIO_WIDTH): pitch, loudness, brightness, roughness, and uninformative features; baseline: the speaker's own."""
     frames = int(np.clip(round(3 * duration), 8, AUDIO_FRAMES))
     time = np.linspace(0, 1, frames)
     syllables = np.sin(2 * np.pi * (frames / 4 * time + rng.random()))
@@ -166,10 +163,7 @@ def _audio(sentiment: float, duration: float, baseline: np.ndarray, rng: np.rand
 
 
 def _vision(sentiment: float, duration: float, baseline: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(frames, VISION_WIDTH): smile, raised cheeks, frown, lowered lip corners, and features without information.
-
-    baseline: (VISION_WIDTH,) the speaker's neutral values.
-    """
+    """(frames, VISION_WIDTH): smile, raised cheeks, frown, lowered lip corners, and uninformative features, like `_audio`."""
     frames = int(np.clip(round(2 * duration), 6, VISION_FRAMES))
     onset = rng.uniform(0.1, 0.6)
     time = np.linspace(0, 1, frames)

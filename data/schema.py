@@ -160,10 +160,10 @@ class SplitChecker:
     def texts(self, key: str, strict: bool = True) -> list[str]:
         """The texts of all clips. strict: raises for one that is not a string or UTF-8; otherwise it is converted."""
         values = self._value(key)
-        if not isinstance(values, list | tuple | np.ndarray) or getattr(values, "ndim", 1) != 1:
-            raise self.error(key, f"expected a list of N texts; found {type(values).__name__}")
-        if self.clips and len(values) != self.clips:
-            raise self.error(key, f"expected N = {self.clips} texts, one for each id; found {len(values)}")
+        is_list = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim == 1)
+        if not is_list or self.clips not in (0, len(values)):
+            found = len(values) if is_list else type(values).__name__
+            raise self.error(key, f"expected a list of texts, one for each id; found {found}")
         texts = []
         for number, value in enumerate(values):
             written = str(value) if np.isscalar(value) else type(value).__name__
@@ -208,8 +208,8 @@ class SplitChecker:
             labels = self.array(key, 1, "(N,)").astype(np.float32)
         bound = self.dataset.label_bound
         wrong = ~(np.abs(labels) <= bound + 1e-5)  # also for NaN
-        range_of = f"outside [-{bound:g}, {bound:g}], the range of {self.dataset.name}; --datasetName sets the dataset"
-        self.refuse(key, wrong, range_of, labels)
+        limits = f"[-{bound:g}, {bound:g}], the range of {self.dataset.name}"
+        self.refuse(key, wrong, f"outside {limits}; --datasetName sets the dataset", labels)
         return labels
 
     def refuse(self, key: str, wrong: np.ndarray, what: str, values: np.ndarray | None = None) -> None:
