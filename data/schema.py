@@ -129,10 +129,9 @@ class SplitChecker:
         self.clips = len(self.ids)
         if not self.clips:
             raise self.error("id", "the split has no clips")
-        raw_text = (
-            self.texts("raw_text", strict="text_bert" not in self.content) if "raw_text" in self.content else None
-        )
-        text_bert, text_lengths = self.text_bert() if "text_bert" in self.content else (None, None)
+        has_ids = "text_bert" in self.content
+        raw_text = self.texts("raw_text", strict=not has_ids) if "raw_text" in self.content else None
+        text_bert, text_lengths = self.text_bert() if has_ids else (None, None)
         audio, vision = self.frames("audio"), self.frames("vision")
         labels = {"fusion": self.labels("regression_labels")}
         labels |= {task: self.labels(key) for task, key in UNIMODAL_LABELS.items() if key in self.content}
@@ -149,10 +148,12 @@ class SplitChecker:
         value = self._value(key, hint)
         try:
             array = np.asarray(value)
-        except ValueError:
-            raise self.error(key, f"expected {layout}; the clips' shapes differ: pad them to one length") from None
+        except ValueError:  # clips of different shapes
+            array = np.empty(0, object)
         if array.dtype.kind not in "iufb":
-            raise self.error(key, f"expected numbers {layout}; found {type(value).__name__} of {array.dtype}")
+            padded = ", all clips padded to one length" if dimensions > 1 else ""
+            found = f"{type(value).__name__} of {array.dtype}"
+            raise self.error(key, f"expected an array of numbers {layout}{padded}; found {found}")
         if array.ndim != dimensions or (self.clips and len(array) != self.clips) or 0 in array.shape:
             raise self.error(key, f"expected {layout} with N = {self.clips}; found {array.shape}")
         return array

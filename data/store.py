@@ -87,13 +87,14 @@ def open_store(
     work = temp_path(folder)
     try:
         _write(file, work, aligned, None if has_ids else partial(tokenizer.encode, length=dataset.text_length))
+        os.replace(work, folder)
         for other in home.iterdir():
             unfinished = other.name.startswith("unfinished-")  # by a process that is running, or was killed
             if time.time() - other.stat().st_mtime > DAY if unfinished else not other.name.startswith(state):
                 remove(other)
-        os.replace(work, folder)
     except OSError as error:
-        if not folder.exists():  # otherwise another process has just written the same store
+        # If the folder exists, another process has written the same store, or is cleaning up too.
+        if not folder.exists():
             raise UserError(f"{home}: cannot be written ({error.strerror}); choose a folder with --cache_dir") from None
     finally:
         remove(work)

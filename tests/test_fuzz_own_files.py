@@ -1,4 +1,4 @@
-"""Files that this program wrote itself, damaged since: checkpoints, states and CSVs."""
+"""Damaged files that this program has written itself: checkpoints, states and CSVs."""
 
 import functools
 import json
@@ -33,7 +33,7 @@ def write(files: dict[str, bytes], folder: Path) -> None:
 
 @strategies.composite
 def one_damaged(draw, make) -> tuple[str, dict[str, bytes]]:
-    """The files that a function makes, one of them damaged or gone. Returns its name too."""
+    """The name of a damaged or missing file, and all files that `make` returns, with it."""
     files = dict(make())
     name = draw(strategies.sampled_from(sorted(files)))
     if draw(strategies.integers(0, 19)) == 0:
