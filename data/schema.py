@@ -148,7 +148,7 @@ class SplitChecker:
         value = self._value(key, hint)
         try:
             array = np.asarray(value)
-        except ValueError:  # clips of different shapes
+        except (ValueError, MemoryError):  # clips of different shapes, or long texts among numbers
             array = np.empty(0, object)
         if array.dtype.kind not in "iufb":
             padded = ", all clips padded to one length" if dimensions > 1 else ""
@@ -164,7 +164,8 @@ class SplitChecker:
         is_list = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim == 1)
         if not is_list or self.clips not in (0, len(values)):
             found = len(values) if is_list else type(values).__name__
-            raise self.error(key, f"expected a list of texts, one for each id; found {found}")
+            count = f"N = {self.clips}" if self.clips else "N"
+            raise self.error(key, f"expected {count} texts, one for each id; found {found}")
         texts = []
         for number, value in enumerate(values):
             written = str(value) if np.isscalar(value) else type(value).__name__

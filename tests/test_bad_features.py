@@ -107,7 +107,7 @@ def test_the_range_holds_for_a_file_that_was_read_as_another_dataset_before(fail
         (lambda texts: [None, *texts[1:]], "raw_text: number 0 is not a text: 'NoneType'"),
         (lambda texts: [*texts[:-1], b"caf\xe9"], "number 20 is not a text"),
         (lambda texts: [*texts[:-1], "\ud800"], "number 20 is not a text"),
-        (lambda texts: texts[:-1], "raw_text: expected a list of texts, one for each id; found 20"),
+        (lambda texts: texts[:-1], "raw_text: expected N = 21 texts"),
     ],
 )
 def test_texts_that_are_none(fails, workplace, value, complaint):
