@@ -64,7 +64,7 @@ def test_text_that_is_missing_altogether(fails, workplace):
     features = tiny.make_features()
     del features["test"]["raw_text"], features["test"]["text_bert"]
     tiny.write_features(workplace.features, features)
-    assert "test: text_bert: missing, and raw_text too" in fails()
+    assert "text_bert (missing in test) or all raw_text (missing in test)" in fails()
 
 
 def test_a_width_that_differs_between_splits(fails, workplace):
@@ -75,7 +75,7 @@ def test_a_width_that_differs_between_splits(fails, workplace):
 
 def test_an_array_of_the_wrong_shape(fails, workplace):
     spoiled(workplace, "train", "vision", lambda vision: vision[:, 0])
-    assert "train: vision: expected (N, frames, width)" in fails()
+    assert "train: vision: expected" in fails()
 
 
 def test_text_bert_as_the_released_datapre_writes_it(fails, workplace):
@@ -86,7 +86,7 @@ def test_text_bert_as_the_released_datapre_writes_it(fails, workplace):
 def test_lengths_beyond_the_array(fails, workplace):
     spoiled(workplace, "train", "audio_lengths", lambda lengths: [*lengths[:4], 16, *lengths[5:]])
     line = fails()
-    assert "train: audio_lengths: clip video1$_$4 has 16" in line and "15 frames" in line
+    assert "train: audio_lengths: clip video1$_$4 has 16" in line and "1 to 15" in line
 
 
 def test_a_label_of_5(fails, workplace):
@@ -103,11 +103,11 @@ def test_the_range_holds_for_a_file_that_was_read_as_another_dataset_before(fail
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        (lambda texts: [text.split() for text in texts], "number 0 is no text"),
-        (lambda texts: [None, *texts[1:]], "number 0 is no text: 'None'"),
-        (lambda texts: [*texts[:-1], b"caf\xe9"], "number 20 is no text"),
-        (lambda texts: [*texts[:-1], "\ud800"], "number 20 is no text"),
-        (lambda texts: texts[:-1], "expected N = 21 texts"),
+        (lambda texts: [text.split() for text in texts], "number 0 is not a text"),
+        (lambda texts: [None, *texts[1:]], "raw_text: number 0 is not a text: 'NoneType'"),
+        (lambda texts: [*texts[:-1], b"caf\xe9"], "number 20 is not a text"),
+        (lambda texts: [*texts[:-1], "\ud800"], "number 20 is not a text"),
+        (lambda texts: texts[:-1], "raw_text: expected N = 21 texts"),
     ],
 )
 def test_texts_that_are_none(fails, workplace, value, complaint):
@@ -128,12 +128,14 @@ def test_text_of_another_kind_in_each_split(fails, workplace):
     features = tiny.make_features()
     del features["train"]["raw_text"], features["test"]["text_bert"]
     tiny.write_features(workplace.features, features)
-    assert "text_bert is missing in test, and raw_text in train" in fails()
+    assert "text_bert (missing in test) or all raw_text (missing in train)" in fails()
 
 
-def test_clips_of_several_shapes_in_one_array(fails, workplace):
-    spoiled(workplace, "train", "audio", lambda audio: [clip[: 1 + number % 5] for number, clip in enumerate(audio)])
-    assert "pad them to one length" in fails()
+@pytest.mark.parametrize("kind", [list, lambda clips: np.array(clips, dtype=object)])
+def test_clips_of_several_shapes_in_one_array(fails, workplace, kind):
+    spoiled(workplace, "train", "audio", lambda audio: kind([clip[: 1 + n % 5] for n, clip in enumerate(audio)]))
+    line = fails()
+    assert "train: audio: " in line and "padded to one length" in line
 
 
 def test_token_ids_beyond_any_vocabulary(fails, workplace):
