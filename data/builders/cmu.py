@@ -12,10 +12,9 @@ from data.builders.label_table import LabelledClip, parse_label
 from data.builders.transcripts import ClipName, Transcripts
 from data.extractors import describe
 from data.extractors.text import BertText
-from data.schema import SPLITS, SplitChecker
+from data.schema import SPLITS, SplitChecker, load_splits
 from models.pretrained_bert import find_bert
 from utils.errors import UserError, first_line
-from utils.safe_pickle import load_pickle
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
 
@@ -82,11 +81,7 @@ def join_cmu(
 
 def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool) -> list[CmuClip]:
     """Reads and checks a CMU pickle; with_texts: raw_text too. Raises UserError, which names the split and key."""
-    content, _ = load_pickle(path)
-    if not isinstance(content, dict) or not all(isinstance(content.get(split), dict) for split in SPLITS):
-        found = f"a dict of {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
-        expected = f"expected a dict of {', '.join(SPLITS)}, each a dict of arrays"
-        raise UserError(f"{path}: {expected}; found {first_line(found)}")
+    content, _ = load_splits(path)
     clips = []
     for split in SPLITS:
         # Word vectors, half of the file, which nothing reads.
