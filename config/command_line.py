@@ -16,7 +16,7 @@ SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # sh
 
 
 def parse_arguments(argv: list[str]) -> RunOptions:
-    """Raises UserError for flags that are wrong or contradict each other, and SystemExit after --help."""
+    """Raises UserError for wrong or contradictory flags and hyper-parameters, and SystemExit after --help."""
     args = _make_parser().parse_args(argv)
     _check_combination(args)
     tuned = _read_tuned(args)
@@ -33,7 +33,9 @@ def parse_arguments(argv: list[str]) -> RunOptions:
         "threads": tuned.threads if tuned is not None and args.threads is None else args.threads,
         "argv": tuple(argv),
     }
-    return RunOptions(**same | derived)
+    options = RunOptions(**same | derived)
+    options.config()  # raises UserError now rather than after importing torch
+    return options
 
 
 def _make_parser() -> Parser:
@@ -156,6 +158,8 @@ def _check_combination(args: argparse.Namespace) -> None:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
     if args.is_tune and (args.params is not None or args.preset == TUNED):
         raise UserError("--is_tune searches the space in config/config_tune.py; leave out --params and --preset tuned")
+    if args.test_only and args.jobs > 1:
+        raise UserError("--test_only runs in one process; leave out --jobs")
     if args.is_tune and (args.test_only or len(seeds) > 1):
         raise UserError("--is_tune trains with one seed and does not test; leave out --test_only and all but one seed")
     if len(set(seeds)) < len(seeds):

@@ -124,6 +124,7 @@ def test_bad_values(fails, setting, complaint):
         (["--gpu_ids", "0", "1"], "a process uses one GPU"),
         (["--gpu_ids", "0", "1", "--jobs", "2"], "no such GPU"),
         (["--jobs", "0"], "1 or more"),
+        (["--test_only", "nowhere", "--jobs", "2"], "leave out --jobs"),
         (["--is_tune", "perhaps"], "'perhaps'"),
         (["--is_tune", "--seeds", "1", "2"], "one seed"),
         (["--is_tune", "--preset", "tuned"], "leave out --params and --preset tuned"),

@@ -145,6 +145,12 @@ def test_the_config_imports_neither_torch_nor_numpy():
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
+def test_a_bad_hyper_parameter_is_reported_before_torch_is_imported():
+    command = [sys.executable, "-X", "importtime", "run.py", "--set", "batchsize=8"]
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert finished.returncode == 2 and "'batch_size'" in finished.stderr and "| torch" not in finished.stderr
+
+
 def test_duplicate_seeds_are_rejected():
     with pytest.raises(UserError, match="--seeds 1 2 1"):
         parse_arguments(["--seeds", "1", "2", "1"])
