@@ -11,7 +11,7 @@ from utils.errors import UserError, run_program
 from utils.files import make_folder
 from utils.log import make_log
 
-# Hyper-parameters that may differ between training and --test_only: they do not change what a trained network computes.
+# Hyper-parameters that --test_only may change: they are no property of the trained network.
 TEST_SETTINGS = {"max_epochs", "precision", "max_clips_per_pass"}
 
 
@@ -51,10 +51,6 @@ def run(options: RunOptions) -> None:
         make_deterministic()
     ranks = join_ranks()
     with ranks.one_rank_reports():
-        if ranks.size > 1 and (options.test_only or options.is_tune or options.jobs > 1):
-            raise UserError(
-                "torchrun trains one model with several processes; leave out --test_only, --is_tune and --jobs"
-            )
         gpu_ids = ranks.choose_gpus(options.gpu_ids)
         device = pick_device([-1] if options.jobs > 1 else gpu_ids)  # with --jobs, only the jobs compute
         if options.test_only:

@@ -154,7 +154,10 @@ def _check_combination(args: argparse.Namespace) -> None:
         raise UserError(
             "--train_mode classification: Self-MM generates labels by shifting numbers, so it needs regression labels"
         )
-    if len(args.gpu_ids or []) > 1 and args.jobs == 1 and "LOCAL_RANK" not in os.environ:
+    torchrun = "LOCAL_RANK" in os.environ
+    if torchrun and (args.test_only or args.is_tune or args.jobs > 1):
+        raise UserError("torchrun trains one model with several processes; leave out --test_only, --is_tune and --jobs")
+    if len(args.gpu_ids or []) > 1 and args.jobs == 1 and not torchrun:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
     if args.is_tune and (args.params is not None or args.preset == TUNED):
         raise UserError("--is_tune searches the space in config/config_tune.py; leave out --params and --preset tuned")

@@ -166,8 +166,6 @@ def _range(name: str, value: object) -> tuple[str, bool]:
         return "", True
     if name.endswith("_dropout"):
         return "0 <= value < 1", 0 <= value < 1
-    if name.endswith("_layers"):
-        return "1 to 100", 1 <= value <= 100
     if name in ("max_epochs", "max_clips_per_pass") or name.startswith("weight_decay"):
         return "0 or more", 0 <= value < float("inf")
     return "more than 0", 0 < value < float("inf")
@@ -239,18 +237,16 @@ MMSA = {
 # Our values for the generated corpus. Its small BERT starts from random weights and needs a larger learning rate. With
 # less dropout, the unimodal heads soon memorize the errors of their generated labels.
 DEMO = {
-    "demo": {
-        "batch_size": 16,
-        "learning_rate_bert": 1e-3, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3, "learning_rate_other": 5e-4,
-        "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
-        "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 32, "audio_out": 16, "video_out": 16,
-        "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
-        "post_fusion_dropout": 0.5, "post_text_dropout": 0.5, "post_audio_dropout": 0.5, "post_video_dropout": 0.5,
-        "H": 3.0,
-    },
+    "batch_size": 16,
+    "learning_rate_bert": 1e-3, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3, "learning_rate_other": 5e-4,
+    "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
+    "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 32, "audio_out": 16, "video_out": 16,
+    "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
+    "post_fusion_dropout": 0.5, "post_text_dropout": 0.5, "post_audio_dropout": 0.5, "post_video_dropout": 0.5,
+    "H": 3.0,
 }  # fmt: skip
 
-PRESETS = {"released": RELEASED, "mmsa": MMSA}
+PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": {**MMSA, "demo": DEMO}}
 
 
 def make_config(dataset: str, preset: str | None = None, **overrides: object) -> Config:
@@ -259,13 +255,12 @@ def make_config(dataset: str, preset: str | None = None, **overrides: object) ->
     preset: "released" or "mmsa"; None: released, or mmsa for datasets that are only in mmsa.
     Raises UserError for a missing table, an unknown key or a bad value.
     """
-    if preset is not None and dataset != "demo" and dataset not in PRESETS[preset]:
-        others = " or ".join(name for name, tables in PRESETS.items() if dataset in tables)
-        raise UserError(f"--preset {preset} has no hyper-parameters for {dataset}; available: --preset {others}")
-    tables = PRESETS[preset] if preset is not None else MMSA | RELEASED
+    presets = [name for name, tables in PRESETS.items() if dataset in tables]
+    if preset not in (None, *presets):
+        raise UserError(f"--preset {preset} has no hyper-parameters for {dataset}; available: {', '.join(presets)}")
     keys = [field.name for field in dataclasses.fields(Config)]
     for key in overrides:
         if key not in keys:
             closest = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)[0]
             raise UserError(f"config: unknown key {key!r}; did you mean {closest!r}?")
-    return Config(**{**(tables | DEMO)[dataset], **overrides})
+    return Config(**{**PRESETS[preset or presets[0]][dataset], **overrides})
