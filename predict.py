@@ -8,7 +8,7 @@ from pathlib import Path
 
 from config.config_regression import DATASETS
 from utils.errors import Parser, UserError, run_program
-from utils.files import check_output
+from utils.files import check_output, replacing
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     from trains.runs.open import find_features, open_features
     from trains.runs.trained import load_trained
     from utils.device import pick_device
-    from utils.files import replacing
 
     if args.csv is not None:
         check_output(args.csv, *args.clips, *filter(None, [args.features, args.text_file]))
@@ -71,22 +70,28 @@ def run(args: argparse.Namespace) -> int:
         path = find_features(args.features, trained.dataset, trained.aligned)
         store = open_features(path, trained.dataset, trained.aligned, trained.encoder, args.cache_dir)
         trained.check_features(store, path)
-        rows = score_split(trained, store.splits[args.split or "test"], device)
+        table = score_split(trained, store.splits[args.split or "test"], device)
     else:
-        rows, failures = score_videos(args, trained, device)
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if args.json else as_table(rows, trained.dataset.label_bound))
-    if args.csv is not None and rows:
-        import pandas as pd
-
+        table, failures = score_videos(args, trained, device)
+    if args.json:
+        print(json.dumps(table.to_dict("records"), indent=2, ensure_ascii=False))
+    elif table.empty:
+        print("no clip could be scored")
+    else:
+        bound = trained.dataset.label_bound
+        print(f"scores from {-bound:g} (negative) to {bound:g} (positive)")
+        used = (table != "").any()  # columns that are not empty for all clips
+        print(table.loc[:, used].to_string(index=False, float_format="%.3f"))
+    if args.csv is not None and not table.empty:
         with replacing(args.csv) as work:
-            pd.DataFrame(rows).to_csv(work, index=False)
+            table.to_csv(work, index=False)
     for name, reason in failures.items():
         print(f"error: {name}: {reason}", file=sys.stderr)
     return 2 if failures else 0
 
 
-def score_videos(args: argparse.Namespace, trained, device) -> tuple[list[dict], dict[str, str]]:
-    """Returns a row for each clip that could be scored, and the reason for each that could not, by name."""
+def score_videos(args: argparse.Namespace, trained, device):
+    """Returns the table of score_clips, and, by name, why the other clips could not be scored."""
     from data.builders.transcript import beside, find_clips, read_transcript
     from data.extractors import Clip, ClipError
     from data.extractors.openface import find_openface
@@ -117,17 +122,6 @@ def score_videos(args: argparse.Namespace, trained, device) -> tuple[list[dict],
         except (ClipError, MemoryError) as error:
             failures[str(file)] = str(error) or "not enough memory"
     return score_clips(trained, readings, device), failures
-
-
-def as_table(rows: list[dict], bound: float) -> str:
-    import pandas as pd
-
-    if not rows:
-        return "no clip could be scored"
-    table = pd.DataFrame(rows)
-    table = table.loc[:, (table != "").any()]  # without columns that are empty for all clips
-    scores = table.to_string(index=False, float_format="%.3f")
-    return f"scores from {-bound:g} (negative) to {bound:g} (positive)\n{scores}"
 
 
 if __name__ == "__main__":

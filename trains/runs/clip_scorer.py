@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from data.extractors import Clip, ClipError, Extracted, Extractor
@@ -27,7 +28,7 @@ class Reading:
 
     name: str
     sequences: dict[str, np.ndarray]  # text: (n, 2), token and segment ids; audio, vision: (L, width)
-    columns: dict[str, object]  # of its row: video frames, share with a face, what was substituted
+    columns: dict[str, object]  # further columns of its row: see ClipReader.read
 
 
 class ClipReader:
@@ -38,13 +39,11 @@ class ClipReader:
         folder, known = str(trained.folder), trained.extractors
         if not known:
             raise UserError(
-                f"{folder}: its feature file does not say how features were extracted, so clips cannot be scored; train on "
-                "a file made by data/DataPre.py, or score feature files with --features"
+                f"{folder}: its feature file does not say how features were extracted, so it cannot score clips; "
+                "train on a file made by data/DataPre.py, or score feature files with --features"
             )
         if trained.encoder.tokenizer is None:
-            raise UserError(
-                f"{folder}: has no tokenizer, so text cannot be read; train with a --bert that has vocab.txt"
-            )
+            raise UserError(f"{folder}: has no tokenizer, so text cannot be read; train with a --bert that has one")
         described = {modality: known.get(modality) or {} for modality in DTYPES}
         local = {"program": openface} if described["vision"].get("name") == "openface" else {}
         self._extractors: dict[str, Extractor] = {
@@ -84,10 +83,10 @@ class ClipReader:
             raise ClipError(f"{missing}; --allow_missing scores the clip without it")
 
 
-def score_clips(trained: Trained, readings: list[Reading], device: torch.device) -> list[dict[str, object]]:
-    """One row per clip: its name, scores, and the reading's columns."""
+def score_clips(trained: Trained, readings: list[Reading], device: torch.device) -> pd.DataFrame:
+    """One row per clip: its name, what score_split returns, and the reading's columns."""
     if not readings:
-        return []
+        return pd.DataFrame()
     with tempfile.TemporaryDirectory() as folder:
         ragged = []
         for modality, dtype in DTYPES.items():
@@ -95,21 +94,19 @@ def score_clips(trained: Trained, readings: list[Reading], device: torch.device)
             lengths = np.array([len(sequence) for sequence in sequences])
             Ragged.write(Path(folder), modality, sequences, lengths, sequences[0].shape[1], dtype)
             ragged.append(Ragged(Path(folder), modality))
-        rows = score_split(trained, Split([reading.name for reading in readings], None, {}, *ragged), device)
-    return [{"clip": row.pop("id"), **row, **reading.columns} for row, reading in zip(rows, readings, strict=True)]
+        table = score_split(trained, Split([reading.name for reading in readings], None, {}, *ragged), device)
+    return table.rename(columns={"id": "clip"}).join(pd.DataFrame([reading.columns for reading in readings]))
 
 
-def score_split(trained: Trained, split: Split, device: torch.device) -> list[dict[str, object]]:
+def score_split(trained: Trained, split: Split, device: torch.device) -> pd.DataFrame:
     """One row per clip: id, score, class, unimodal scores, and the human label if the split has labels."""
     model = trained.model.to(device)
-    scores = predict(model, evaluation_windows(ClipDataset(split, device, model.hyper_parameters.max_clips_per_pass)))
+    windows = evaluation_windows(ClipDataset(split, device, model.hyper_parameters.max_clips_per_pass))
+    scores = {task: np.asarray(values, np.float64) for task, values in predict(model, windows).items()}
     fusion = scores.pop("fusion")
-    rows = []
-    for index, name in enumerate(split.ids):
-        row = {"id": name, "score": float(fusion[index])}
-        row["class"] = sentiment_class(fusion[index], trained.dataset.metrics)
-        row |= {f"{task}_score": float(score[index]) for task, score in scores.items()}
-        if "fusion" in split.labels:
-            row["label"] = float(split.labels["fusion"][index])
-        rows.append(row)
-    return rows
+    classes = [sentiment_class(score, trained.dataset.metrics) for score in fusion]
+    columns = {"id": split.ids, "score": fusion, "class": classes}
+    columns |= {f"{task}_score": values for task, values in scores.items()}
+    if "fusion" in split.labels:
+        columns["label"] = split.labels["fusion"].astype(np.float64)
+    return pd.DataFrame(columns)
