@@ -1,6 +1,6 @@
-"""Flags, folders and text encoders that a new user gets wrong. Each time: one line, status 2, and nothing written.
+"""Wrong flags, folders and text encoders: one line on stderr, exit status 2, and no files written.
 
-Feature files have test_bad_features.py.
+For feature files, see test_bad_features.py.
 """
 
 import os
@@ -15,7 +15,7 @@ from config.config_regression import REPOSITORY
 
 
 @pytest.mark.parametrize("flag", ["--res_save_dir", "--model_save_dir"])
-def test_a_results_folder_that_can_not_be(fails, workplace, flag):
+def test_a_results_folder_that_is_a_file(fails, workplace, flag):
     (workplace.folder / "occupied").write_text("a file")
     assert "occupied" in fails(flag, str(workplace.folder / "occupied"))
 
@@ -79,7 +79,7 @@ def test_a_bert_folder_with_some_weights_only(fails, workplace):
     assert "the weights lack 3" in fails()
 
 
-def test_a_bert_folder_that_is_not_there(fails):
+def test_a_missing_bert_folder(fails):
     assert "no such folder" in fails("--bert", "./nowhere/bert")
 
 
@@ -93,7 +93,7 @@ def test_no_bert_on_the_disk_and_no_internet(workplace, capsys, monkeypatch):
     assert "google-bert/bert-base-uncased" in line and "pretrained_model/bert_en" in line and line.count("\n") == 1
 
 
-def test_a_misspelt_set_key(fails):
+def test_a_misspelt_key_of_set(fails):
     assert "unknown key 'batchsize'; did you mean 'batch_size'?" in fails("--set", "batchsize=8")
 
 
@@ -109,7 +109,7 @@ def test_a_misspelt_set_key(fails):
         ("KeyEval=Accuracy", "KeyEval"),
     ],
 )
-def test_bad_values(fails, setting, complaint):
+def test_bad_values_of_set(fails, setting, complaint):
     assert complaint in fails("--set", setting)
 
 
@@ -160,7 +160,7 @@ def test_bad_flags(workplace, capsys, flags, complaint):
     assert not workplace.written()
 
 
-def test_a_checkpoint_that_is_not_there(fails):
+def test_a_missing_checkpoint(fails):
     assert "--test_only nowhere" in fails("--test_only", "nowhere")
 
 

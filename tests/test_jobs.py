@@ -27,12 +27,12 @@ SEEDS_CSV = Path("results/results/normals/mosi-regression-seeds.csv")
 def test_parallel_seeds_leave_the_same_files_as_sequential_ones(workplace, capfd):
     flags = ("--seeds", "2", "1", "--threads", "1")
     assert workplace.run(*flags) == 0
-    alone, table = outcome(workplace.folder), capfd.readouterr().out.split("test, 2 seeds")[1]
-    os.rename("results", "alone")
+    sequential, table = outcome(workplace.folder), capfd.readouterr().out.split("test, 2 seeds")[1]
+    os.rename("results", "sequential")
     assert workplace.run(*flags, "--jobs", "2") == 0
-    together, printed = outcome(workplace.folder), capfd.readouterr().out
-    rows = [sorted(files.pop(str(SEEDS_CSV)).splitlines()) for files in (alone, together)]
-    assert together == alone  # weights, labels, configs and the summary, bit for bit
+    parallel, printed = outcome(workplace.folder), capfd.readouterr().out
+    rows = [sorted(files.pop(str(SEEDS_CSV)).splitlines()) for files in (sequential, parallel)]
+    assert parallel == sequential  # weights, labels, configs and the summary, bit for bit
     assert rows[0] == rows[1]  # in any order
     assert printed.split("test, 2 seeds")[1] == table
     assert printed.count("seed 1  test:") == 1 and printed.count("self_mm on mosi: 21 train") == 1
