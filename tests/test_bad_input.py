@@ -1,6 +1,6 @@
-"""Flags, folders and text encoders that a new user gets wrong. Each time: one line, status 2, and nothing written.
+"""Wrong flags, folders and text encoders: one line on stderr, exit status 2, and no files written.
 
-Feature files have test_bad_features.py.
+For feature files, see test_bad_features.py.
 """
 
 import os
@@ -15,7 +15,7 @@ from config.config_regression import REPOSITORY
 
 
 @pytest.mark.parametrize("flag", ["--res_save_dir", "--model_save_dir"])
-def test_a_results_folder_that_can_not_be(fails, workplace, flag):
+def test_a_results_folder_that_is_a_file(fails, workplace, flag):
     (workplace.folder / "occupied").write_text("a file")
     assert "occupied" in fails(flag, str(workplace.folder / "occupied"))
 
@@ -79,7 +79,7 @@ def test_a_bert_folder_with_some_weights_only(fails, workplace):
     assert "the weights lack 3" in fails()
 
 
-def test_a_bert_folder_that_is_not_there(fails):
+def test_a_missing_bert_folder(fails):
     assert "no such folder" in fails("--bert", "./nowhere/bert")
 
 
@@ -93,8 +93,8 @@ def test_no_bert_on_the_disk_and_no_internet(workplace, capsys, monkeypatch):
     assert "google-bert/bert-base-uncased" in line and "pretrained_model/bert_en" in line and line.count("\n") == 1
 
 
-def test_a_misspelt_set_key(fails):
-    assert "unknown key 'batchsize'; the closest known one is 'batch_size'" in fails("--set", "batchsize=8")
+def test_a_misspelt_key_of_set(fails):
+    assert "unknown key 'batchsize'; did you mean 'batch_size'?" in fails("--set", "batchsize=8")
 
 
 @pytest.mark.parametrize(
@@ -109,22 +109,23 @@ def test_a_misspelt_set_key(fails):
         ("KeyEval=Accuracy", "KeyEval"),
     ],
 )
-def test_bad_values(fails, setting, complaint):
+def test_bad_values_of_set(fails, setting, complaint):
     assert complaint in fails("--set", setting)
 
 
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--tasks", "TAV"], "M and any of"),
-        (["--tasks", "MX"], "M and any of"),
-        (["--train_mode", "classification"], "regression labels only"),
+        (["--tasks", "TAV"], "M plus any of"),
+        (["--tasks", "MX"], "M plus any of"),
+        (["--train_mode", "classification"], "needs regression labels"),
         (["--modelName", "mult"], "self_mm"),
         (["--gpu_ids", "12"], "no such GPU"),
-        (["--gpu_ids", "0", "1"], "a process uses one GPU; --jobs"),
+        (["--gpu_ids", "0", "1"], "a process uses one GPU"),
         (["--gpu_ids", "0", "1", "--jobs", "2"], "no such GPU"),
         (["--jobs", "0"], "1 or more"),
-        (["--is_tune", "perhaps"], "expected True or False"),
+        (["--test_only", "nowhere", "--jobs", "2"], "leave out --jobs"),
+        (["--is_tune", "perhaps"], "'perhaps'"),
         (["--is_tune", "--seeds", "1", "2"], "one seed"),
         (["--is_tune", "--preset", "tuned"], "leave out --params and --preset tuned"),
         (["--is_tune", "--storage", "somewhere"], "no database URL; expected, for example, postgresql://"),
@@ -134,13 +135,13 @@ def test_bad_values(fails, setting, complaint):
         (["--is_tune", "--storage", "postgresql://me:secret@127.0.0.1:1/none"], "can't be opened (connection failed"),
         (["--is_tune", "--pruner", "asha"], "invalid choice: 'asha'"),
         (["--preset", "tuned"], "a sweep writes them (add --is_tune)"),
-        (["--preset", "mmsa", "--params", "file.json"], "leave one out"),
+        (["--preset", "mmsa", "--params", "file.json"], "not allowed with argument --preset"),
         (["--params", "nowhere.json"], "nowhere.json: no tuned hyper-parameters there"),
         (["--threads", "0"], "1 or more"),
         (["--batch_size", "16"], "unrecognized arguments: --batch_size 16"),
         (["--datasetNam", "mosei"], "unrecognized arguments"),
         (["--seeds", "one"], "invalid int value"),
-        (["--seeds", "-1"], "--seeds -1"),
+        (["--seeds", "-1"], "--seeds: -1"),
         (["--datasetName", "simsv2", "--preset", "released"], "mmsa"),
         (["--datasetName", "sims", "--aligned"], "no aligned feature file"),
     ],
@@ -159,8 +160,8 @@ def test_bad_flags(workplace, capsys, flags, complaint):
     assert not workplace.written()
 
 
-def test_a_checkpoint_that_is_not_there(fails):
-    assert "nothing there" in fails("--test_only", "nowhere")
+def test_a_missing_checkpoint(fails):
+    assert "--test_only nowhere" in fails("--test_only", "nowhere")
 
 
 def test_from_the_shell_the_status_is_2(workplace):

@@ -210,7 +210,7 @@ def test_a_signal_while_rank_zero_tests_is_reported_once(place, capfd):
 
     assert fork_ranks(2, rank)[0] == 143
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error: ", "stopped by"))]
-    assert len(lines) == 1 and lines[0].startswith("stopped by SIGTERM; to go on: ")
+    assert len(lines) == 1 and lines[0].startswith("stopped by SIGTERM; to continue: ")
 
 
 def errors(capfd) -> list[str]:

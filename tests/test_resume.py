@@ -68,7 +68,7 @@ def test_a_signal_saves_all_and_the_resumed_run_ends_the_same(workplace, undistu
         rf"seed \d  {kind.name}: stopped after (epoch \d, window \d|the end of epoch \d); all of it is saved",
         printed.out,
     )
-    assert re.fullmatch(r"stopped by SIG\w+; to go on: python run.py --datasetName mosi .* --resume\n", printed.err)
+    assert re.fullmatch(r"stopped by SIG\w+; to continue: python run.py --datasetName mosi .* --resume\n", printed.err)
     assert workplace.run(*FLAGS, "--resume") == 0
     assert re.search(r"seed \d  goes on after", capsys.readouterr().out)
     assert outcome(workplace.folder) == undisturbed
@@ -265,7 +265,7 @@ def test_a_signal_before_training_stops_at_once(workplace, monkeypatch, capsys):
     at_call(monkeypatch, "trains.runs.open.open_store", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert workplace.run("--seeds", "1") == 143
     assert not workplace.written()
-    assert capsys.readouterr().err.startswith("stopped by SIGTERM; to go on: python run.py")
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM; to continue: python run.py")
 
 
 def test_the_state_is_saved_every_so_often(workplace, monkeypatch):
