@@ -136,7 +136,7 @@ def test_the_data_root_can_be_set_by_the_environment(monkeypatch, tmp_path):
 
 def test_published_scores_fit_the_tasks():
     assert published_scores("mosi", "MTAV")["paper"]["MAE"] == 0.713
-    assert published_scores("mosi", "MAT") == {"paper": {"MAE": 0.712, "Corr": 0.797}}
+    assert published_scores("mosi", "MTA") == {"paper": {"MAE": 0.712, "Corr": 0.797}}
     assert published_scores("demo", "MTAV") == published_scores("sims", "M") == {}
 
 

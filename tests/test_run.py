@@ -69,21 +69,10 @@ def test_only_the_result_matters_to_the_config_hash(workplace):
 
 
 def test_names_in_any_letter_case(workplace):
-    words = [
-        "--modelName",
-        "SELF_MM",
-        "--datasetName",
-        "MOSI",
-        "--preset",
-        "MMSA",
-        "--precision",
-        "BF16",
-        "--tasks",
-        "mat",
-    ]
+    flags = "--modelName SELF_MM --datasetName MOSI --preset MMSA --precision BF16 --tasks mat".split()
     import run
 
-    assert run.main([*workplace.command(*words), "--train_mode", "Regression"]) == 0
+    assert run.main([*workplace.command(*flags), "--train_mode", "Regression"]) == 0
     assert SelfMM.from_pretrained(CHECKPOINT).hyper_parameters.tasks == "MTA"
 
 
@@ -174,10 +163,10 @@ def test_features_that_are_not_finite_are_counted_and_read_as_0(workplace, capsy
     assert "train audio: 1 values" in log and "train vision: 2 values" in log
 
 
-def test_the_loss_that_is_no_number_stops_the_run_with_the_clip(workplace, capsys):
+def test_a_non_finite_loss_stops_the_run_and_names_the_clip(workplace, capsys):
     assert workplace.run("--set", "learning_rate_other=1e38", "learning_rate_bert=1e38", "--max_epochs", "9") == 2
     line = capsys.readouterr().err
-    assert re.search(r"epoch \d: the loss is no number any more, at video\d", line)
+    assert re.search(r"epoch \d: .*loss.* video\d", line)
 
 
 def test_a_gpu_whose_memory_is_full_names_the_flag_that_helps(workplace, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""The checkpoint that a run leaves: what it holds, and that --test_only repeats its test."""
+"""The checkpoint of a run: its content, and --test_only, which repeats its test."""
 
 import json
 import re
@@ -74,7 +74,7 @@ def test_a_checkpoint_keeps_no_vocabulary_of_an_earlier_run(workplace):
 def test_the_checkpoint_says_what_it_was_trained_on(workplace):
     assert workplace.run() == 0
     facts = json.loads((CHECKPOINT / "config.json").read_text())["trained_on"]
-    assert str(workplace.folder) not in (CHECKPOINT / "config.json").read_text()  # it may be pushed to the hub
+    assert str(workplace.folder) not in (CHECKPOINT / "config.json").read_text()  # it may be published
     assert facts["dataset"] == "mosi" and facts["seed"] == 1 and len(facts["features_sha1"]) == 40
     row = pd.read_csv(SEEDS_CSV, dtype=str).iloc[0]
     for key in ("config_hash", "versions", "commit", "features_sha1", "bert"):
