@@ -26,9 +26,6 @@ FINISHED = "finished"  # instead of a state: nothing is left to train
 class NoKeeper:
     """For every rank but the first, which keeps the files."""
 
-    def __init__(self, rank: int):
-        self.rank = rank
-
     def session(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
@@ -64,7 +61,6 @@ class Keeper:
         self.provenance = experiment.provenance
         self.folder = checkpoint_folder(models, self.provenance.model, self.provenance.dataset, seed)
         self.state = state_file(self.folder)
-        self.identity = {"config_hash": self.provenance.config_hash, "seed": seed}
         self.training: Training | None = None
         self._start = self._last_save = 0.0
 
@@ -86,13 +82,13 @@ class Keeper:
                 elif self.training:
                     self._log(f"{stop.name}: stopped immediately; progress since the last saved state is lost")
                 raise
-            except DivergedError as error:
-                epoch = self.training.best_epoch
-                checkpoint = f"epoch {epoch}, in {self.folder}" if epoch else "none yet"
-                error.add_note(f"seed {self.seed}: last good checkpoint: {checkpoint}")
-                raise
             except Exception as error:
-                if self.training and not isinstance(error, UserError) and (fault := translate(error)):
+                fault = translate(error)
+                if self.training and isinstance(error, DivergedError):
+                    epoch = self.training.best_epoch
+                    checkpoint = f"epoch {epoch}, in {self.folder}" if epoch else "none yet"
+                    error.add_note(f"seed {self.seed}: last good checkpoint: {checkpoint}")
+                elif self.training and fault and not isinstance(error, UserError):
                     error.add_note(f"seed {self.seed}: {self._how_to_resume(fault)}")
                 raise
 
@@ -108,13 +104,15 @@ class Keeper:
             if not self.resume:
                 raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
             tensors, values = load_state(self.state)
-            if values["identity"] == self.identity:
-                self._log_changes(values["conditions"])
+            before, now = values["provenance"], self.provenance.row()
+            if before["config_hash"] == now["config_hash"]:
+                if changes := [f"{key} {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]:
+                    self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")
                 return tensors, values
             if not is_finished:
                 raise UserError(
-                    f"--resume: {self.state}: a training with other settings or data (config "
-                    f"{values['identity']['config_hash']}, not {self.provenance.config_hash}); repeat its flags, {advice}"
+                    f"--resume: {self.state}: a training with other settings or data (config {before['config_hash']}, not "
+                    f"{now['config_hash']}); repeat its flags, {advice}"
                 )
         if not is_finished:
             return None
@@ -125,10 +123,11 @@ class Keeper:
         """The test's metrics, from the seed's row. Raises UserError if the row is missing or damaged."""
         try:
             row = self._rows()[self.provenance.config_hash]
-            return {name: float(row.get(name) or "nan") for name in self.experiment.test_names}
+            names = dict.fromkeys([*self.experiment.metric_names, *self.experiment.mean_guess])
+            return {name: float(row[name] or "nan") for name in names}
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"{self.seeds_csv}: no row of seed {self.seed}, or damaged ({error}); train it again"
+                f"{self.seeds_csv}: no row of seed {self.seed}, or a damaged one ({error}); train it again"
             ) from None
 
     def begin(self, training: Training) -> None:
@@ -200,8 +199,7 @@ class Keeper:
     def _save_state(self) -> None:
         self.training.seconds = time.perf_counter() - self._start
         tensors, values = capture(self.training)
-        origin = {"identity": self.identity, "conditions": self.provenance.conditions()}
-        save_state(self.state, tensors, values | origin)
+        save_state(self.state, tensors, values | {"provenance": self.provenance.row()})
         self._last_save = time.monotonic()
 
     def _save_checkpoint(self, training: Training) -> None:
@@ -213,8 +211,9 @@ class Keeper:
 
     def _check_checkpoint(self, epoch: int) -> None:
         """Raises UserError if the folder does not hold this training's checkpoint of an epoch."""
+        expected = {"config_hash": self.provenance.config_hash, "seed": self.seed, "epoch": epoch}
         with contextlib.suppress(UserError):
-            if (self.identity | {"epoch": epoch}).items() <= read_metadata(self.folder).items():
+            if expected.items() <= read_metadata(self.folder).items():
                 return
         raise UserError(
             f"--resume: {self.folder}: the checkpoint of the best epoch so far, {epoch}, is gone; remove {self.state} to "
@@ -223,12 +222,6 @@ class Keeper:
 
     def _log(self, text: str) -> None:
         self.log.info(f"seed {self.seed}  {text}")
-
-    def _log_changes(self, before: dict) -> None:
-        """Logs which conditions of bit-identical results have changed since the state was saved."""
-        now = self.provenance.conditions()
-        if changes := [f"{key} {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]:
-            self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")
 
 
 def _describe(result: EpochResult) -> str:

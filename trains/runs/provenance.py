@@ -45,10 +45,6 @@ class Provenance:
         """For the checkpoint: everything that does not depend on the machine."""
         return {key: value for key, value in self.row().items() if key not in MACHINE}
 
-    def conditions(self) -> dict[str, object]:
-        """Besides the config, whatever must stay the same for bit-identical results."""
-        return {key: getattr(self, key) for key in (*MACHINE, "versions", "commit")}
-
     def __str__(self) -> str:
         return "; ".join(f"{key} {value}" for key, value in self.row().items())
 
