@@ -18,7 +18,6 @@ from trains.finite_check import FiniteCheck
 from utils.errors import UserError
 from utils.log import make_log
 
-CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
 LAST_GOOD = "last good checkpoint: epoch 1, in results/models/self_mm-mosi-regression-1"
 
 
@@ -37,9 +36,9 @@ def in_window(monkeypatch, epoch: int, number: int, change) -> list[int]:
     return windows
 
 
-def complaint(workplace, capsys, *words: str) -> str:
+def complaint(workplace, capsys, *flags: str) -> str:
     capsys.readouterr()
-    assert workplace.run("--max_epochs", "5", *words) == 2
+    assert workplace.run("--max_epochs", "5", *flags) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return error

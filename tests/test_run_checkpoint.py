@@ -19,8 +19,8 @@ def test_test_only_repeats_the_test_of_a_checkpoint(workplace, capsys):
     capsys.readouterr()
     import run
 
-    words = ["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]
-    assert run.main(words) == 0
+    flags = ["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]
+    assert run.main(flags) == 0
     printed = capsys.readouterr().out
     for metric in ("MAE", "Corr", "Loss"):
         assert re.search(rf"{metric} +{row[metric]:.4f} ", printed), printed
@@ -52,8 +52,14 @@ def test_test_only_reads_a_pth_of_the_released_code(workplace, capsys):
     capsys.readouterr()
     assert workplace.run("--test_only", "self_mm-mosi.pth") == 0
     assert re.search(rf"Loss +{row['Loss']:.4f} ", capsys.readouterr().out)
-    assert workplace.run("--test_only", "self_mm-mosi.pth", "--preset", "mmsa") == 2
-    assert "--preset" in capsys.readouterr().err
+    for change in (["--preset", "mmsa"], ["--set", "post_text_dim=8"]):  # other sizes than it was trained with
+        assert workplace.run("--test_only", "self_mm-mosi.pth", *change) == 2
+        error = capsys.readouterr().err
+        assert "self_mm-mosi.pth: " in error and "--preset" in error and error.count("\n") == 1
+    del released["Model.post_text_layer_1.weight"]
+    torch.save(released, "self_mm-mosi.pth")
+    assert workplace.run("--test_only", "self_mm-mosi.pth") == 2
+    assert "heads.text.layer_1.weight is missing in the file" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_vocabulary_is_tested_by_its_token_ids(workplace):

@@ -66,7 +66,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
-        """Locks the seed. When training is interrupted in the context, saves its state if possible, and reports what is saved.
+        """Locks the seed. If a signal or an error interrupts its training, saves the state if possible, and reports what is saved.
 
         Raises UserError if another process trains the seed.
         """
@@ -79,8 +79,6 @@ class Keeper:
                 if self.training and stop.deferred:
                     self._save_state()
                     self._log(f"{stop.name}: stopped after {self.training}; the state is saved")
-                elif self.training:
-                    self._log(f"{stop.name}: stopped immediately; progress since the last saved state is lost")
                 raise
             except Exception as error:
                 fault = translate(error)
@@ -106,7 +104,9 @@ class Keeper:
             tensors, values = load_state(self.state)
             before, now = values["provenance"], self.provenance.row()
             if before["config_hash"] == now["config_hash"]:
-                if changes := [f"{key} {before[key]}, now {now[key]}" for key in now if before[key] != now[key]]:
+                if changes := [
+                    f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
+                ]:
                     self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")
                 return tensors, values
             if not is_finished:
@@ -178,7 +178,7 @@ class Keeper:
     def _how_to_resume(self, fault: UserError) -> str:
         """For the line about a fault. If a GPU ran out of memory between two windows, saves the state first.
 
-        Other faults may come at any point in a window, where no state is consistent.
+        Other faults may come in the middle of a window, when the state is inconsistent.
         """
         resume = "--resume continues from the last saved state"
         if GPU_IS_FULL not in str(fault):
