@@ -86,7 +86,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
     if not ranks.is_rank_zero:
         for seed in options.seeds:
-            train_seed(experiment, seed, NoKeeper(ranks.rank))
+            train_seed(experiment, seed, NoKeeper())
         return
     dataset = experiment.dataset.name
     results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)

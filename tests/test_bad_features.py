@@ -1,4 +1,4 @@
-"""Feature files that a new user gets wrong. Each time: one line that says what, where and how to mend it; nothing written."""
+"""Malformed feature files: each is one line with the problem, the place and the fix, and nothing is written."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import tiny
 
 
 def spoiled(workplace, split: str, key: str, value) -> None:
-    """Rewrites the feature file with one array changed, or taken out where value is None."""
+    """Rewrites the feature file with one array changed, or removed if value is None."""
     features = tiny.make_features()
     if value is None:
         del features[split][key]
@@ -18,12 +18,12 @@ def spoiled(workplace, split: str, key: str, value) -> None:
     tiny.write_features(workplace.features, features)
 
 
-def test_no_data_at_the_path(fails, workplace):
+def test_a_missing_feature_file(fails, workplace):
     line = fails("--dataPath", str(workplace.folder / "nowhere.pkl"))
     assert "nowhere.pkl" in line and "--dataPath" in line and "--datasetName demo" in line
 
 
-def test_no_data_at_the_default_path(workplace, capsys, monkeypatch):
+def test_a_missing_default_feature_file(workplace, capsys, monkeypatch):
     monkeypatch.setenv("SELF_MM_DATA", str(workplace.folder / "empty"))
     import run
 
@@ -32,7 +32,7 @@ def test_no_data_at_the_default_path(workplace, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"video_id,clip_id\n1,2\n", b"", b"\x80\x04", b"(lp0\n"])
-def test_a_file_that_is_no_pickle(fails, workplace, content):
+def test_a_file_that_is_not_a_pickle(fails, workplace, content):
     workplace.features.write_bytes(content)
     assert "unaligned.pkl: not a feature pickle" in fails()
 
@@ -48,7 +48,7 @@ def test_a_missing_key(fails, workplace, key):
     assert "unaligned.pkl: valid: " in line and f"{key}: missing" in line
 
 
-def test_lengths_that_are_missing_lead_to_aligned(fails, workplace):
+def test_missing_lengths_suggest_aligned(fails, workplace):
     spoiled(workplace, "train", "audio_lengths", None)
     assert "--aligned" in fails()
 
@@ -60,7 +60,7 @@ def test_a_missing_split(fails, workplace):
     assert "no split 'test'" in fails()
 
 
-def test_text_that_is_missing_altogether(fails, workplace):
+def test_a_split_without_any_text(fails, workplace):
     features = tiny.make_features()
     del features["test"]["raw_text"], features["test"]["text_bert"]
     tiny.write_features(workplace.features, features)
@@ -78,7 +78,7 @@ def test_an_array_of_the_wrong_shape(fails, workplace):
     assert "train: vision: expected" in fails()
 
 
-def test_text_bert_as_the_released_datapre_writes_it(fails, workplace):
+def test_text_bert_with_swapped_axes_as_the_released_datapre_writes_it(fails, workplace):
     spoiled(workplace, "train", "text_bert", lambda tokens: tokens.transpose(0, 2, 1))
     assert "swapped" in fails()
 
@@ -95,7 +95,7 @@ def test_a_label_of_5(fails, workplace):
     assert "test: regression_labels: clip video22$_$8 has 5" in line and "[-3, 3]" in line
 
 
-def test_the_range_holds_for_a_file_that_was_read_as_another_dataset_before(fails, workplace):
+def test_the_label_range_is_checked_again_for_another_dataset(fails, workplace):
     assert workplace.run("--max_epochs", "1") == 0
     assert "outside [-1, 1], the range of sims" in fails("--datasetName", "sims")
 
@@ -110,7 +110,7 @@ def test_the_range_holds_for_a_file_that_was_read_as_another_dataset_before(fail
         (lambda texts: texts[:-1], "raw_text: expected N = 21 texts"),
     ],
 )
-def test_texts_that_are_none(fails, workplace, value, complaint):
+def test_texts_that_are_not_strings(fails, workplace, value, complaint):
     features = tiny.make_features()
     for split in features.values():
         del split["text_bert"]
@@ -119,12 +119,12 @@ def test_texts_that_are_none(fails, workplace, value, complaint):
     assert complaint in fails()
 
 
-def test_texts_that_nothing_reads_may_be_anything(workplace):
+def test_unused_texts_may_be_anything(workplace):
     spoiled(workplace, "train", "raw_text", lambda texts: [None, b"caf\xe9", "\ud800", *texts[3:]])
     assert workplace.run("--max_epochs", "1") == 0
 
 
-def test_text_of_another_kind_in_each_split(fails, workplace):
+def test_token_ids_missing_in_one_split_and_text_in_another(fails, workplace):
     features = tiny.make_features()
     del features["train"]["raw_text"], features["test"]["text_bert"]
     tiny.write_features(workplace.features, features)
@@ -155,7 +155,7 @@ def test_all_labels_positive(fails, workplace):
     assert "all 21 labels are positive" in fails()
 
 
-def test_no_positive_label_where_zero_counts_as_neither(fails, workplace):
+def test_no_positive_label_once_neutral_clips_are_excluded(fails, workplace):
     spoiled(workplace, "train", "regression_labels", lambda labels: np.minimum(labels, 0))
     assert workplace.run() == 0  # neutral clips count as positive
     shutil.rmtree("results"), shutil.rmtree("logs")

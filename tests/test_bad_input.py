@@ -20,7 +20,7 @@ def test_a_results_folder_that_is_a_file(fails, workplace, flag):
     assert "occupied" in fails(flag, str(workplace.folder / "occupied"))
 
 
-def test_a_csv_that_another_program_holds(workplace, capsys, monkeypatch):
+def test_a_csv_that_another_program_keeps_open(workplace, capsys, monkeypatch):
     replace = os.replace
 
     def held(source, target):
@@ -30,7 +30,8 @@ def test_a_csv_that_another_program_holds(workplace, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "replace", held)
     assert workplace.run() == 2
-    assert "mosi-regression-seeds.csv: can't be written (Permission denied)" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "mosi-regression-seeds.csv: " in error and "Permission denied" in error
     assert not list(workplace.folder.rglob("unfinished-*"))
 
 
@@ -41,7 +42,7 @@ def test_token_ids_beyond_the_vocabulary(fails, workplace):
 
 
 def test_an_english_bert_on_chinese_ids(fails, workplace):
-    """Chinese ids all lie within the larger English vocabulary; only reading them back shows the mistake."""
+    """All Chinese ids are valid in the larger English vocabulary; only decoding them shows the mistake."""
     features = tiny.make_features()
     for split in features.values():
         split["raw_text"] = np.array(["我不想嫁给李茶" for _ in split["raw_text"]])
@@ -50,7 +51,7 @@ def test_an_english_bert_on_chinese_ids(fails, workplace):
     assert "doesn't fit the data" in line and "我不想嫁给李茶" in line and "bert-base-chinese" in line
 
 
-def test_a_text_longer_than_the_encoder_takes(fails, workplace):
+def test_a_text_longer_than_the_encoder_allows(fails, workplace):
     short = tiny.write_bert(workplace.folder / "short", max_position_embeddings=8)
     assert "takes 8" in fails("--bert", str(short))
 
@@ -71,7 +72,7 @@ def test_a_bert_folder_with_damaged_weights(fails, workplace):
     assert "can't be loaded" in fails()
 
 
-def test_a_bert_folder_with_some_weights_only(fails, workplace):
+def test_a_bert_folder_with_incomplete_weights(fails, workplace):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(workplace.bert / "model.safetensors")
@@ -83,7 +84,7 @@ def test_a_missing_bert_folder(fails):
     assert "no such folder" in fails("--bert", "./nowhere/bert")
 
 
-def test_no_bert_on_the_disk_and_no_internet(workplace, capsys, monkeypatch):
+def test_no_bert_on_disk_and_no_internet(workplace, capsys, monkeypatch):
     import run
     from config import config_regression
 
@@ -164,7 +165,7 @@ def test_a_missing_checkpoint(fails):
     assert "--test_only nowhere" in fails("--test_only", "nowhere")
 
 
-def test_from_the_shell_the_status_is_2(workplace):
+def test_the_exit_status_is_2(workplace):
     command = [sys.executable, str(REPOSITORY / "run.py"), "--dataPath", "nowhere.pkl", "--bert", str(workplace.bert)]
     finished = subprocess.run(command, capture_output=True, text=True, cwd=workplace.folder)
     assert finished.returncode == 2

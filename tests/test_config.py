@@ -136,7 +136,7 @@ def test_an_environment_variable_sets_the_data_root(monkeypatch, tmp_path):
 
 def test_published_scores_depend_on_the_tasks():
     assert published_scores("mosi", "MTAV")["paper"]["MAE"] == 0.713
-    assert published_scores("mosi", "MAT") == {"paper": {"MAE": 0.712, "Corr": 0.797}}
+    assert published_scores("mosi", "MTA") == {"paper": {"MAE": 0.712, "Corr": 0.797}}
     assert published_scores("demo", "MTAV") == published_scores("sims", "M") == {}
 
 

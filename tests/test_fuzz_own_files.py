@@ -80,8 +80,10 @@ def test_a_damaged_checkpoint_is_loaded_as_it_says_or_refused(damaged):
 @functools.cache
 def state_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
-        save_state(Path(name) / "s", {"a": torch.randn(3, 5), "b": torch.zeros(2)}, {"epochs": 3, "random": [1, 2]})
-        return contents(Path(name) / "s")
+        save_state(
+            Path(name) / "s.safetensors", {"a": torch.randn(3, 5), "b": torch.zeros(2)}, {"epochs": 3, "random": [1, 2]}
+        )
+        return contents(Path(name))
 
 
 @fuzzing.SETTINGS
@@ -89,11 +91,11 @@ def state_files() -> dict[str, bytes]:
 def test_a_damaged_state_is_refused(damaged):
     _, files = damaged
     with fuzzing.fresh_folder() as folder:
-        write(files, folder / "s")
-        found = fuzzing.loaded(lambda: load_state(folder / "s"), folder)
+        write(files, folder)
+        found = fuzzing.loaded(lambda: load_state(folder / "s.safetensors"), folder)
         if found is not None:
             tensors, state = found
-            expected = load(state_files()["state.safetensors"])
+            expected = load(state_files()["s.safetensors"])
             assert all(torch.equal(tensors[name], expected[name]) for name in expected)
             assert {"epochs": 3, "random": [1, 2]}.items() <= state.items()
 
@@ -117,6 +119,6 @@ def test_a_damaged_csv_is_read_or_refused(data):
 
 def test_the_undamaged_files_load(tmp_path):
     write(checkpoint_files(), tmp_path / "c")
-    write(state_files(), tmp_path / "s")
+    write(state_files(), tmp_path)
     assert np.isfinite(load_checkpoint(tmp_path / "c", SelfMM).heads["fusion"].layer_1.weight.detach().numpy()).all()
-    assert load_state(tmp_path / "s")[1]["epochs"] == 3
+    assert load_state(tmp_path / "s.safetensors")[1]["epochs"] == 3

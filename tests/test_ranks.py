@@ -27,7 +27,7 @@ from utils.ranks import ALONE, Ranks, join_ranks
 CPU = torch.device("cpu")
 NO_DROPOUT = {f"post_{name}_dropout": 0.0 for name in ("fusion", "text", "audio", "video")}
 CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
-STATE = Path("results/models/self_mm-mosi-regression-1-training")
+STATE = Path("results/models/self_mm-mosi-regression-1-training.safetensors")
 
 
 def trained(folder: Path, ranks: Ranks, **settings) -> dict[str, torch.Tensor]:
@@ -138,7 +138,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_window_and_another_number
         return place.run(*FLAGS, *SETTINGS)
 
     assert fork_ranks(2, interrupted) == [143, 143]
-    assert STATE.is_dir() and not Path("results/results/normals/mosi-regression-seeds.csv").exists()
+    assert STATE.exists() and not Path("results/results/normals/mosi-regression-seeds.csv").exists()
     assert fork_ranks(3, lambda rank: place.run(*FLAGS, *SETTINGS, "--resume")) == [0, 0, 0]
     assert_same_checkpoint(uninterrupted)
     rows = pd.read_csv("results/results/normals/mosi-regression-seeds.csv")
@@ -156,7 +156,7 @@ def rank_of(process: Path) -> str:
 def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_resumes(place):
     flags = place.command("--datasetName", "mosi", "--max_epochs", "30", "--save_every", "0", *SETTINGS, "batch_size=4")
     process = start_torchrun(2, *flags, cwd=place.folder)
-    while not STATE.is_dir():
+    while not STATE.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -165,14 +165,11 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_resumes(place)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert re.search(
-        r"seed 1, another rank of this run is gone \(.*\); --resume continues .* any number of ranks", line
-    )
-    assert "last good checkpoint: that of epoch" in line
+    assert re.search(r"another rank of this run is gone \(.*\); --resume .* any number of ranks", line)
     assert run.main([*flags, "--resume"]) == 0
     row = pd.read_csv("results/results/normals/mosi-regression-seeds.csv").iloc[0]
     assert row["epochs"] == 30 and row["ranks"] == 1
-    assert "goes on after" in Path("logs/self_mm-mosi.log").read_text()
+    assert "resumes after" in Path("logs/self_mm-mosi.log").read_text()
 
 
 def test_an_error_of_all_ranks_is_reported_once(place, capfd):
