@@ -8,8 +8,6 @@ A hyper-parameter not listed here keeps its value from config_regression.py; --s
 continues an earlier one only if space, data, encoder, seed and all other values are the same; otherwise it is a new study.
 """
 
-import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 
@@ -69,12 +67,10 @@ NOT_SEARCHED = ("precision", "max_clips_per_pass", "KeyEval", "use_finetune")
 def space_of(dataset: str, fixed: dict[str, object]) -> Space:
     """A dataset's search space, without the fixed hyper-parameters. Raises UserError for a key or value Config rejects."""
     space = {key: values for key, values in SPACES.get(dataset, SEARCH_SPACE).items() if key not in fixed}
-    searchable = [field.name for field in dataclasses.fields(Config) if field.name not in NOT_SEARCHED]
     for key, values in space.items():
         where = f"config/config_tune.py: {dataset}: {key}"
-        if key not in searchable:
-            closest = difflib.get_close_matches(key, searchable, n=1, cutoff=0.0)[0]
-            raise UserError(f"{where}: cannot be searched; the closest hyper-parameter is {closest!r}")
+        if key in NOT_SEARCHED:
+            raise UserError(f"{where}: cannot be searched; choose one value with --set")
         if isinstance(values, Range):
             if not values.low < values.high or (values.log and values.low <= 0):
                 raise UserError(f"{where}: expected Range(low, high) with low < high, and 0 < low for log")
@@ -94,14 +90,16 @@ def varied(space: Space) -> list[str]:
     return [key for key, values in space.items() if isinstance(values, Range) or len(values) > 1]
 
 
-def is_integer(key: str) -> bool:
-    return any(field.name == key and field.type is int for field in dataclasses.fields(Config))
+def takes_integers(key: str) -> bool:
+    return Config.__annotations__[key] is int
 
 
 def count(space: Space) -> float:
     """The number of different trials."""
-    sizes = [
-        len(values) if isinstance(values, list) else values.high - values.low + 1 if is_integer(key) else math.inf
-        for key, values in space.items()
-    ]
-    return math.prod(sizes)
+    size = 1
+    for key, values in space.items():
+        if isinstance(values, Range):
+            size *= values.high - values.low + 1 if takes_integers(key) else math.inf
+        else:
+            size *= len(values)
+    return size

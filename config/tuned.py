@@ -15,7 +15,7 @@ class Tuned:
     path: Path
     hyper_parameters: dict[str, object]
     threads: int | None  # CPU threads; the same seed gives the same score to the last bit only with as many
-    origin: str  # study, trial, seed, score and device, for the log
+    origin: str  # study, trial and score, for the log
     trained_on: dict[str, object]  # dataset, features and encoder of the sweep
 
 
@@ -27,15 +27,20 @@ def sweep_file(results: Path, model: str, dataset: str, ending: str) -> Path:
 def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
     """Raises UserError if the file is missing, damaged, or belongs to another model or dataset."""
     try:
-        values = {"model": model, "dataset": dataset, "threads": None} | json.loads(path.read_text(encoding="utf-8"))
-        tuned_for = values["model"], values["dataset"]
-        threads = values["threads"] and max(1, int(values["threads"]))
-        hyper_parameters, trained_on = dict(values["hyper_parameters"]), dict(values.get("trained_on", {}))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        hyper_parameters, trained_on = values["hyper_parameters"], values.get("trained_on", {})
+        threads = values.get("threads")
+        if not (isinstance(hyper_parameters, dict) and isinstance(trained_on, dict)):
+            raise TypeError("expected objects as hyper_parameters and trained_on")
+        if threads is not None and not (isinstance(threads, int) and threads > 0):
+            raise TypeError(f"threads is {threads!r}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a sweep (--is_tune) writes one, or name one with --params") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a readable file of hyper-parameters ({first_line(error)})") from None
-    if tuned_for != (model, dataset):
-        raise UserError(f"{path}: tuned for {first_line(' on '.join(map(str, tuned_for)))}, not {model} on {dataset}")
-    origin = "; ".join(f"{key} {values[key]}" for key in ("study", "trial", "seed", "score", "device") if key in values)
-    return Tuned(path, hyper_parameters, threads, origin or "origin unknown", trained_on)
+    for key, expected in (("model", model), ("dataset", dataset)):
+        if values.get(key, expected) != expected:
+            raise UserError(f"{path}: tuned for {key} {first_line(values[key])}, not {expected}")
+    facts = ("study", "trial", "seed", "threads", "device", "score")
+    origin = ", ".join(f"{key} {values[key]}" for key in facts if key in values) or "origin unknown"
+    return Tuned(path, hyper_parameters, threads, origin, trained_on)

@@ -21,7 +21,6 @@ from utils.metrics import lower_is_better
 
 SHOWN = 5  # trials in the closing table
 PLOTS_PER_ROW = 5
-ROW = ("best_epoch", "epochs", "seconds", "seed", "device", "threads", "worker", "note")  # columns after the scores
 
 
 class SweepReport:
@@ -69,11 +68,11 @@ class SweepReport:
         )
 
     def _row(self, trial: FrozenTrial) -> dict[str, object]:
-        result = trial.user_attrs[RESULT]
-        scores = {f"valid_{name}": value for name, value in result["valid"].items()}
-        trained = {name: result[name] for name in ROW}
-        start = {"study": self.sweep.study.study_name, "trial": trial.number, "state": result["state"]}
-        return {**start, **trial.params, **scores, **trained}
+        result = dict(trial.user_attrs[RESULT])
+        del result["config"]
+        row = {"study": self.sweep.study.study_name, "trial": trial.number, "state": result.pop("state")}
+        scores = {f"valid_{name}": value for name, value in result.pop("valid").items()}
+        return {**row, **trial.params, **scores, **result}
 
     def _tuned(self, trial: FrozenTrial) -> dict[str, object]:
         """The content of best.json: see config/tuned.py."""
@@ -91,17 +90,17 @@ class SweepReport:
 
     def table(self) -> str:
         """The best trials side by side: their scores, and the values that differ."""
-        asked = f"{len(self.sweep.finished())} trials finished, {self.sweep.budget} requested"
-        columns = {}
-        for trial in self.best()[:SHOWN]:
-            result = trial.user_attrs[RESULT]
-            scores = {f"valid {name}": f"{value:.4f}" for name, value in result["valid"].items()}
-            course = {"best epoch": result["best_epoch"], "epochs": result["epochs"], "seconds": result["seconds"]}
-            params = {key: trial.params[key] for key in varied(self.sweep.space)}
-            columns[f"trial {trial.number}"] = {**scores, **course, **params}
-        if not columns:
-            return f"no trial is complete; {asked}"
-        return f"the best of {self.sweep.study.study_name}; {asked}\n{pd.DataFrame(columns).to_string()}"
+        best, title = (
+            self.best()[:SHOWN],
+            f"{len(self.sweep.finished())} trials finished, {self.sweep.budget} requested",
+        )
+        if not best:
+            return f"{title}; none is complete"
+        rows = pd.DataFrame([self._row(trial) for trial in best]).set_index("trial")
+        scores = [column for column in rows if column.startswith("valid_")]
+        rows[scores] = rows[scores].round(4)
+        shown = rows[[*scores, "best_epoch", "epochs", "seconds", *varied(self.sweep.space)]]
+        return f"{title}; the best of {self.sweep.study.study_name}:\n{shown.astype(object).T.to_string()}"
 
     def draw(self) -> None:
         """Plots the study's history, the importance of its hyper-parameters, and slices through the space, as PNG files."""
@@ -114,20 +113,20 @@ class SweepReport:
         score = f"validation {self.sweep.key}"
         chosen = {"params": varied(self.sweep.space), "target_name": score}
         figures = {
-            "history": lambda: plots.plot_optimization_history(self.sweep.study, target_name=score).figure,
-            "importances": lambda: plots.plot_param_importances(self.sweep.study, **chosen).figure,
-            "slices": lambda: _in_rows(plots.plot_slice(self.sweep.study, **chosen)),
+            "history.png": lambda: plots.plot_optimization_history(self.sweep.study, target_name=score).figure,
+            "importances.png": lambda: plots.plot_param_importances(self.sweep.study, **chosen).figure,
+            "slices.png": lambda: _in_rows(plots.plot_slice(self.sweep.study, **chosen)),
         }
         for name, plot in figures.items():
             with warnings.catch_warnings(), exclusive_lock(self.files["tune.csv"]):
                 warnings.simplefilter("ignore")  # these functions are experimental
                 try:
                     figure = plot()
-                    with replacing(self.files[f"{name}.png"]) as work:
+                    with replacing(self.files[name]) as work:
                         figure.savefig(work, format="png", dpi=120, bbox_inches="tight")
                 # Too few trials, equal scores or a full disk: the trials are safe all the same.
                 except (ValueError, RuntimeError, UserError) as error:
-                    self.log.info(f"no {name} plot ({first_line(error)})")
+                    self.log.info(f"no {name} ({first_line(error)})")
             plt.close("all")
 
 

@@ -24,7 +24,7 @@ from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from config.config_regression import Config
-from config.config_tune import Range, count, is_integer, space_of, varied
+from config.config_tune import Range, count, space_of, takes_integers, varied
 from config.tuned import sweep_file
 from trains.runs.experiment import Experiment
 from trains.sweep.storage import open_storage, storage_errors
@@ -135,12 +135,12 @@ class Sweep:
 
     def _objective(self, trial: Trial) -> float:
         """Trains a trial. Returns the validation score of its best epoch; raises TrialPruned if that does not count."""
+        # Optuna's first heartbeat comes from a thread; without any, a killed worker's trial would never be retried.
+        self.storage.record_heartbeat(trial._trial_id)
+        config = self.configure(self._draw(trial))
         try:
-            config = self.configure(self._draw(trial))
             score, result = self._train(trial, config)
             trial.set_user_attr(RESULT, result)
-        except RepeatedTrialError:
-            raise
         except UpdateFinishedTrialError:
             self.log.info(f"trial {trial.number}  sent no heartbeat for too long: another worker retries it")
             raise LostTrialError from None
@@ -165,7 +165,7 @@ class Sweep:
         params = {}
         for key, values in self.space.items():
             if isinstance(values, Range):
-                suggest = trial.suggest_int if is_integer(key) else trial.suggest_float
+                suggest = trial.suggest_int if takes_integers(key) else trial.suggest_float
                 params[key] = suggest(key, values.low, values.high, log=values.log)
             else:
                 params[key] = trial.suggest_categorical(key, values)
@@ -200,16 +200,16 @@ class Sweep:
                 state, note = "pruned", f"{self.key} is undefined"
         except DivergedError as error:  # a result too: these values do not work
             state, note = "pruned", str(error)
-        return score, {
+        return score, {  # columns of the CSV, in this order
             "state": state,
             "valid": best.valid if best else {},
             "best_epoch": best.epoch if best else None,
             "epochs": epochs,
             "seconds": round(time.perf_counter() - start, 2),
             "seed": self.seed,
-            "worker": f"{socket.gethostname()} {os.getpid()}",
             "device": self.experiment.provenance.device,
             "threads": self.experiment.provenance.threads,
+            "worker": f"{socket.gethostname()} {os.getpid()}",
             "note": note,
             "config": dataclasses.asdict(config),
         }
