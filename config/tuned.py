@@ -32,7 +32,7 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
         threads = values.get("threads")
         if not (isinstance(hyper_parameters, dict) and isinstance(trained_on, dict)):
             raise TypeError("expected objects as hyper_parameters and trained_on")
-        if threads is not None and not (isinstance(threads, int) and threads > 0):
+        if threads is not None and (type(threads) is not int or threads < 1):
             raise TypeError(f"threads is {threads!r}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a sweep (--is_tune) writes one, or name one with --params") from None
@@ -43,4 +43,4 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
             raise UserError(f"{path}: tuned for {key} {first_line(values[key])}, not {expected}")
     facts = ("study", "trial", "seed", "threads", "device", "score")
     origin = ", ".join(f"{key} {values[key]}" for key in facts if key in values) or "origin unknown"
-    return Tuned(path, hyper_parameters, threads, origin, trained_on)
+    return Tuned(path, hyper_parameters, threads, first_line(origin), trained_on)

@@ -26,13 +26,13 @@ from utils.errors import UserError
         ("use_finetune", [True, False], "cannot be searched"),
     ],
 )
-def test_a_space_is_checked_against_the_config(monkeypatch, key, values, complaint):
+def test_space_is_checked_against_the_config(monkeypatch, key, values, complaint):
     monkeypatch.setitem(config_tune.SPACES, "mosi", {**SEARCH_SPACE, key: values})
     with pytest.raises(UserError, match=f"config/config_tune.py: mosi: {key}: .*{complaint}"):
         space_of("mosi", {})
 
 
-def test_the_space_is_the_released_one():
+def test_space_is_the_released_one():
     published = {
         "batch_size": [16, 32], "learning_rate_bert": [5e-5],
         "learning_rate_audio": [1e-4, 1e-3, 5e-3], "learning_rate_video": [1e-4, 1e-3, 5e-3],
@@ -56,6 +56,12 @@ def test_database_of_another_program(fails, workplace):
     other.close()
     line = fails("--is_tune", "--seeds", "1", "--storage", f"sqlite:///{workplace.folder / 'other.db'}")
     assert "other.db" in line and "studies" in line and "--storage" in line
+
+
+def test_password_is_not_shown(fails):
+    line = fails("--is_tune", "--seeds", "1", "--storage", "postgresql://me:secret@127.0.0.1:1/none")
+    assert "me:***@127.0.0.1" in line and "secret" not in line
+    assert "secret" not in fails("--is_tune", "--seeds", "1", "--storage", "postgresql://me:secret@127.0.0.1:port/none")
 
 
 @pytest.mark.parametrize(

@@ -124,5 +124,7 @@ def test_stress_of_quick_trials_and_kills(place, database, monkeypatch, space):
         time.sleep(generator.uniform(0.4, 1.0))
         os.kill(victim, signal.SIGKILL)
     assert [exit_status(process) for process in workers][1::2] == [0, 0]
-    finished = rows().groupby("study").size().max()
-    assert 20 <= finished <= 23
+    table = rows()
+    table = table[table["study"] == table["study"].iloc[-1]]
+    assert 20 <= len(table) <= 23
+    assert len(table.drop_duplicates(list(space))) >= 20 - 3  # the last ones that run elsewhere may be trained twice
