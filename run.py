@@ -120,7 +120,7 @@ def opened_files(options: RunOptions) -> dict[str, object]:
 def make_sweep(options: RunOptions, device):
     """Opens the trains.sweep.study.Sweep that the flags describe."""
     from trains.runs.open import open_experiment
-    from trains.sweep.study import open_sweep
+    from trains.sweep.study import Sweep
 
     experiment = open_experiment(
         options.model_name,
@@ -130,7 +130,7 @@ def make_sweep(options: RunOptions, device):
         **opened_files(options),
         splits=("train", "valid"),
     )
-    return open_sweep(
+    return Sweep(
         experiment,
         configure=lambda params: options.config(**params),
         fixed=options.hyper_parameters,
