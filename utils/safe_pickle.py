@@ -54,7 +54,6 @@ class _DType:
 class _Array:
     """Stands in for numpy.ndarray, whose __setstate__ trusts the sizes in a file."""
 
-    __hash__ = None
     array: np.ndarray | None = None
 
     def __setstate__(self, state: tuple) -> None:
@@ -98,6 +97,7 @@ def _as_bytes(data: object) -> bytes | bytearray:
 
 
 ADMITTED = {
+    ("numpy", "ndarray"): lambda: None,  # an argument of _reconstruct, not called
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # bytes, before protocol 3
     ("collections", "OrderedDict"): lambda items=(): dict(items),
@@ -108,14 +108,8 @@ for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     ADMITTED[f"{core}.multiarray", "scalar"] = _scalar
     ADMITTED[f"{core}.numeric", "_frombuffer"] = _frombuffer
 for builtins in ("builtins", "__builtin__"):  # Python 3 and 2
-    ADMITTED[builtins, "bytes"] = lambda: b""
-    ADMITTED[builtins, "set"], ADMITTED[builtins, "frozenset"] = set, frozenset
-# Named as arguments, never called: the type of an array, the factory of a defaultdict.
-for name in (
-    ("numpy", "ndarray"),
-    *((b, n) for b in ("builtins", "__builtin__") for n in ("dict", "float", "int", "list")),
-):
-    ADMITTED[name] = lambda: None
+    ADMITTED |= {(builtins, "bytes"): lambda: b"", (builtins, "set"): set, (builtins, "frozenset"): frozenset}
+    ADMITTED |= {(builtins, factory): lambda: None for factory in ("dict", "float", "int", "list")}  # of a defaultdict
 
 
 class RefusedError(Exception):
