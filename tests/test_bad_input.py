@@ -69,7 +69,7 @@ def test_a_bert_folder_without_config(fails, workplace):
 
 def test_a_bert_folder_with_damaged_weights(fails, workplace):
     (workplace.bert / "model.safetensors").write_bytes(b"not weights")
-    assert "can't be loaded" in fails()
+    assert "cannot be loaded" in fails()
 
 
 def test_a_bert_folder_with_incomplete_weights(fails, workplace):
