@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import glob
-import json
 import os
 import shutil
 import tempfile
@@ -35,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.is_dir():
             if not work.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "it is a folder")
-            _move_away(previous_folder(path), path)
+            remove(previous_folder(path))
             os.replace(path, previous_folder(path))
         os.replace(work, path)
         _sync(path.parent)
@@ -118,22 +117,6 @@ def clear_leftovers(path: Path) -> None:
         remove(previous_folder(path))
 
 
-def remove_folder(folder: Path) -> None:
-    """Removes a folder so that a kill leaves all of it or nothing. Only for its sole writer."""
-    _move_away(previous_folder(folder), folder)
-    _move_away(folder, folder)
-
-
-def _move_away(path: Path, owner: Path) -> None:
-    """Frees a path at once, where a network file system may keep parts of a folder while another process reads them.
-
-    Any remains are leftovers of the owner.
-    """
-    if path.exists():
-        os.replace(path, leftover := temp_path(owner))
-        remove(leftover)
-
-
 def remove(path: Path) -> None:
     """Removes a file or folder if it exists and can be removed."""
     if path.is_dir():
@@ -170,23 +153,3 @@ def checksum(file: Path) -> int:
         while block := stream.read(1 << 24):
             value = zlib.crc32(block, value)
     return value
-
-
-def write_json(path: Path, values: dict) -> None:
-    """Writes a JSON object with a checksum of itself."""
-    path.write_text(json.dumps(values | {"checksum": _json_checksum(values)}), encoding="utf-8")
-
-
-def read_json(path: Path) -> dict:
-    """Reads what `write_json` wrote. Raises OSError, or ValueError if it is damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("checksum") == _json_checksum(values):
-            return values
-    except (AttributeError, KeyError, TypeError, RecursionError):
-        pass
-    raise ValueError(f"{path.name} is damaged: its checksum differs")
-
-
-def _json_checksum(values: dict) -> int:
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
