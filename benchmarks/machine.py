@@ -34,14 +34,14 @@ def describe(device: torch.device) -> dict[str, object]:
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
     """Seconds that a call takes, including the kernels it launches on a GPU."""
-    _synchronize(device)
+    _synchronise(device)
     start = time.perf_counter()
     function()
-    _synchronize(device)
+    _synchronise(device)
     return time.perf_counter() - start
 
 
-def _synchronize(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

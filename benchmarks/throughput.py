@@ -49,7 +49,8 @@ def measure(
     features = make_features(shape, bert.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{shape.dataset}.pkl"
-        path.write_bytes(pickle.dumps(features))
+        with open(path, "wb") as file:
+            pickle.dump(features, file)
         store = open_store(path, DATASETS[shape.dataset], False, None, None)
         config = make_config(shape.dataset, **settings)
         implementations = make_implementations(features, store, bert, config, device)
@@ -124,10 +125,10 @@ def time_turn(
 
 
 def compare(released: Released, ours: Ours, window: list[Tensor]) -> dict[str, float]:
-    """Returns the differences in scores, and in loss and labels after three epochs of one small window.
+    """Returns the largest differences in validation scores, and in loss and labels over three epochs of one small window.
 
-    Without dropout, whose random numbers differ, and without TF32, whose rounding would hide a mistake.
-    Raises SystemExit if the implementations disagree.
+    Dropout is off because the implementations draw different random numbers, and TF32 because its rounding would hide a
+    mistake. Raises SystemExit if the implementations disagree.
     """
     with without_tf32(), without_dropout(released.model), without_dropout(ours.model):
         scores = float(np.abs(released.scores() - ours.scores()).max())

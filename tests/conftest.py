@@ -124,19 +124,19 @@ def prepare(tmp_path, text_pre_bert, capsys):
 
 
 @pytest.fixture(scope="module")
-def sound_google_checkpoint(tmp_path_factory) -> Path:
-    return google_checkpoints.write_checkpoint(tmp_path_factory.mktemp("sound") / "checkpoint")
+def intact_google_checkpoint(tmp_path_factory) -> Path:
+    return google_checkpoints.write_checkpoint(tmp_path_factory.mktemp("intact") / "checkpoint")
 
 
 @pytest.fixture
-def google_checkpoint(sound_google_checkpoint, tmp_path) -> Path:
+def google_checkpoint(intact_google_checkpoint, tmp_path) -> Path:
     """A valid checkpoint of Google's that a test may damage."""
-    return shutil.copytree(sound_google_checkpoint, tmp_path / "checkpoint")
+    return shutil.copytree(intact_google_checkpoint, tmp_path / "checkpoint")
 
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """Runs convert_bert on a folder that it must reject with one error line, status 2 and no files. Returns the line."""
+    """Converts a checkpoint that convert_bert must reject with one error line, status 2 and no files. Returns the line."""
 
     def check(folder: Path, out: Path | None = None) -> str:
         before = sorted(tmp_path.rglob("*"))

@@ -73,7 +73,7 @@ def train_windows(store, device, count: int) -> None:
     train_one_epoch(training, windows, CONFIG)
 
 
-class SynchronizationCounter(TorchDispatchMode):
+class SynchronisationCounter(TorchDispatchMode):
     """Counts the calls that would synchronise with a GPU: those whose result's value or size depends on data."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
@@ -94,7 +94,7 @@ class SynchronizationCounter(TorchDispatchMode):
 def test_windows_do_not_synchronise(store):
     counts = []
     for windows in (1, 3):
-        with SynchronizationCounter() as counter:
+        with SynchronisationCounter() as counter:
             train_windows(store, CPU, windows)
         counts.append(counter.count)
     assert counts[0] == counts[1] > 0  # at the end of the epoch
