@@ -1,1 +1,1 @@
-"""What this repository says about its own speed and memory, each figure printed by a command of its own."""
+"""Measures speed, memory and fault tolerance. One of these commands prints each figure that the documentation quotes."""

@@ -1,9 +1,10 @@
-"""Made-up feature files with the shapes of the published ones, for measuring: real sizes and lengths, random values.
+"""Synthetic feature files for measuring: the published sizes and realistic lengths, with random values.
 
     python -m benchmarks.corpora mosi FOLDER
 
-writes FOLDER/mosi.pkl and FOLDER/bert, a BERT-base with random weights, so that run.py can be timed at full size without any
-data: python run.py --datasetName mosi --dataPath FOLDER/mosi.pkl --bert FOLDER/bert
+writes FOLDER/mosi.pkl and FOLDER/bert (BERT-base with random weights), which time a full-size run without real data:
+
+    python run.py --datasetName mosi --dataPath FOLDER/mosi.pkl --bert FOLDER/bert
 """
 
 import argparse
@@ -13,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from transformers import BertConfig, BertModel
 
-CLS, SEP, FIRST_WORD = 101, 102, 1000  # ids of BERT's English vocabulary
-SPREAD = 0.5  # of the logarithm of a clip's duration, as in speech
+from utils.files import replacing
+
+CLS, SEP, FIRST_WORD = 101, 102, 1000  # token ids in BERT's English vocabulary
+DURATION_SIGMA = 0.5  # standard deviation of a clip's log duration, typical of speech
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,10 @@ class Shape:
     """A dataset's sizes."""
 
     dataset: str
-    clips: dict[str, int]  # of each split
-    tokens: int  # of the longest text
-    mean_tokens: float
-    audio: tuple[int, int]  # frames of the longest clip, values in a frame
+    clips: dict[str, int]  # split -> clips
+    tokens: int  # padded text length
+    mean_tokens: float  # real tokens per clip
+    audio: tuple[int, int]  # padded frames, frame width
     vision: tuple[int, int]
 
 
@@ -41,59 +45,54 @@ SHAPES = {
 
 
 def make_features(shape: Shape, vocabulary: int, seed: int = 0, with_text_vectors: bool = False) -> dict:
-    """A feature file's content in the official layout. with_text_vectors: also its `text`, 768 wide, which nobody reads."""
-    random = np.random.default_rng(seed)
-    return {
-        name: _make_split(shape, clips, vocabulary, random, with_text_vectors) for name, clips in shape.clips.items()
-    }
+    """Returns a feature file's content in the official layout.
+
+    vocabulary: number of token ids. with_text_vectors: includes the published files' 768-wide `text`, which is not read.
+    """
+    rng = np.random.default_rng(seed)
+    return {name: _make_split(shape, clips, vocabulary, rng, with_text_vectors) for name, clips in shape.clips.items()}
 
 
-def _make_split(
-    shape: Shape, clips: int, vocabulary: int, random: np.random.Generator, with_text_vectors: bool
-) -> dict:
-    # Log-normal, of mean 1. Who talks long says more words and is seen for longer, so that the lengths go together.
-    duration = random.lognormal(-(SPREAD**2) / 2, SPREAD, size=clips)
+def _make_split(shape: Shape, clips: int, vocabulary: int, rng: np.random.Generator, with_text_vectors: bool) -> dict:
+    # Log-normal with mean 1. A longer clip has more of everything, so the three lengths share this factor.
+    duration = rng.lognormal(-(DURATION_SIGMA**2) / 2, DURATION_SIGMA, size=clips)
 
-    def lengths(longest: int, shortest: int) -> np.ndarray:
-        share = duration * random.lognormal(0, 0.1, size=clips) * shape.mean_tokens / shape.tokens
+    def draw_lengths(longest: int, shortest: int) -> np.ndarray:
+        share = duration * rng.lognormal(0, 0.1, size=clips) * shape.mean_tokens / shape.tokens
         return np.clip(np.round(share * longest), shortest, longest).astype(np.int64)
 
-    def sequences(longest: int, width: int, real: np.ndarray) -> np.ndarray:
-        values = random.standard_normal((clips, longest, width), dtype=np.float32)
-        values[np.arange(longest) >= real[:, None]] = 0
+    def draw_frames(longest: int, width: int, lengths: np.ndarray) -> np.ndarray:
+        values = rng.standard_normal((clips, longest, width), dtype=np.float32)
+        values[np.arange(longest) >= lengths[:, None]] = 0
         return values
 
-    text_lengths = lengths(shape.tokens, shortest=3)
+    text_lengths = draw_lengths(shape.tokens, shortest=3)
     mask = np.arange(shape.tokens) < text_lengths[:, None]
-    ids = np.where(mask, random.integers(min(FIRST_WORD, vocabulary // 2), vocabulary, size=mask.shape), 0)
+    ids = np.where(mask, rng.integers(min(FIRST_WORD, vocabulary // 2), vocabulary, size=mask.shape), 0)
     ids[:, 0] = min(CLS, vocabulary - 1)
     ids[np.arange(clips), text_lengths - 1] = min(SEP, vocabulary - 1)
     split = {
         "id": [f"video{clip // 10}$_${clip}" for clip in range(clips)],
         "text_bert": np.stack([ids, mask, np.zeros_like(ids)], axis=1).astype(np.float32),
-        "regression_labels": random.uniform(-1, 1, size=clips).astype(np.float32),
+        "regression_labels": rng.uniform(-1, 1, size=clips).astype(np.float32),
     }
     for key, (longest, width) in (("audio", shape.audio), ("vision", shape.vision)):
-        real = lengths(longest, shortest=1)
-        split |= {key: sequences(longest, width, real), f"{key}_lengths": real.tolist()}
+        lengths = draw_lengths(longest, shortest=1)
+        split |= {key: draw_frames(longest, width, lengths), f"{key}_lengths": lengths.tolist()}
     if with_text_vectors:
-        split["text"] = random.standard_normal((clips, shape.tokens, 768), dtype=np.float32)
+        split["text"] = rng.standard_normal((clips, shape.tokens, 768), dtype=np.float32)
     return split
 
 
 def main(argv: list[str] | None = None) -> int:
-    from transformers import BertConfig, BertModel
-
-    from utils.files import replacing
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corpora", description=__doc__.split("\n")[0])
     parser.add_argument("dataset", choices=list(SHAPES))
     parser.add_argument("folder", type=Path)
     args = parser.parse_args(argv)
-    encoder = BertConfig()
-    BertModel(encoder, add_pooling_layer=False).save_pretrained(args.folder / "bert")
-    with replacing(args.folder / f"{args.dataset}.pkl") as work, open(work, "wb") as file:
-        pickle.dump(make_features(SHAPES[args.dataset], encoder.vocab_size), file)
+    bert = BertConfig()
+    BertModel(bert, add_pooling_layer=False).save_pretrained(args.folder / "bert")
+    with replacing(args.folder / f"{args.dataset}.pkl") as path, open(path, "wb") as file:
+        pickle.dump(make_features(SHAPES[args.dataset], bert.vocab_size), file)
     return 0
 
 

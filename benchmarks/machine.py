@@ -1,4 +1,4 @@
-"""What a machine can do, and what a call costs it."""
+"""Measures a machine's arithmetic rate, and the time and memory of a call."""
 
 import ctypes
 import gc
@@ -15,15 +15,15 @@ import torch
 from torch.nn.functional import linear
 from transformers import BertConfig
 
-STATUS = Path("/proc/self/status")  # Linux only, as are the figures of memory
+STATUS = Path("/proc/self/status")  # Linux only
 
 
 def describe(device: torch.device) -> dict[str, object]:
-    """The machine and the versions that a figure belongs to."""
+    """Returns the hardware and software versions to print beside a figure."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = re.findall(r"model name\s*: (.*)", cpuinfo) or [platform.processor()]
+    model = re.search(r"model name\s*: (.*)", cpuinfo)
     return {
-        "cpu": names[0],
+        "cpu": model[1] if model else platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -33,27 +33,27 @@ def describe(device: torch.device) -> dict[str, object]:
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """How long a call takes, until the device is done with it."""
-    _wait(device)
+    """Seconds that a call takes, including the kernels it launches on a GPU."""
+    _synchronise(device)
     start = time.perf_counter()
     function()
-    _wait(device)
+    _synchronise(device)
     return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def resident(field: str = "VmRSS") -> int:
-    """This process's memory in bytes, as Linux counts it: VmRSS, now; VmHWM, at most; RssAnon, now, without mapped files."""
+    """Bytes of this process's memory, from a field of /proc/self/status: VmRSS is the current value, VmHWM the peak."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 
 
 def peak_memory(function: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a call needs at most, beyond what is there before it; None where the system doesn't tell."""
+    """Peak memory of a call in bytes, above the memory in use before it; None if the system does not report it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -63,20 +63,23 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> int | N
         function()
         return None
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed before goes back to the system, else it would hide what is needed
-    Path("/proc/self/clear_refs").write_text("5")  # the highest mark falls to what is there now
+    # Returns freed memory to the system; the call could otherwise reuse it unnoticed.
+    ctypes.CDLL(None).malloc_trim(0)
+    # Resets VmHWM to the current value.
+    Path("/proc/self/clear_refs").write_text("5")
     before = resident()
     function()
     return resident("VmHWM") - before
 
 
 def matrix_rates(dtype: torch.dtype, rows: int, config: BertConfig, device: torch.device) -> dict[str, float]:
-    """FLOP/s of this machine's matrix products of the shapes that a text encoder multiplies, by each library that has them.
+    """Library -> FLOP/s of matrix products with the shapes of a text encoder's feed-forward layers.
 
-    rows: tokens. The best of several tries and of two shapes: a limit, not a mean.
+    rows: tokens. Each rate is the best of several tries and both shapes: an upper limit, not a mean.
     """
     rates = {"torch.mm": 0.0}
-    batch = 1 if device.type == "cpu" else 50  # a single one would measure a GPU's start
+    # A single product on a GPU would mostly measure its launch.
+    batch = 1 if device.type == "cpu" else 50
     width, inner = config.hidden_size, config.intermediate_size
     for inside, outside in ((width, inner), (inner, width)):
         left = torch.randn(rows, inside, device=device).to(dtype)
@@ -86,9 +89,9 @@ def matrix_rates(dtype: torch.dtype, rows: int, config: BertConfig, device: torc
             products["oneDNN"] = partial(linear, left.to_mkldnn(), right)
         for library, product in products.items():
             with torch.no_grad():
-                several = partial(_repeat, product, batch)
-                several()
-                fastest = min(seconds(several, device) for _ in range(5)) / batch
+                call = partial(_repeat, product, batch)
+                call()  # warm-up
+                fastest = min(seconds(call, device) for _ in range(5)) / batch
             rates[library] = max(rates.get(library, 0.0), 2 * rows * inside * outside / fastest)
     return rates
 
@@ -99,9 +102,10 @@ def _repeat(function: Callable[[], object], times: int) -> None:
 
 
 def needed_flops(lengths: np.ndarray, config: BertConfig) -> float:
-    """Floating-point operations in the matrix products of one step's text encoder, for real tokens and what is read of them.
+    """Floating-point operations in the text encoder's matrix products during one training step, without any padding.
 
-    lengths: (B,) tokens of each sentence. The backward pass has two products for each of the forward pass.
+    lengths: (B,) real tokens per sentence. In the last layer only the first token's output is needed, so the other tokens
+    contribute keys and values alone. The backward pass has two products for each of the forward pass.
     """
     width, inner = config.hidden_size, config.intermediate_size
     tokens, sentences = int(lengths.sum()), len(lengths)

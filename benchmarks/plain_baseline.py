@@ -1,8 +1,8 @@
-"""One training step of Self-MM the plain way, as the released code takes it: what our speed and results are held against.
+"""Self-MM's training step as the released code runs it: the baseline for our speed and results.
 
-BERT and the LSTMs get batches that are padded to the file's full length, `pack_padded_sequence` hides the padding from the
-LSTMs, each micro-batch has a forward and a backward of its own, and the class centres are taken anew over all clips at
-each micro-batch. The network, its weights, the equations and their order are ours.
+BERT and the LSTMs get batches padded to the file's full length, with `pack_padded_sequence` for the LSTMs. Each micro-batch has
+its own forward and backward pass, and recomputes the class centres over all clips. The network, its weights and the equations
+are the same as ours.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class PaddedBatch(NamedTuple):
-    """B clips as the feature file has them. Lengths stay on the CPU, where `pack_padded_sequence` wants them."""
+    """B clips, padded as in the feature file. Lengths stay on the CPU, as `pack_padded_sequence` requires."""
 
     clips: Tensor  # (B,)
     text_bert: Tensor  # (B, 3, L)
@@ -28,7 +28,7 @@ class PaddedBatch(NamedTuple):
 
 
 class PlainWay:
-    """A model and the labels, features and centres that the released code keeps beside it."""
+    """A model with the labels, features and centres that the released code keeps for it."""
 
     def __init__(self, model: SelfMM, split: dict, config: Config, device: torch.device = CPU):
         """split: one split of a feature file in the official layout, padded."""
@@ -40,7 +40,7 @@ class PlainWay:
         self.labels = {task: human.clone() for task in model.tasks}
         sizes = {task: config.head_sizes[task][0] for task in model.tasks}
         self.features = {task: torch.zeros(len(human), size, device=device) for task, size in sizes.items()}
-        self.centres: dict[str, tuple[Tensor, Tensor]] = {}
+        self.centres: dict[str, tuple[Tensor, Tensor]] = {}  # task -> positive, negative
 
     def batch(self, clips: Tensor) -> PaddedBatch:
         frames = {key: values[clips].to(self.device) for key, values in self.frames.items()}
@@ -55,12 +55,12 @@ class PlainWay:
 
     def sequences(self, batch: PaddedBatch) -> list[Tensor]:
         """B clips -> (B, audio_out), (B, video_out)."""
-        vectors = []
+        outputs = []
         for key, encoder in (("audio", self.model.audio_encoder), ("vision", self.model.vision_encoder)):
             packed = pack_padded_sequence(batch.frames[key], batch.lengths[key], batch_first=True, enforce_sorted=False)
-            _, (last, _) = encoder.lstm(packed)
-            vectors.append(encoder.linear(encoder.dropout(last[-1])))
-        return vectors
+            _, (h_n, _) = encoder.lstm(packed)
+            outputs.append(encoder.linear(encoder.dropout(h_n[-1])))
+        return outputs
 
     def forward(self, batch: PaddedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """B clips -> task -> scores (B,), features (B, D)."""
@@ -74,7 +74,7 @@ class PlainWay:
         return scores, features
 
     def step(self, microbatches: list[Tensor], optimizer: torch.optim.Optimizer, epoch: int) -> list[float]:
-        """One optimizer step. Returns the micro-batches' losses."""
+        """Runs a window: one optimizer step. Returns the micro-batches' losses."""
         optimizer.zero_grad()
         losses = [self.microbatch(self.batch(clips), epoch).item() for clips in microbatches]
         if len(microbatches) == self.config.update_epochs or self.config.keep_last_window:
@@ -82,7 +82,7 @@ class PlainWay:
         return losses
 
     def microbatch(self, batch: PaddedBatch, epoch: int) -> Tensor:
-        """Backward of one micro-batch, then new labels, features and centres. Returns the loss."""
+        """Accumulates a micro-batch's gradient, then updates its labels, features and the centres. Returns the loss."""
         clips = batch.clips
         scores, features = self.forward(batch)
         loss = 0
@@ -95,7 +95,7 @@ class PlainWay:
         return loss.detach()
 
     def update(self, features: dict[str, Tensor], clips: Tensor, epoch: int) -> None:
-        """New labels by the old centres; then new features, and centres over all clips."""
+        """Relabels the clips by the current centres, stores their features, and recomputes the centres over all clips."""
         if epoch > 1:
             self._relabel(clips, features, epoch)
         for task, labels in self.labels.items():
@@ -124,6 +124,6 @@ class PlainWay:
 
 
 def plain_adam(optimizer: torch.optim.Adam) -> torch.optim.Adam:
-    """Adam as it comes, with the groups of ours."""
+    """Adam with default settings and another optimizer's parameter groups."""
     groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in optimizer.param_groups]
     return torch.optim.Adam(groups)

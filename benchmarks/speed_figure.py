@@ -1,4 +1,4 @@
-"""Draws assets/speed.svg, the speed figure of docs/speed.md, from a benchmark's results:
+"""Draws assets/speed.svg, the figure of docs/speed.md, from the results of benchmarks.throughput.
 
 python -m benchmarks.throughput --json assets/speed.json
 python -m benchmarks.speed_figure
@@ -9,28 +9,28 @@ from pathlib import Path
 from statistics import median
 from xml.sax.saxutils import escape
 
-from benchmarks.tables import ratio
+from benchmarks.tables import RELEASED, ratio
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-COLOURS = {"released way": "#8a94a3", "float32": "#0068a8", "bf16": "#008a65"}
+COLOURS = {RELEASED: "#8a94a3", "float32": "#0068a8", "bf16": "#008a65"}
 INK, GREY = "#1f2733", "#566170"
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 760, 170, 560, 17, 20, 62
 
 
 def text(
     x: float, y: float, content: str, fill: str = INK, size: int = 13, anchor: str = "start", weight: str = "normal"
-):
-    look = f'x="{x:g}" y="{y:g}" fill="{fill}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}"'
-    return f"<text {look}>{escape(content)}</text>"
+) -> str:
+    attributes = f'x="{x:g}" y="{y:g}" fill="{fill}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}"'
+    return f"<text {attributes}>{escape(content)}</text>"
 
 
 def draw(result: dict) -> str:
-    """An SVG with one bar per dataset and implementation; its length is the training speed in clips a second."""
+    """Returns an SVG with a bar per dataset and implementation, as long as its training speed in clips per second."""
     speeds = {
         dataset: {name: figures["clips"] / median(way["seconds"]) for name, way in figures["ways"].items()}
         for dataset, figures in result["datasets"].items()
     }
-    fastest = max(max(ways.values()) for ways in speeds.values())
+    fastest = max(max(by_name.values()) for by_name in speeds.values())
     machine = result["machine"]
     device = machine["gpu"] or f"{machine['threads']} threads on an {machine['cpu']}"
     parts = [
@@ -38,17 +38,17 @@ def draw(result: dict) -> str:
         text(20, 46, f"BERT-base, windows of 128 clips, {device}, PyTorch {machine['torch']}", GREY, 12),
     ]
     y = TOP
-    for dataset, ways in speeds.items():
+    for dataset, by_name in speeds.items():
+        ways = result["datasets"][dataset]["ways"]
         parts.append(text(20, y + 1.5 * BAR + 5, dataset.upper(), weight="bold"))
-        for name, speed in ways.items():
+        for name, speed in by_name.items():
             length = (RIGHT - LEFT) * speed / fastest
-            measured = result["datasets"][dataset]["ways"]
-            times = ratio(measured["released way"]["seconds"], measured[name]["seconds"])
-            times = "" if name == "released way" else f", {times:.1f} times as fast"
+            times = ratio(ways[RELEASED]["seconds"], ways[name]["seconds"])
+            label = f"{speed:.1f}" if name == RELEASED else f"{speed:.1f}, {times:.1f} times as fast"
             parts += [
                 text(LEFT - 8, y + BAR - 4, name, GREY, 12, "end"),
                 f'<rect x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR - 3}" rx="2" fill="{COLOURS[name]}"/>',
-                text(LEFT + length + 7, y + BAR - 4, f"{speed:.1f}{times}", INK, 12),
+                text(LEFT + length + 7, y + BAR - 4, label, INK, 12),
             ]
             y += BAR
         y += GAP

@@ -1,7 +1,9 @@
-"""Measures memory and time from a feature file to the first window: python -m benchmarks.start
+"""Measures time and memory from a feature file to the first training window.
 
-Makes a file of MOSEI's size (8 GB; --shape mosi for a small one), and in processes of their own: converts it on first use;
-opens it again; reads it as the released code does, whole, once for each split.
+    python -m benchmarks.start
+
+Writes a file of MOSEI's size (8 GB; --shape mosi for a small one). Then, each in a new process: converts it to a store and opens
+that; opens the existing store; reads the file as the released code does, completely and once per split.
 """
 
 import argparse
@@ -13,50 +15,51 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.tables import GIB, markdown
+from benchmarks.tables import GIB, RELEASED, markdown
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-WAYS = {"first": "first use, with the conversion", "again": "every later start", "released": "released way"}
+CASES = {"first": "first use, with the conversion", "again": "every later start", "released": RELEASED}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__.split("\n")[0])
     parser.add_argument("--shape", default="mosei", help="mosi, mosei (default) or sims")
     parser.add_argument(
-        "--folder", type=Path, help="where the file is made, and removed again; default: a temporary folder"
+        "--folder", type=Path, help="folder for the temporary feature file; default: the system's temporary folder"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
-    parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)  # what a process of its own runs
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    # For the subprocesses that measure one case each.
+    parser.add_argument("--case", choices=list(CASES), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.way:
-        print(json.dumps(run_way(args.way, args.shape, args.file)))
+    if args.case:
+        print(json.dumps(measure(args.case, args.shape, args.file)))
         return 0
 
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder) / f"{args.shape}.pkl"
-        in_own_process("-c", f"from benchmarks.start import write; write({args.shape!r}, {str(path)!r})")
+        run_python("-c", f"from benchmarks.start import write; write({args.shape!r}, {str(path)!r})")
         size = path.stat().st_size
         figures = {}
-        for way in WAYS:
-            command = ["-m", "benchmarks.start", "--shape", args.shape, "--way", way, "--file", str(path)]
-            figures[way] = json.loads(in_own_process(*command).splitlines()[-1])
+        for case in CASES:
+            argv = ["-m", "benchmarks.start", "--shape", args.shape, "--case", case, "--file", str(path)]
+            figures[case] = json.loads(run_python(*argv).splitlines()[-1])
     start = time.perf_counter()
-    in_own_process("run.py", "--help")
+    run_python("run.py", "--help")
     figures["help_seconds"] = time.perf_counter() - start
 
     rows = [
         [
-            what,
-            f"{figures[way]['seconds']:.2f}",
-            f"{figures[way]['peak'] / GIB:.2f}",
-            f"{figures[way]['peak'] / size:.2f}",
-            f"{figures[way]['growth'] / GIB:.2f}",
+            title,
+            f"{figures[case]['seconds']:.2f}",
+            f"{figures[case]['peak'] / GIB:.2f}",
+            f"{figures[case]['peak'] / size:.2f}",
+            f"{figures[case]['growth'] / GIB:.2f}",
         ]
-        for way, what in WAYS.items()
+        for case, title in CASES.items()
     ]
     header = ["", "seconds to the first window", "peak memory, GiB", "over the file's size", "memory it keeps, GiB"]
-    print(f"A file of {size / GIB:.2f} GiB, {args.shape.upper()}'s size; seconds beyond importing PyTorch\n")
+    print(f"A file of {size / GIB:.2f} GiB, the size of {args.shape.upper()}; times exclude importing PyTorch\n")
     print(markdown(header, rows))
     print(f"\npython run.py --help: {figures['help_seconds']:.2f} s")
     if args.json:
@@ -64,11 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def in_own_process(*words: str) -> str:
-    """Runs Python from the repository's root; its errors and bars go to the terminal."""
-    return subprocess.run(
-        [sys.executable, *words], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+def run_python(*argv: str) -> str:
+    """Runs Python in the repository's root. Returns its stdout."""
+    return subprocess.run([sys.executable, *argv], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def write(shape: str, path: str) -> None:
@@ -78,8 +79,9 @@ def write(shape: str, path: str) -> None:
         pickle.dump(make_features(SHAPES[shape], vocabulary=30522, with_text_vectors=True), file, protocol=4)
 
 
-def run_way(way: str, shape: str, path: Path) -> dict[str, float]:
-    """Seconds to the first window of the training split; resident memory at most, and how much of it was added and stays."""
+def measure(case: str, shape: str, path: Path) -> dict[str, float]:
+    """Seconds until the first training window is ready; bytes of peak memory, and of memory still in use then."""
+    # Imported here so that the parent process starts without PyTorch.
     import torch
 
     from benchmarks.machine import resident
@@ -89,21 +91,22 @@ def run_way(way: str, shape: str, path: Path) -> dict[str, float]:
 
     config = make_config(shape)
     before, start = resident(), time.perf_counter()
-    if way == "released":
-        kept = read_three_times(path)
-        order = torch.randperm(len(kept["train"]["id"]))[: config.batch_size]
-        window = {key: torch.tensor(kept["train"][key][order.numpy()]) for key in ("text_bert", "audio", "vision")}
+    if case == "released":
+        splits = read_as_released(path)
+        order = torch.randperm(len(splits["train"]["id"]))[: config.batch_size]
+        window = {key: torch.tensor(splits["train"][key][order.numpy()]) for key in ("text_bert", "audio", "vision")}
     else:
         store = open_store(path, DATASETS[shape], False, None, None)
-        kept = {name: ClipDataset(split) for name, split in store.splits.items()}
-        window = next(training_windows(kept["train"], config, seed=1111).of_epoch(1))
-    took = time.perf_counter() - start
-    assert window and kept  # both are there while memory is read
-    return {"seconds": took, "peak": resident("VmHWM"), "growth": resident() - before}
+        splits = {name: ClipDataset(split) for name, split in store.splits.items()}
+        window = next(training_windows(splits["train"], config, seed=1111).of_epoch(1))
+    duration = time.perf_counter() - start
+    figures = {"seconds": duration, "peak": resident("VmHWM"), "growth": resident() - before}
+    del splits, window  # in use until memory has been read
+    return figures
 
 
-def read_three_times(path: Path) -> dict[str, dict]:
-    """As the released code does: each split's dataset reads the file whole, and keeps its own part, in float32."""
+def read_as_released(path: Path) -> dict[str, dict]:
+    """Loads the complete file once per split, and keeps that split's arrays as float32."""
     splits = {}
     for name in ("train", "valid", "test"):
         with open(path, "rb") as file:

@@ -1,13 +1,15 @@
-"""Figures as Markdown, for a terminal and for the README."""
+"""Formats figures as Markdown tables, which read well in a terminal too."""
 
+from collections.abc import Callable
 from statistics import median
 
 GIB = 2**30
+RELEASED = "released way"  # the baseline's name in tables, figures and JSON
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
-    """How many times as fast, by the median over pairs that were timed one after the other."""
-    return median(one / other for one, other in zip(slow, fast, strict=True))
+    """The median ratio of pairs of times, each pair measured in one turn."""
+    return median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -15,39 +17,42 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def as_table(name: str, result: dict) -> str:
-    """One dataset's figures: a column for each way."""
-    ways = result["ways"]
-    baseline, *_ = ways.values()
-    clips, agreement = result["clips"], result["agreement"]
+def _gib(size: int | None) -> str:
+    return "?" if size is None else f"{size / GIB:.1f}"
 
-    def row(what: str, cell) -> list[str]:
-        return [what, *(cell(way) for way in ways.values())]
+
+def as_table(name: str, result: dict) -> str:
+    """One dataset's figures, with a column for each implementation, the baseline first."""
+    columns = result["ways"]
+    baseline = next(iter(columns.values()))
+    clips, evaluated, agreement = result["clips"], result["evaluated_clips"], result["agreement"]
+
+    def row(title: str, cell: Callable[[dict], str]) -> list[str]:
+        return [title, *map(cell, columns.values())]
+
+    def times_as_fast(key: str) -> list[str]:
+        return row("**times as fast**", lambda figures: f"**{ratio(baseline[key], figures[key]):.1f}**")
 
     rows = [
-        row("seconds for a window", lambda way: f"{median(way['seconds']):.2f}"),
-        row("clips a second", lambda way: f"{clips / median(way['seconds']):.1f}"),
-        row("**times as fast**", lambda way: f"**{ratio(baseline['seconds'], way['seconds']):.1f}**"),
-        row("share of the machine's limit", lambda way: f"{median(way['share: fastest']):.0%}"),
-        row("... which multiplies at GFLOP/s", lambda way: f"{median(way['rate: fastest']) / 1e9:.0f}"),
-        row("share of the limit by torch.mm", lambda way: f"{median(way['share: torch.mm']):.0%}"),
-        row("... which multiplies at GFLOP/s", lambda way: f"{median(way['rate: torch.mm']) / 1e9:.0f}"),
-        row("memory for a step, GiB", lambda way: "?" if way["memory"] is None else f"{way['memory'] / GIB:.1f}"),
+        row("seconds for a window", lambda figures: f"{median(figures['seconds']):.2f}"),
+        row("clips a second", lambda figures: f"{clips / median(figures['seconds']):.1f}"),
+        times_as_fast("seconds"),
+        row("share of the machine's limit", lambda figures: f"{median(figures['share: fastest']):.0%}"),
+        row("... which multiplies at GFLOP/s", lambda figures: f"{median(figures['rate: fastest']) / 1e9:.0f}"),
+        row("share of the limit by torch.mm", lambda figures: f"{median(figures['share: torch.mm']):.0%}"),
+        row("... which multiplies at GFLOP/s", lambda figures: f"{median(figures['rate: torch.mm']) / 1e9:.0f}"),
+        row("memory for a step, GiB", lambda figures: _gib(figures["memory"])),
     ]
-    for part in (key for key in baseline if key.startswith("part: ")):
-        rows.append(row(f"s, {part.removeprefix('part: ')}", lambda way, part=part: f"{median(way[part]):.3f}"))
-    evaluated = result["evaluated_clips"]
+    for key in (key for key in baseline if key.startswith("part: ")):
+        rows.append(row(f"s, {key.removeprefix('part: ')}", lambda figures, key=key: f"{median(figures[key]):.3f}"))
     rows += [
-        row("evaluation, clips a second", lambda way: f"{evaluated / median(way['evaluation_seconds']):.1f}"),
-        row(
-            "**times as fast**",
-            lambda way: f"**{ratio(baseline['evaluation_seconds'], way['evaluation_seconds']):.1f}**",
-        ),
+        row("evaluation, clips a second", lambda figures: f"{evaluated / median(figures['evaluation_seconds']):.1f}"),
+        times_as_fast("evaluation_seconds"),
     ]
     real, padded = median(result["tokens"]), result["padded_tokens"]
     return (
-        f"\n{name.upper()}: windows of {clips} clips, {real:.0f} of {padded} tokens real; the median of "
-        f"{len(baseline['seconds'])}. Without dropout, the first two columns differ by at most {agreement['scores']:.0e} in "
-        f"scores, {agreement['loss']:.0e} in loss, {agreement['labels']:.0e} in labels (mean).\n\n"
-        + markdown(["", *ways], rows)
+        f"\n{name.upper()}: windows of {clips} clips, {real:.0f} of {padded} tokens real; medians of "
+        f"{len(baseline['seconds'])} turns. Without dropout, the first two columns differ by at most "
+        f"{agreement['scores']:.0e} in scores, {agreement['loss']:.0e} in loss and, on average, {agreement['labels']:.0e} in labels.\n\n"
+        + markdown(["", *columns], rows)
     )

@@ -1,11 +1,11 @@
-"""Times our training step against the released code's way, side by side on this machine:
+"""Times our training step against the released code's, side by side on this machine.
 
-    python -m benchmarks.throughput                     # MOSI, MOSEI and SIMS, for the README's table
+    python -m benchmarks.throughput                     # MOSI, MOSEI and SIMS, as in docs/speed.md
     python -m benchmarks.throughput --quick             # MOSI once, in less than two minutes
 
-BERT-base with random weights, features of the published sizes with random values. Both ways get the same weights and clips
-and are first shown to come to the same scores, losses and labels. Then they take turns, so that a machine whose speed drifts
-treats them alike; a ratio is the median over turns.
+Uses BERT-base with random weights, and random features of the published sizes. Both implementations get the same weights and
+clips, and must first produce the same scores, losses and labels. Then they take turns, so that changes in the machine's speed
+affect them alike. A ratio is the median over turns.
 """
 
 import argparse
@@ -15,7 +15,9 @@ import pickle
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,60 +26,61 @@ from torch import Tensor, nn
 from transformers import BertConfig
 
 from benchmarks.corpora import SHAPES, Shape, make_features
+from benchmarks.implementations import Ours, Released, make_implementations
 from benchmarks.machine import describe, matrix_rates, needed_flops, peak_memory, seconds
-from benchmarks.tables import as_table
-from benchmarks.two_ways import RELEASED, OurWay, ReleasedWay, make_ways
+from benchmarks.tables import RELEASED, as_table
 from config.config_regression import DATASETS, make_config
 from data.store import open_store
 from utils.device import keep_freed_memory, make_deterministic, pick_device
 
-EVALUATED = 229  # clips of the validation split, as many as MOSI has
-TURN = 3  # windows that ours takes in a turn, in which the released way takes one, several times as long
+EVALUATED = 229  # validation clips: MOSI's number, for all datasets
+TURN = 3  # windows per turn; the baseline, several times slower, gets one
 
 
 def measure(
-    shape: Shape, encoder: BertConfig, device: torch.device, repeats: int, quick: bool = False, **settings
+    shape: Shape, bert: BertConfig, device: torch.device, repeats: int, quick: bool = False, **settings
 ) -> dict:
-    """All figures of one dataset. quick: without those of the parts. settings: changes of its hyper-parameters."""
+    """Measures one dataset. quick: skips the times of a step's parts. settings: hyper-parameters to change.
+
+    Returns the content of --json for this dataset. Raises SystemExit if the implementations disagree.
+    """
     valid = min(EVALUATED // 8 if quick else EVALUATED, shape.clips["valid"])
     shape = dataclasses.replace(shape, clips=shape.clips | {"valid": valid, "test": 2})
-    features = make_features(shape, encoder.vocab_size)
+    features = make_features(shape, bert.vocab_size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{shape.dataset}.pkl"
         with open(path, "wb") as file:
             pickle.dump(features, file)
         store = open_store(path, DATASETS[shape.dataset], False, None, None)
         config = make_config(shape.dataset, **settings)
-        ways = make_ways(features, store, encoder, config, device)
-        draw = Draw(len(features["train"]["id"]))
+        implementations = make_implementations(features, store, bert, config, device)
+        draw = WindowSampler(len(features["train"]["id"]))
         window_sizes = [config.batch_size] * config.update_epochs
-        figures: dict[str, dict] = {name: defaultdict(list) for name in ways}
+        figures: dict[str, dict] = {name: defaultdict(list) for name in implementations}
 
-        with without_tf32():
-            scores = {name: way.scores() for name, way in ways.items()}
-            agreement = {"scores": float(np.abs(scores[RELEASED] - scores["float32"]).max())}
-            agreement |= compare_steps(ways[RELEASED], ways["float32"], draw([4] * config.update_epochs))
+        agreement = compare(implementations[RELEASED], implementations["float32"], draw([4] * config.update_epochs))
+        implementations["bf16"].scores()  # warm-up; the comparison has run the others
         for _ in range(repeats):
-            for name, way in ways.items():
-                figures[name]["evaluation_seconds"].append(seconds(way.scores, device))
+            for name, implementation in implementations.items():
+                figures[name]["evaluation_seconds"].append(seconds(implementation.scores, device))
 
         tokens = []
         for turn in range(repeats):
-            # Its first window isn't timed: in it the memory that the other ways left is settled anew.
+            # The first window is not timed: it settles the memory that the previous implementation freed.
             first, *windows = (draw(window_sizes) for _ in range(1 + TURN))
             lengths = [store.splits["train"].text.lengths[torch.cat(window)] for window in windows]
-            tokens += [int(part.sum()) for part in lengths]
-            for name, way in ways.items():
-                way.run([first], epoch=3)
+            tokens += [int(window_lengths.sum()) for window_lengths in lengths]
+            for name, implementation in implementations.items():
+                warm_up = partial(implementation.run, [first])
+                warm_up()
                 if turn == 0:
-                    way.optimizer.zero_grad()
-                    figures[name]["memory"] = peak_memory(
-                        lambda way=way, first=first: way.run([first], epoch=3), device
-                    )
-                time_turn(way, windows if name != RELEASED else windows[:1], lengths, encoder, device, figures[name])
+                    implementation.optimizer.zero_grad()
+                    figures[name]["memory"] = peak_memory(warm_up, device)
+                timed = windows[:1] if name == RELEASED else windows
+                time_turn(implementation, timed, lengths, bert, device, figures[name])
                 if not quick:
-                    for part, took in time_parts(way, windows[0], device).items():
-                        figures[name][f"part: {part}"].append(took)
+                    for part, part_seconds in time_parts(implementation, windows[0], device).items():
+                        figures[name][f"part: {part}"].append(part_seconds)
     return {
         "clips": sum(window_sizes),
         "tokens": tokens,
@@ -88,53 +91,62 @@ def measure(
     }
 
 
-class Draw:
+class WindowSampler:
     """Draws windows of random clips."""
 
     def __init__(self, clips: int):
-        self.clips, self.random = clips, torch.Generator().manual_seed(0)
+        self.clips, self.rng = clips, torch.Generator().manual_seed(0)
 
     def __call__(self, sizes: list[int]) -> list[Tensor]:
-        """The micro-batches of a window, of these sizes."""
-        return list(torch.randperm(self.clips, generator=self.random)[: sum(sizes)].split(sizes))
+        """Micro-batch sizes -> the micro-batches of a window."""
+        return list(torch.randperm(self.clips, generator=self.rng)[: sum(sizes)].split(sizes))
 
 
-def time_turn(way, windows, lengths, encoder: BertConfig, device: torch.device, figures: dict) -> None:
-    """Times a way's windows, one after the other as in training, and the machine's matrix products just before."""
-    dtype = torch.bfloat16 if way.config.precision == "bf16" else torch.float32
-    rates = matrix_rates(dtype, int(lengths[0].sum()), encoder, device)
-    took = seconds(lambda: way.run(windows, epoch=3), device)
-    flops = sum(needed_flops(part, encoder) for part, _ in zip(lengths, windows, strict=False))
-    figures["seconds"].append(took / len(windows))
+def time_turn(
+    implementation: Released | Ours,
+    windows: list[list[Tensor]],
+    lengths: list[np.ndarray],
+    bert: BertConfig,
+    device: torch.device,
+    figures: dict,
+) -> None:
+    """Measures the machine's matrix products and then training on consecutive windows; appends to the figures.
+
+    lengths: (B,) tokens per clip, for each window and possibly more.
+    """
+    dtype = torch.bfloat16 if implementation.config.precision == "bf16" else torch.float32
+    rates = matrix_rates(dtype, int(lengths[0].sum()), bert, device)
+    duration = seconds(lambda: implementation.run(windows), device)
+    flops = sum(needed_flops(window_lengths, bert) for window_lengths in lengths[: len(windows)])
+    figures["seconds"].append(duration / len(windows))
     for library, rate in {**rates, "fastest": max(rates.values())}.items():
         figures[f"rate: {library}"].append(rate)
-        figures[f"share: {library}"].append(flops / rate / took)
+        figures[f"share: {library}"].append(flops / rate / duration)
 
 
-def compare_steps(released: ReleasedWay, ours: OurWay, window: list[Tensor]) -> dict[str, float]:
-    """Three epochs of one small window without dropout, which both ways draw differently: largest differences.
+def compare(released: Released, ours: Ours, window: list[Tensor]) -> dict[str, float]:
+    """Returns the largest differences in validation scores, and in loss and labels over three epochs of one small window.
 
-    Raises SystemExit where the two don't do the same.
+    Dropout is off because the implementations draw different random numbers, and TF32 because its rounding would hide a
+    mistake. Raises SystemExit if the implementations disagree.
     """
-    difference = {"loss": 0.0, "labels": 0.0}
-    with without_dropout(released.model), without_dropout(ours.model):
-        for epoch in (1, 2, 3):
-            loss, other = released.run([window], epoch), ours.run([window], epoch)
-            difference["loss"] = max(difference["loss"], abs(loss - other))
-    moved = 0.0
+    with without_tf32(), without_dropout(released.model), without_dropout(ours.model):
+        scores = float(np.abs(released.scores() - ours.scores()).max())
+        loss = max(abs(released.run([window], epoch) - ours.run([window], epoch)) for epoch in (1, 2, 3))
     clips = torch.cat(window)
-    for task, labels in released.labels().items():
-        apart = (labels - ours.labels()[task])[clips].abs().mean()
-        difference["labels"] = max(difference["labels"], float(apart))
-        moved = max(moved, float((labels - released.labels()["fusion"]).abs().max()))
-    if difference["loss"] > 1e-3 or difference["labels"] > 1e-2 or moved == 0:
-        sys.exit(f"the two ways don't do the same: they differ by {difference}; labels moved by {moved}")
-    return difference
+    our_labels, their_labels = ours.labels(), released.labels()
+    human = their_labels["fusion"]
+    labels = max(float((values - our_labels[task])[clips].abs().mean()) for task, values in their_labels.items())
+    shift = max(float((values - human).abs().max()) for values in their_labels.values())
+    if loss > 1e-3 or labels > 1e-2 or shift == 0:
+        sys.exit(
+            f"the implementations disagree: by {loss:.0e} in loss and {labels:.0e} in labels, which moved by {shift:.0e}"
+        )
+    return {"scores": scores, "loss": loss, "labels": labels}
 
 
 @contextmanager
-def without_tf32():
-    """On a GPU float32 products are TF32, whose rounding would hide whether two ways do the same."""
+def without_tf32() -> Iterator[None]:
     precision, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -144,54 +156,54 @@ def without_tf32():
 
 
 @contextmanager
-def without_dropout(model: nn.Module):
-    dropouts = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-    for module in dropouts:
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    rates = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    for module in rates:
         module.p = 0.0
     yield
-    for module, p in dropouts.items():
-        module.p = p
+    for module, rate in rates.items():
+        module.p = rate
 
 
-def time_parts(way: ReleasedWay | OurWay, window: list[Tensor], device: torch.device) -> dict[str, float]:
-    """Seconds of a window's parts, each run for itself."""
-    took: dict[str, float] = defaultdict(float)
-    made = {}
+def time_parts(implementation: Released | Ours, window: list[Tensor], device: torch.device) -> dict[str, float]:
+    """Seconds of each part of a training step, run separately."""
+    times: dict[str, float] = defaultdict(float)
 
-    def run(part: str, function) -> None:
-        took[part] += seconds(lambda: made.update({part: function()}), device)
+    def run(part: str, function: Callable) -> object:
+        results = []
+        times[part] += seconds(lambda: results.append(function()), device)
+        return results[0]
 
-    run("data", lambda: way.batches(window))
-    way.model.train()
-    for batch in made["data"]:
-        run("text forward", lambda batch=batch: way.text(batch))
-        vectors = made["text forward"]
-        run("text backward", lambda vectors=vectors: vectors.backward(torch.ones_like(vectors)))
-        run("LSTMs", lambda batch=batch: sum(vector.sum() for vector in way.sequences(batch)).backward())
-    sizes = {task: way.config.head_sizes[task][0] for task in way.config.task_names}
-    clips = sum(len(part) for part in window)
+    batches = run("data", partial(implementation.batches, window))
+    implementation.model.train()
+    for batch in batches:
+        vectors = run("text forward", partial(implementation.text, batch))
+        run("text backward", partial(vectors.backward, torch.ones_like(vectors)))
+        run("LSTMs", lambda batch=batch: sum(output.sum() for output in implementation.sequences(batch)).backward())
+    sizes = {task: implementation.config.head_sizes[task][0] for task in implementation.config.task_names}
+    clips = sum(len(microbatch) for microbatch in window)
     features = {task: torch.rand(clips, size, device=device) for task, size in sizes.items()}
-    run("ULGM", lambda: way.relabel(window, features))
-    run("optimizer", way.optimizer.step)
-    way.optimizer.zero_grad()
-    return dict(took)
+    run("ULGM", partial(implementation.relabel, window, features))
+    run("optimizer", implementation.optimizer.step)
+    implementation.optimizer.zero_grad()
+    return dict(times)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n")[0])
     parser.add_argument("--datasets", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="default: all")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each way; default 5")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each implementation; default 5")
     parser.add_argument("--quick", action="store_true", help="MOSI once")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one for each core")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: one per core")
     parser.add_argument(
         "--gpu_ids",
         type=int,
         nargs="+",
         metavar="N",
-        help="as in run.py: -1 is the CPU; default: a GPU if there is one",
+        help="as in run.py: -1 is the CPU; default: a GPU if available",
     )
-    parser.add_argument("--deterministic", action="store_true", help="as in run.py, for ours and for the released way")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures there")
+    parser.add_argument("--deterministic", action="store_true", help="as in run.py, for all implementations")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
     keep_freed_memory()
     if args.threads is not None:

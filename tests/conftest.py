@@ -1,4 +1,4 @@
-"""Settings and tiny inputs that the tests share."""
+"""Shared fixtures."""
 
 import os
 import pickle
@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported: no test waits for a network
-os.environ["OMP_NUM_THREADS"] = (
-    "1"  # of processes that tests start, too: with more of them than cores, waiting threads burn time
-)
+# Read when huggingface_hub is imported. No test may wait for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Subprocesses inherit this. With more threads than cores, idle threads spin and slow down the others.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import cmu_pickles  # noqa: E402
 import google_checkpoints  # noqa: E402
@@ -21,32 +21,34 @@ import run  # noqa: E402
 from data import TextPre  # noqa: E402
 from utils import convert_bert  # noqa: E402
 
-torch.set_num_threads(1)  # the models here are too small to share out
+torch.set_num_threads(1)  # the models are too small for more
 
 
 class Workplace:
-    """A folder with a tiny corpus and encoder, from where run.py is called."""
+    """A working directory for run.py, with a tiny corpus and text encoder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.features = tiny.write_features(folder / "data" / "unaligned.pkl")
         self.bert = tiny.write_bert(folder / "bert")
 
-    def command(self, *words: str) -> list[str]:
+    def command(self, *argv: str) -> list[str]:
+        """Adds the flags that every test run needs, unless they are present."""
         flags = {"--dataPath": self.features, "--bert": self.bert, "--gpu_ids": -1, "--seeds": 1, "--max_epochs": 2}
         for flag, value in flags.items():
-            if flag not in words:
-                words += (flag, str(value))
-        return [str(word) for word in words]
+            if flag not in argv:
+                argv += (flag, value)
+        return [str(argument) for argument in argv]
 
-    def run(self, *words: str) -> int:
-        return run.main(self.command("--datasetName", "mosi", "--set", "batch_size=4", "update_epochs=2", *words))
+    def run(self, *argv: str) -> int:
+        """Runs run.py on MOSI with small windows. Returns the exit status."""
+        return run.main(self.command("--datasetName", "mosi", "--set", "batch_size=4", "update_epochs=2", *argv))
 
     def written(self) -> set[str]:
-        """All files below the workplace, but those that the tests put there and finished caches of good feature files."""
+        """Files written since remember_inputs(), except complete stores."""
         files = {path for path in self.folder.rglob("*") if path.is_file()} - self.inputs
-        caches = {path.parent for path in files if path.name == "meta.json" and path.parent.parent.suffix == ".store"}
-        return {str(path.relative_to(self.folder)) for path in files if not caches & set(path.parents)}
+        stores = {path.parent for path in files if path.name == "meta.json" and path.parent.parent.suffix == ".store"}
+        return {str(path.relative_to(self.folder)) for path in files if not stores & set(path.parents)}
 
     def remember_inputs(self) -> None:
         self.inputs = {path for path in self.folder.rglob("*") if path.is_file()}
@@ -62,16 +64,16 @@ def workplace(tmp_path, monkeypatch) -> Workplace:
 
 @pytest.fixture
 def fails(workplace, capsys):
-    """Runs a command that must end with one line of complaint, status 2 and no file written. Returns the line."""
+    """Runs run.py with flags that it must reject with one error line, status 2 and no files. Returns the line."""
 
-    def check(*words: str) -> str:
+    def check(*argv: str) -> str:
         workplace.remember_inputs()
         capsys.readouterr()
-        assert workplace.run(*words) == 2
+        assert workplace.run(*argv) == 2
         captured = capsys.readouterr()
         assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
         assert captured.out == ""
-        assert not workplace.written(), "a run that was refused wrote files"
+        assert not workplace.written()
         return captured.err
 
     return check
@@ -88,7 +90,7 @@ LABEL_ROWS = [
 
 @pytest.fixture
 def label_table(tmp_path) -> Callable[..., Path]:
-    """Writes the label table of own clips: LABEL_ROWS, and the rows given."""
+    """Writes a label table of LABEL_ROWS and further rows. Returns its path."""
 
     def write(*rows: str) -> Path:
         path = tmp_path / "label.csv"
@@ -100,7 +102,7 @@ def label_table(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="module")
 def text_pre_bert(tmp_path_factory) -> Path:
-    """A text encoder that knows the words of cmu_pickles."""
+    """A text encoder with the vocabulary of cmu_pickles."""
     folder = tiny.write_bert(tmp_path_factory.mktemp("bert"), vocab_size=len(cmu_pickles.VOCABULARY))
     (folder / "vocab.txt").write_text("\n".join(cmu_pickles.VOCABULARY) + "\n")
     return folder
@@ -108,33 +110,33 @@ def text_pre_bert(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def prepare(tmp_path, text_pre_bert, capsys):
-    """Writes a CMU pickle and runs TextPre.py. Returns the status, what was made (or None) and what was printed."""
+    """Writes a CMU pickle and runs TextPre.py. Returns its exit status, features (None if not written) and output."""
 
-    def make(content: object, *words: str):
+    def run_text_pre(content: object, *argv: str):
         tiny.write_features(tmp_path / "cmu.pkl", content)
         output = tmp_path / "out" / "features.pkl"
-        flags = ["--features", tmp_path / "cmu.pkl", "--output", output, "--bert", text_pre_bert, *words]
+        flags = ["--features", tmp_path / "cmu.pkl", "--output", output, "--bert", text_pre_bert, *argv]
         status = TextPre.main([str(flag) for flag in flags])
-        made = pickle.loads(output.read_bytes()) if output.exists() else None
-        return status, made, "".join(capsys.readouterr())
+        features = pickle.loads(output.read_bytes()) if output.exists() else None
+        return status, features, "".join(capsys.readouterr())
 
-    return make
+    return run_text_pre
 
 
 @pytest.fixture(scope="module")
-def sound_google_checkpoint(tmp_path_factory) -> Path:
-    return google_checkpoints.write_checkpoint(tmp_path_factory.mktemp("sound") / "checkpoint")
+def intact_google_checkpoint(tmp_path_factory) -> Path:
+    return google_checkpoints.write_checkpoint(tmp_path_factory.mktemp("intact") / "checkpoint")
 
 
 @pytest.fixture
-def google_checkpoint(sound_google_checkpoint, tmp_path) -> Path:
-    """A sound one, to be damaged."""
-    return shutil.copytree(sound_google_checkpoint, tmp_path / "checkpoint")
+def google_checkpoint(intact_google_checkpoint, tmp_path) -> Path:
+    """A valid checkpoint of Google's that a test may damage."""
+    return shutil.copytree(intact_google_checkpoint, tmp_path / "checkpoint")
 
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """A conversion that must end with one line of complaint, status 2 and nothing written. Returns the line."""
+    """Converts a checkpoint that convert_bert must reject with one error line, status 2 and no files. Returns the line."""
 
     def check(folder: Path, out: Path | None = None) -> str:
         before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""Where a run on MOSI writes its files, from the folder that it was called in; the checkpoint is that of seed 1."""
+"""Paths of the files that a MOSI run with seed 1 writes, relative to the working directory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A GPU arrives where the CPU does, and need not wait for the program. Most of it is skipped where there is no GPU."""
+"""Training on a GPU gives the CPU's results, is deterministic on request, and does not synchronise in each window."""
 
 import os
 import subprocess
@@ -39,16 +39,16 @@ def make_model(store, config, device):
 @needs_gpu
 @pytest.mark.parametrize(
     ("precision", "epochs", "tolerance"),
-    # From epoch 3 on the loss has generated labels in it, which magnify the rounding of bfloat16 beyond any use.
+    # From epoch 3 the loss includes generated labels, which amplify bfloat16's rounding too much to compare.
     [("float32", 4, 2e-3), ("bf16", 2, 5e-3)],
 )
 @pytest.mark.parametrize("features", ["on the GPU", "on the CPU", "from a worker"])
-def test_training_on_a_gpu_equals_training_on_the_cpu(store, monkeypatch, precision, epochs, tolerance, features):
+def test_training_on_a_gpu_gives_the_cpu_results(store, monkeypatch, precision, epochs, tolerance, features):
     config = make_config("mosi", batch_size=4, update_epochs=2, max_epochs=epochs, precision=precision, **DROPOUTS)
     if features != "on the GPU":
         monkeypatch.setattr("data.load_data._has_room", lambda sequences, device: False)
     num_workers = 1 if features == "from a worker" else 0
-    results, centres = [], []
+    results, centres = [], []  # on the CPU, on the GPU
     for device in (CPU, torch.device("cuda", 0)):
         clips = {name: ClipDataset(split, device) for name, split in store.splits.items()}
         model = make_model(store, config, device)
@@ -64,7 +64,7 @@ def test_training_on_a_gpu_equals_training_on_the_cpu(store, monkeypatch, precis
 
 
 def train_windows(store, device, count: int) -> None:
-    """An epoch of so many windows, after one whose waits for memory and kernels don't count."""
+    """Trains epoch 2, the first with relabelling, on a number of equal windows."""
     clips = ClipDataset(store.splits["train"], device)
     order = [[torch.tensor([1, 5, 3, 0]), torch.tensor([4, 2, 7, 6])]] * count
     windows = Windows(clips, lambda epoch: order)
@@ -73,8 +73,8 @@ def train_windows(store, device, count: int) -> None:
     train_one_epoch(training, windows, CONFIG)
 
 
-class Waits(TorchDispatchMode):
-    """Counts the calls for which a program must wait for a GPU: those whose result's value or size depends on data."""
+class SynchronisationCounter(TorchDispatchMode):
+    """Counts the calls that would synchronise with a GPU: those whose result's value or size depends on data."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
 
@@ -91,20 +91,20 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_no_window_waits_for_the_device(store):
-    waits = []
+def test_windows_do_not_synchronise(store):
+    counts = []
     for windows in (1, 3):
-        with Waits() as counter:
+        with SynchronisationCounter() as counter:
             train_windows(store, CPU, windows)
-        waits.append(counter.count)
-    assert waits[0] == waits[1] > 0  # those at the epoch's end
+        counts.append(counter.count)
+    assert counts[0] == counts[1] > 0  # at the end of the epoch
 
 
 @needs_gpu
-def test_no_window_waits_for_the_gpu(store):
+def test_windows_do_not_synchronise_with_the_gpu(store):
     device = torch.device("cuda", 0)
-    train_windows(store, device, 1)
-    waits = []
+    train_windows(store, device, 1)  # warm-up: first allocations synchronise
+    counts = []
     for windows in (1, 3):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -113,12 +113,12 @@ def test_no_window_waits_for_the_gpu(store):
                 train_windows(store, device, windows)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        waits.append(sum("called a synchronizing" in str(warning.message) for warning in caught))
-    assert waits[0] == waits[1]
+        counts.append(sum("called a synchronizing" in str(warning.message) for warning in caught))
+    assert counts[0] == counts[1]
 
 
 RUN = "import sys, run\n{}\nsys.exit(run.main(sys.argv[1:]))"
-STOPPED = """
+STOP_IN_PASS_10 = """
 import os, signal
 from models.self_mm import SelfMM
 
@@ -135,17 +135,18 @@ SelfMM.forward = stopping
 
 
 @needs_gpu
-def test_deterministic_runs_are_equal_to_the_bit_stopped_or_not(workplace, gpu_ids="0"):
-    """Each in a process of its own: what makes a GPU repeat itself must be said before it is first used."""
+def test_deterministic_runs_are_bit_identical_even_if_stopped_and_resumed(workplace):
+    """Each run is a new process, because the settings for determinism must precede the first use of the GPU."""
     flags = ["--set", "batch_size=4", "update_epochs=2", "--max_epochs", "5", "--deterministic", "--resume"]
-    words = workplace.command("--gpu_ids", gpu_ids, *flags)
+    argv = workplace.command("--gpu_ids", "0", *flags)
     outcomes = []
-    for name, parts in {"one": [("", 0)], "two": [("", 0)], "stopped": [(STOPPED, 143), ("", 0)]}.items():
+    # Folder -> its processes: code to run first, expected exit status.
+    for name, processes in {"one": [("", 0)], "two": [("", 0)], "stopped": [(STOP_IN_PASS_10, 143), ("", 0)]}.items():
         folder = workplace.folder / name
         folder.mkdir()
-        for patch, status in parts:
-            command = [sys.executable, "-c", RUN.format(patch), *words]
-            finished = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
-            assert finished.returncode == status
+        for patch, status in processes:
+            command = [sys.executable, "-c", RUN.format(patch), *argv]
+            process = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+            assert process.returncode == status
         outcomes.append(outcome(folder))
     assert outcomes[0] == outcomes[1] == outcomes[2]

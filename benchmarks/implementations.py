@@ -1,6 +1,6 @@
-"""The two ways to train that benchmarks.throughput times: the released code's and ours, under the same names.
+"""The released code's training and ours behind one interface, for benchmarks.throughput to time.
 
-Each way has its own model; all start from the same weights.
+Each implementation has its own model. All start from the same weights.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from benchmarks.plain_baseline import PlainWay, plain_adam
+from benchmarks.tables import RELEASED
 from config.config_regression import Config
 from data.load_data import ClipDataset, Windows, evaluation_windows
 from data.store import FeatureStore
@@ -19,11 +20,11 @@ from trains.self_mm import evaluate, train_one_epoch
 from trains.training import Training, make_optimizer
 from utils.metrics import METRICS
 
-RELEASED = "released way"
+EPOCH = 3  # any epoch in which ULGM relabels
 
 
-class ReleasedWay:
-    """The baseline, under the names that are timed."""
+class Released:
+    """The baseline, as the released code trains."""
 
     def __init__(self, model: SelfMM, features: dict, config: Config, device: torch.device):
         self.model, self.config = model, config
@@ -43,11 +44,11 @@ class ReleasedWay:
     def relabel(self, microbatches: list[Tensor], features: dict[str, Tensor]) -> None:
         parts = {task: values.split([len(clips) for clips in microbatches]) for task, values in features.items()}
         for number, clips in enumerate(microbatches):
-            self.train.update(
-                {task: part[number] for task, part in parts.items()}, clips.to(self.train.device), epoch=3
-            )
+            features = {task: part[number] for task, part in parts.items()}
+            self.train.update(features, clips.to(self.train.device), EPOCH)
 
-    def run(self, windows: list[list[Tensor]], epoch: int) -> float:
+    def run(self, windows: list[list[Tensor]], epoch: int = EPOCH) -> float:
+        """Trains on windows of micro-batches. Returns the mean loss."""
         self.model.train()
         return float(np.mean([self.train.step(window, self.optimizer, epoch) for window in windows]))
 
@@ -58,7 +59,9 @@ class ReleasedWay:
         return self.valid.score(torch.arange(len(self.valid.text_bert)), self.config.batch_size).numpy()
 
 
-class OurWay:
+class Ours:
+    """Training as run.py does it."""
+
     def __init__(self, model: SelfMM, store: FeatureStore, device: torch.device):
         self.model, self.config = model, model.hyper_parameters
         self.train, self.valid = (ClipDataset(store.splits[name], device) for name in ("train", "valid"))
@@ -78,9 +81,10 @@ class OurWay:
 
     def relabel(self, microbatches: list[Tensor], features: dict[str, Tensor]) -> None:
         clips = torch.cat(microbatches).to(self.train.device)
-        self.ulgm.update(clips, [len(part) for part in microbatches], features, epoch=3)
+        self.ulgm.update(clips, [len(part) for part in microbatches], features, EPOCH)
 
-    def run(self, windows: list[list[Tensor]], epoch: int) -> float:
+    def run(self, windows: list[list[Tensor]], epoch: int = EPOCH) -> float:
+        """Trains on windows of micro-batches. Returns the mean loss."""
         self.training.epochs = epoch - 1
         loss = train_one_epoch(self.training, Windows(self.train, lambda epoch: windows), self.config)
         self.training.finish_epoch()
@@ -93,21 +97,16 @@ class OurWay:
         return evaluate(self.model, evaluation_windows(self.valid), METRICS["mosi"])[1]["fusion"]
 
 
-def make_ways(
-    features: dict, store: FeatureStore, encoder: BertConfig, config: Config, device: torch.device
-) -> dict[str, ReleasedWay | OurWay]:
-    """The baseline, ours in float32, and ours in bfloat16, each with a model of its own, all with the same weights."""
+def make_implementations(
+    features: dict, store: FeatureStore, bert: BertConfig, config: Config, device: torch.device
+) -> dict[str, Released | Ours]:
+    """The baseline, ours in float32 and ours in bfloat16, with equal weights. features: what the store was made from."""
     torch.manual_seed(0)
-    bert = BertModel(encoder, add_pooling_layer=False)
-    first = SelfMM(config, encoder.to_dict(), store.audio_width, store.vision_width, bert)
-    models = [first]
+    widths = store.audio_width, store.vision_width
+    model = SelfMM(config, bert.to_dict(), *widths, BertModel(bert, add_pooling_layer=False)).to(device)
+    implementations: dict[str, Released | Ours] = {RELEASED: Released(model, features, config, device)}
     for precision in ("float32", "bf16"):
-        mine = dataclasses.replace(config, precision=precision)
-        models.append(SelfMM(mine, encoder.to_dict(), store.audio_width, store.vision_width))
-        models[-1].load_state_dict(first.state_dict())
-    released, ours, in_bf16 = (model.to(device) for model in models)
-    return {
-        RELEASED: ReleasedWay(released, features, config, device),
-        "float32": OurWay(ours, store, device),
-        "bf16": OurWay(in_bf16, store, device),
-    }
+        copy = SelfMM(dataclasses.replace(config, precision=precision), bert.to_dict(), *widths).to(device)
+        copy.load_state_dict(model.state_dict())
+        implementations[precision] = Ours(copy, store, device)
+    return implementations
