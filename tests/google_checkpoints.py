@@ -1,4 +1,4 @@
-"""A tiny BERT as one of Google's TensorFlow checkpoints, and what a folder that was converted from it must hold."""
+"""A tiny BERT as one of Google's TensorFlow checkpoints, and a check of the folder converted from it."""
 
 import json
 from pathlib import Path
@@ -26,11 +26,11 @@ KERNEL = "bert/encoder/layer_1/intermediate/dense/kernel"
 
 
 def make_model(seed: int = 0) -> BertModel:
-    """With a pooler, as Google's checkpoints have it."""
+    """With a pooler, like Google's checkpoints."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BertModel(tiny.make_bert_config(max_position_embeddings=20)).eval()
-        for parameter in model.parameters():  # zero biases and unit gains would hide mistakes
+        for parameter in model.parameters():  # zero biases and unit gains would hide errors
             parameter.data += 0.1 * torch.randn_like(parameter)
         return model
 
@@ -72,7 +72,7 @@ def write_checkpoint(folder: Path, arrays: dict[str, np.ndarray] = ARRAYS, name=
 
 
 def assert_holds(out: Path, arrays: dict[str, np.ndarray]) -> None:
-    """All of transformers' tensors are there, to the bit those that are under Google's names in arrays."""
+    """The folder has all of transformers' tensors, equal to the bit to arrays, which has Google's names."""
     written = load_file(out / "model.safetensors")
     assert written.keys() == MODEL.state_dict().keys()
     template = BertModel(MODEL.config)

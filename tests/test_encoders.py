@@ -1,4 +1,4 @@
-"""The encoders against the padded, packed or pooled ways of the libraries that they stand on."""
+"""The encoders against the padded or packed implementations of transformers and torch."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ sentence_lengths = st.lists(st.integers(1, 12), min_size=1, max_size=9)
 
 
 def longest_first(lengths: torch.Tensor) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """Their order; the lengths in it; and each one's place in it."""
+    """The order by falling length, the lengths in that order, and each one's position in it."""
     order = lengths.argsort(descending=True)
     return order, lengths[order].numpy(), order.argsort().numpy()
 
@@ -36,7 +36,7 @@ def pack_frames(values: torch.Tensor, lengths: torch.Tensor, stretches: int) -> 
 
 @settings(max_examples=25, deadline=None)
 @given(sentence_lengths, st.integers(1, 3), st.booleans(), st.integers(0, 10**6))
-def test_packed_bert_equals_the_padded_one_in_value_and_gradient(
+def test_packed_bert_matches_padded_bert_in_value_and_gradient(
     lengths: list[int], layers: int, by_length: bool, seed: int
 ):
     bert = tiny.make_bert(num_hidden_layers=layers, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -57,7 +57,7 @@ def test_packed_bert_equals_the_padded_one_in_value_and_gradient(
         torch.testing.assert_close(gradient, other, atol=2e-5, rtol=1e-4)
 
 
-def test_dropout_is_drawn_in_training_and_not_in_evaluation():
+def test_dropout_is_random_in_training_only():
     encoder = BertTextEncoder(tiny.make_bert())
     ids, segments = torch.randint(5, 20, (3, 6)), torch.zeros(3, 6, dtype=torch.long)
     text = pack_text(ids, segments, torch.tensor([6, 2, 4]), by_length=True)
@@ -68,14 +68,14 @@ def test_dropout_is_drawn_in_training_and_not_in_evaluation():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_leaves_out_its_share_and_keeps_the_mean(dtype):
+def test_dropout_drops_its_share_and_keeps_the_mean(dtype):
     torch.manual_seed(0)
     rows = torch.ones(400, 500, dtype=dtype, requires_grad=True)
     dropped = dropout(torch.nn.Dropout(0.1), rows)
     dropped.sum().backward()
     assert (dropped == 0).float().mean().item() == pytest.approx(0.1, abs=0.003)
     assert dropped.float().mean().item() == pytest.approx(1.0, abs=0.006)
-    assert torch.equal(rows.grad, dropped)  # what was left out learns nothing
+    assert torch.equal(rows.grad, dropped)  # dropped values get no gradient
     for idle in (torch.nn.Dropout(0.1).eval(), torch.nn.Dropout(0.0)):
         assert torch.equal(dropout(idle, rows), rows)
     assert not dropout(torch.nn.Dropout(1.0), rows).any()
@@ -83,7 +83,9 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(dtype):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 2), st.integers(1, 9), st.integers(0, 10**6))
-def test_lstm_equals_the_packed_one_in_value_and_gradient(lengths: list[int], layers: int, stretches: int, seed: int):
+def test_lstm_matches_the_packed_lstm_of_torch_in_value_and_gradient(
+    lengths: list[int], layers: int, stretches: int, seed: int
+):
     torch.manual_seed(seed)
     encoder = LSTMEncoder(width=3, hidden_size=4, out_size=5, layers=layers, dropout=0.0)
     lengths = torch.tensor(lengths)
@@ -115,7 +117,7 @@ def test_both_forms_of_weights_load_the_same(tmp_path, form):
 
 
 def test_weights_saved_from_a_pretraining_model_load_too(tmp_path):
-    """The hub's bert-base-uncased holds its encoder under `bert.`, beside pretraining heads."""
+    """The hub's bert-base-uncased holds its encoder under `bert.`, next to pretraining heads."""
     tiny.write_bert(tmp_path, seed=4)
     (tmp_path / "model.safetensors").unlink()
     expected = tiny.make_bert(seed=4).state_dict()
@@ -132,13 +134,13 @@ def test_a_folder_without_vocabulary_has_no_tokenizer(tmp_path):
     assert load_tokenizer(str(tmp_path)) is None
 
 
-def test_what_was_downloaded_before_needs_no_hub():
+def test_an_earlier_download_needs_no_hub():
     calls = []
     assert _from_disk_or_hub("owner/name", lambda **where: calls.append(where) or "loaded") == "loaded"
     assert calls == [{"local_files_only": True}]
 
 
-def test_the_hub_is_asked_for_what_is_not_on_the_disk(capsys):
+def test_a_model_that_is_not_on_the_disk_is_downloaded(capsys):
     def load(local_files_only: bool = False) -> str:
         if local_files_only:
             raise OSError("not there")
@@ -148,5 +150,5 @@ def test_the_hub_is_asked_for_what_is_not_on_the_disk(capsys):
     assert "owner/name is not on this disk: downloading it" in capsys.readouterr().out
 
 
-def test_the_fingerprint_tells_weights_apart():
+def test_the_fingerprint_distinguishes_weights():
     assert fingerprint(tiny.make_bert(1)) == fingerprint(tiny.make_bert(1)) != fingerprint(tiny.make_bert(2))
