@@ -66,7 +66,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary."""
     from data.schema import SPLITS
     from trains.runs.jobs import run_seeds
-    from trains.runs.keeper import Keeper, NoKeeper
+    from trains.runs.keeper import Keeper
     from trains.runs.open import open_experiment
     from trains.runs.results import write_summary
     from trains.runs.seed_run import train_seed
@@ -86,7 +86,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
     if not ranks.is_rank_zero:
         for seed in options.seeds:
-            train_seed(experiment, seed, NoKeeper())
+            train_seed(experiment, seed, keeper=None)
         return
     dataset = experiment.dataset.name
     results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)

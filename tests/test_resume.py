@@ -237,15 +237,6 @@ def test_an_unusable_state_is_one_clear_line(workplace, monkeypatch, capsys, dam
     assert f"remove {STATE}" in error or "remove it" in error
 
 
-def test_an_unfinished_training_of_an_earlier_version_is_one_clear_line(workplace, capsys):
-    folder = STATE.with_suffix("")  # earlier versions saved a folder
-    folder.mkdir(parents=True)
-    for flags in ([], ["--resume"]):
-        assert workplace.run("--seeds", "1", *flags) == 2
-        error = capsys.readouterr().err
-        assert f"{folder}: an earlier version" in error and error.count("\n") == 1
-
-
 def test_a_second_run_of_a_seed_is_refused(workplace, capsys):
     CHECKPOINT.parent.mkdir(parents=True)
     with exclusive_lock(CHECKPOINT):

@@ -16,9 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from utils.errors import UserError, first_line
 from utils.files import checksum, current_folder, replacing
 
-METADATA = (
-    "trained_on"  # the key of config.json with what the model itself does not need: dataset, seed, epoch, versions
-)
+METADATA = "trained_on"  # the key of config.json for dataset, seed, epoch, versions
 WEIGHTS = "model.safetensors"
 
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -23,31 +24,7 @@ from utils.signals import Stopped
 FINISHED = "finished"  # instead of a state: nothing is left to train
 
 
-class NoKeeper:
-    """For every rank but the first, which keeps the files."""
-
-    def session(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
-
-    def find_state(self) -> None:
-        return None
-
-    def begin(self, training: Training) -> None:
-        pass
-
-    def after_epoch(self, result: EpochResult) -> None:
-        pass
-
-    def finish(self) -> dict[str, float]:
-        return {}
-
-    def finished_test(self) -> dict[str, float]:
-        return {}
-
-
 class Keeper:
-    """For the first rank."""
-
     def __init__(
         self, experiment: Experiment, seed: int, models: Path, seeds_csv: Path, log: logging.Logger,
         save_every: float = 5, resume: bool = False,
@@ -97,27 +74,25 @@ class Keeper:
         """
         # Even without --resume, a damaged CSV is reported before training, not after.
         is_finished = self.provenance.config_hash in self._rows() and self.resume
+        advice = "or choose another --model_save_dir, or remove the file to train from the start"
+        if self.state.exists() and not self.resume:
+            raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
         if self.state.exists():
-            advice = "or choose another --model_save_dir, or remove the file to train from the start"
-            if not self.resume:
-                raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
             tensors, values = load_state(self.state)
-            before, now = values["provenance"], self.provenance.row()
+            before, now = values["provenance"], asdict(self.provenance)
+            changes = [f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
             if before["config_hash"] == now["config_hash"]:
-                if changes := [
-                    f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
-                ]:
+                if changes:
                     self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")
                 return tensors, values
             if not is_finished:
                 raise UserError(
-                    f"--resume: {self.state}: a training with other settings or data (config {before['config_hash']}, not "
-                    f"{now['config_hash']}); repeat its flags, {advice}"
+                    f"--resume: {self.state}: a training with other settings or data ({'; '.join(changes)}); repeat its "
+                    f"flags, {advice}"
                 )
-        if not is_finished:
-            return None
-        self._log(f"already finished: metrics taken from {self.seeds_csv}")
-        return FINISHED
+        if is_finished:
+            self._log(f"already finished: metrics taken from {self.seeds_csv}")
+        return FINISHED if is_finished else None
 
     def finished_test(self) -> dict[str, float]:
         """The test's metrics, from the seed's row. Raises UserError if the row is missing or damaged."""
@@ -170,7 +145,7 @@ class Keeper:
             "seconds": round(seconds, 2),
             "seconds_per_epoch": round(seconds / training.epochs, 2),
         }
-        add_seed_row(self.seeds_csv, row | self.provenance.row(), replace=self.resume)
+        add_seed_row(self.seeds_csv, row | asdict(self.provenance), replace=self.resume)
         remove(self.state)
         self._log(f"test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
         return test
@@ -199,7 +174,7 @@ class Keeper:
     def _save_state(self) -> None:
         self.training.seconds = time.perf_counter() - self._start
         tensors, values = capture(self.training)
-        save_state(self.state, tensors, values | {"provenance": self.provenance.row()})
+        save_state(self.state, tensors, values | {"provenance": asdict(self.provenance)})
         self._last_save = time.monotonic()
 
     def _save_checkpoint(self, training: Training) -> None:

@@ -34,19 +34,16 @@ class Provenance:
     max_clips_per_pass: int
     deterministic: bool
 
-    def row(self) -> dict[str, object]:
-        return asdict(self)
-
     def data_and_encoder(self) -> dict[str, object]:
         """Shared by all trials of a sweep."""
         return {key: getattr(self, key) for key in DATA_AND_ENCODER}
 
     def metadata(self) -> dict[str, object]:
         """For the checkpoint: everything that does not depend on the machine."""
-        return {key: value for key, value in self.row().items() if key not in MACHINE}
+        return {key: value for key, value in asdict(self).items() if key not in MACHINE}
 
     def __str__(self) -> str:
-        return "; ".join(f"{key} {value}" for key, value in self.row().items())
+        return "; ".join(f"{key} {value}" for key, value in asdict(self).items())
 
 
 def make_provenance(

@@ -55,17 +55,8 @@ def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> Non
 
 
 def state_file(checkpoint: Path) -> Path:
-    """The file with the state of the training that writes this checkpoint.
-
-    Raises UserError if an earlier version of this program left a state, which was a folder.
-    """
-    folder = checkpoint.with_name(f"{checkpoint.name}-training")
-    if folder.exists():
-        raise UserError(
-            f"{folder}: an earlier version of this program saved this unfinished training; resume it with that version, "
-            "or remove the folder to train from the start"
-        )
-    return folder.with_name(f"{folder.name}.safetensors")
+    """The file with the state of the training that writes this checkpoint."""
+    return checkpoint.with_name(f"{checkpoint.name}-training.safetensors")
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], values: dict) -> None:
