@@ -78,7 +78,7 @@ def test_fewer_pictures_a_second(tmp_path):
 
 def test_no_face_at_all_is_missing(tmp_path):
     extracted = OpenFace()(write(tmp_path / "a.csv", success=0))
-    assert extracted.missing == "no face in any of 8 pictures" and extracted.frames.shape == (1, 709)
+    assert extracted.missing == "no face in any of 8 video frames" and extracted.frames.shape == (1, 709)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"frame, timestamp\n1, 0\n", b"\xff\xfe\n", b'"a'])
@@ -92,7 +92,7 @@ def test_a_table_that_was_cut_off_is_refused(tmp_path):
     write(tmp_path / "a.csv")
     whole = (tmp_path / "a.csv").read_bytes()
     (tmp_path / "a.csv").write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(ClipError, match="cut off"):
+    with pytest.raises(ClipError, match="a.csv has missing or non-finite"):
         read_table(tmp_path / "a.csv")
     write(tmp_path / "a.csv", values=RANDOM[:0])
     with pytest.raises(ClipError, match="no rows"):
@@ -118,7 +118,7 @@ def test_a_program_that_cannot_run_here_is_the_users_to_mend(tmp_path, content):
     program = tmp_path / "FeatureExtraction"
     program.write_bytes(content)
     program.chmod(0o755)
-    with pytest.raises(UserError, match="can't be run here"):
+    with pytest.raises(UserError, match="--openface2Path .*FeatureExtraction: cannot run"):
         OpenFace(program=program)(Clip(tmp_path / "clip.mp4"))
 
 
@@ -127,6 +127,6 @@ def test_what_a_program_leaves_running_is_not_waited_for(tmp_path):
     program.write_text("#!/bin/sh\nsleep 20 &\necho no licence\n")
     program.chmod(0o755)
     began = time.monotonic()
-    with pytest.raises(ClipError, match="wrote 0 tables, not one .*its last words: no licence"):
+    with pytest.raises(ClipError, match="wrote 0 tables.*no licence"):
         OpenFace(program=program)(Clip(tmp_path / "clip.mp4"))
     assert time.monotonic() - began < 10

@@ -193,5 +193,5 @@ def test_a_package_that_only_extraction_needs_is_named_with_its_file(
     ]
     assert DataPre.main([str(flag) for flag in flags]) == 2
     complaint = capsys.readouterr().err
-    assert complaint.startswith(f"error: {package} can't be imported") and complaint.count("\n") == 1
+    assert complaint.startswith(f"error: {package} cannot be imported") and complaint.count("\n") == 1
     assert "pip install -r requirements-features.txt" in complaint

@@ -43,7 +43,7 @@ def test_bad_clips_are_listed_with_the_reason(prepared):
     assert set(reasons) == {f"hard$_${name}" for name in ("silent", "faceless", "broken", "nowhere", "unlabelled")}
     assert "no sound" in reasons["hard$_$silent"]
     assert "no face in any of" in reasons["hard$_$faceless"] and "--allow_missing" in reasons["hard$_$faceless"]
-    assert "can't be decoded" in reasons["hard$_$broken"]
+    assert "cannot be decoded" in reasons["hard$_$broken"]
     assert "no file" in reasons["hard$_$nowhere"] and "label" in reasons["hard$_$unlabelled"]
 
 
@@ -84,7 +84,7 @@ def test_what_is_missing_may_be_zeros_and_nothing_is_extracted_twice(corpus, pre
     output, began = tmp_path / "other.pkl", time.time()
     assert data_pre(corpus, "--allow_missing", "--output", output) == 2  # two clips are still broken
     said = capsys.readouterr().out
-    assert "1 clips with zeros, as there is no sound" in said and "1 clips with zeros, as there is no face" in said
+    assert "1 clips with zeros: no sound" in said and "1 clips with zeros: no face" in said
     rows = rows_of(pickle.loads(output.read_bytes()))
     assert rows["hard$_$silent"]["audio_lengths"] == 1 and not rows["hard$_$silent"]["audio"].any()
     assert rows["hard$_$faceless"]["vision_lengths"] == 1 and rows["hard$_$faceless"]["audio"].any()
@@ -120,7 +120,7 @@ def test_a_kill_loses_one_clip(corpus, tmp_path):
     assert len(before) >= 4 and not (tmp_path / "Processed" / "features.pkl").exists()
     assert data_pre(tmp_path) == 0
     after = kept()
-    assert len(after) == 36 and before.items() <= after.items()
+    assert len(after) == 24 and before.items() <= after.items()
     assert len(pickle.loads((tmp_path / "Processed" / "features.pkl").read_bytes())["train"]["id"]) == 6
 
 
@@ -131,7 +131,7 @@ def test_a_signal_says_how_to_go_on(corpus, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(prepare, "run_isolated", interrupted)
     assert data_pre(corpus, "--output", tmp_path / "new.pkl") == 143
-    assert "stopped by SIGTERM; the same command goes on: python data/DataPre.py --data_dir" in capsys.readouterr().err
+    assert "stopped by SIGTERM; the same command resumes: python data/DataPre.py --data_dir" in capsys.readouterr().err
     assert not (tmp_path / "new.pkl").exists()
 
 
