@@ -69,7 +69,10 @@ def prepare(
     counts = Counter(clip.split for clip in clips)
     print(f"{output}: " + ", ".join(f"{counts[split]} {split}" for split in SPLITS) + " clips")
     for modality in MODALITIES:
-        print(_report(modality, lengths[modality], sizes, list(cached.values())))
+        cut = sum(size[modality] > lengths[modality] for size in sizes.values())
+        seconds = [result.seconds[modality] for result in cached.values() if modality in result.seconds]
+        speed = f"extracted in {sum(seconds) / len(seconds):.2f} s per clip" if seconds else "none extracted"
+        print(f"  {modality}: length {lengths[modality]}, {cut} longer clips cut; {speed}")
     missing = Counter(reason.split(" in any")[0] for result in cached.values() for reason in result.missing)
     for reason, count in missing.items():
         print(f"  {count} clips with zeros: {reason}")
@@ -97,12 +100,3 @@ def _extract(work: ClipWork, clips: list[LabelledClip], refused: dict[str, str],
                 logged = time.monotonic()
                 print(f"{len(cached)} of {len(clips)} clips extracted", flush=True)
     return cached
-
-
-def _report(modality: str, length: int, sizes: dict[str, dict[str, int]], results: list[CachedClip]) -> str:
-    cut = sum(size[modality] > length for size in sizes.values())
-    line = f"  {modality}: length {length}, {cut} longer clips cut"
-    if modality == "text":
-        return line
-    seconds = [result.seconds[modality] for result in results if modality in result.seconds]
-    return f"{line}; {sum(seconds) / len(seconds):.2f} s per clip" if seconds else f"{line}; from the cache"
