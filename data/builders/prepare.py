@@ -71,8 +71,8 @@ def prepare(
     for modality in MODALITIES:
         cut = sum(size[modality] > lengths[modality] for size in sizes.values())
         seconds = [result.seconds[modality] for result in cached.values() if modality in result.seconds]
-        speed = f"extracted in {sum(seconds) / len(seconds):.2f} s per clip" if seconds else "none extracted"
-        print(f"  {modality}: length {lengths[modality]}, {cut} longer clips cut; {speed}")
+        speed = f"; extracted in {sum(seconds) / len(seconds):.2f} s per clip" if seconds else ""
+        print(f"  {modality}: length {lengths[modality]}, {cut} longer clips cut{speed}")
     missing = Counter(reason.split(" in any")[0] for result in cached.values() for reason in result.missing)
     for reason, count in missing.items():
         print(f"  {count} clips with zeros: {reason}")

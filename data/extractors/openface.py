@@ -1,11 +1,8 @@
 """Runs OpenFace 2's FeatureExtraction, which users build themselves, and reads the tables it writes."""
 
-import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +27,12 @@ def columns() -> list[str]:
     return names + [f"AU{unit}_c" for unit in [*ACTION_UNITS[:-1], "28", "45"]]
 
 
-@dataclass
-class Table:
-    """OpenFace's table of a clip."""
+def read_table(path: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reads OpenFace's table of a clip. Raises ClipError.
 
-    values: np.ndarray  # (video frames, 709) float64
-    times: np.ndarray  # (video frames,) float64, seconds, increasing
-    has_face: np.ndarray  # (video frames,) bool
-
-
-def read_table(path: Path | None) -> Table:
-    """Finds columns by name: builds differ in the columns before the features, and in spaces. Raises ClipError."""
+    Returns the values (video frames, 709) and times (video frames,) in seconds, float64, and whether each video frame has
+    a face. Finds columns by name: builds differ in the columns before the features, and in spaces.
+    """
     if path is None or not os.path.isfile(path):
         raise ClipError(f"no OpenFace table at {path}")
     try:
@@ -60,15 +52,11 @@ def read_table(path: Path | None) -> Table:
         raise ClipError(f"the OpenFace table {path.name} has no rows")
     if not np.isfinite(values).all() or not np.isfinite(times).all():
         raise ClipError(f"the OpenFace table {path.name} has missing or non-finite values; it may be truncated")
-    return Table(values, times, success > 0)
+    return values, times, success > 0
 
 
-@contextlib.contextmanager
-def run_openface(program: Path, clip: Path) -> Iterator[Path]:
-    """Runs FeatureExtraction on a clip. Yields its table, which is deleted after the block. Raises ClipError.
-
-    The exit status means nothing, so only the table counts.
-    """
+def run_openface(program: Path, clip: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs FeatureExtraction on a clip, and reads its table. Its exit status means nothing. Raises ClipError."""
     with tempfile.TemporaryDirectory(prefix="openface-") as folder:
         command = [program, "-f", clip.resolve(), "-out_dir", folder, *OUTPUTS]
         # A file, as a pipe would stay open as long as any child process of the program runs.
@@ -87,7 +75,7 @@ def run_openface(program: Path, clip: Path) -> Iterator[Path]:
             raise ClipError(
                 f"OpenFace wrote {len(tables)} tables, expected one (exit status {process.returncode}): {last}"
             )
-        yield tables[0]
+        return read_table(tables[0])
 
 
 def find_openface(path: Path) -> Path:

@@ -53,13 +53,11 @@ class OpenFace(_FaceExtractor):
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError if OpenFace writes no table, or the table cannot be read."""
         if self.program is None:
-            table = read_table(clip.openface_csv)
+            values, times, has_face = read_table(clip.openface_csv)
         else:
-            with run_openface(self.program, clip.file) as csv:
-                table = read_table(csv)
-        values, has_face = table.values, table.has_face
+            values, times, has_face = run_openface(self.program, clip.file)
         if self.fps is not None:
-            first_rows = np.unique(time_slot(table.times, self.fps), return_index=True)[1]
+            first_rows = np.unique(time_slot(times, self.fps), return_index=True)[1]
             values, has_face = values[first_rows], has_face[first_rows]
         return self._pool(values, has_face)
 
