@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python 3.11 or later; the first call of either makes .venv.
+# `make demo` and `make test` need only Python 3.11 or later; the first call of either creates .venv.
 
 PYTHON ?= python3
 ifeq ($(OS),Windows_NT)
@@ -20,12 +20,11 @@ test: lint test-core test-features
 test-core: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n auto --ignore=tests/features
 
-# What extracts features needs packages that want an older numpy, so it has an environment of its own, which tries the
-# program's core with that numpy too.
+# MediaPipe needs an older numpy, so feature extraction has its own environment, which also tests parity with that numpy.
 test-features: $(WITH_FEATURES)/installed
 	$(WITH_FEATURES)/$(SCRIPTS)/python -m pytest -q tests/features tests/test_parity.py
 
-# TensorFlow itself writes the checkpoints that utils/convert_bert.py reads; it is an environment of half a gigabyte.
+# Reads checkpoints that TensorFlow itself has written. Its environment takes half a gigabyte.
 test-tensorflow: $(INSTALLED) .venv-tensorflow/installed
 	$(BIN)/python -m pytest -q tests/test_convert_bert.py
 
@@ -34,7 +33,7 @@ test-tensorflow: $(INSTALLED) .venv-tensorflow/installed
 	.venv-tensorflow/$(SCRIPTS)/python -m pip install -q --disable-pip-version-check tensorflow-cpu==2.21.0
 	.venv-tensorflow/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
-# Some ten minutes; the counts of what was loaded and what refused stand in the statistics that it prints.
+# Takes some ten minutes; the statistics show how many files were loaded and how many refused.
 FUZZ_EXAMPLES ?= 5000
 
 fuzz: export FUZZ_EXAMPLES := $(FUZZ_EXAMPLES)
@@ -45,17 +44,18 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Exact versions stand in constraints.txt, so that every machine tests the same; requirements.txt gives the ranges.
-INSTALL = python -m pip install -q --disable-pip-version-check -c constraints.txt
+# The constraints pin exact versions, so that every machine tests the same ones; requirements.txt gives ranges.
+PINS = requirements/constraints.txt
+INSTALL = python -m pip install -q --disable-pip-version-check -r requirements/dev.txt -c $(PINS)
 
-$(INSTALLED): requirements.txt requirements-dev.txt constraints.txt constraints-core.txt
+$(INSTALLED): requirements.txt requirements/dev.txt $(PINS) requirements/constraints-core.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/$(INSTALL) -c constraints-core.txt -r requirements.txt -r requirements-dev.txt
+	$(BIN)/$(INSTALL) -c requirements/constraints-core.txt -r requirements.txt
 	$(BIN)/python -c "open('$@', 'w').close()"
 
-$(WITH_FEATURES)/installed: requirements.txt requirements-dev.txt requirements-features.txt constraints.txt constraints-features.txt
+$(WITH_FEATURES)/installed: requirements.txt requirements/dev.txt requirements/features.txt $(PINS) requirements/constraints-features.txt
 	$(PYTHON) -m venv $(WITH_FEATURES)
-	$(WITH_FEATURES)/$(SCRIPTS)/$(INSTALL) -c constraints-features.txt -r requirements.txt -r requirements-dev.txt -r requirements-features.txt
+	$(WITH_FEATURES)/$(SCRIPTS)/$(INSTALL) -c requirements/constraints-features.txt -r requirements/features.txt
 	$(WITH_FEATURES)/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
 clean:

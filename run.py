@@ -11,30 +11,31 @@ from utils.errors import UserError, run_program
 from utils.files import make_folder
 from utils.log import make_log
 
-# What a checkpoint may be tested with other than it was trained with: how it is computed.
-MAY_DIFFER = {"max_epochs", "precision", "max_clips_per_pass"}
+# Hyper-parameters that --test_only may change: they are no property of the trained network.
+TEST_SETTINGS = {"max_epochs", "precision", "max_clips_per_pass"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0; 1 for a bug; 2 for what the user can mend, told in one line; 130 or 143 after a signal."""
+    """Returns the exit status: 0; 1 after a bug; 2 after a UserError; 130 or 143 after a signal."""
     argv = sys.argv[1:] if argv is None else argv
 
     def work() -> None:
         try:
             options = parse_arguments(argv)
         except UserError:
-            if os.environ.get("RANK", "0") != "0":  # all of torchrun's processes find the same wrong flag
+            if os.environ.get("RANK", "0") != "0":  # under torchrun, every rank sees the error and rank 0 reports it
                 raise SystemExit(2) from None
             raise
         run(options)
 
     again = argv if {"--resume", "--test_only", "--is_tune"} & set(argv) else [*argv, "--resume"]
     program = "torchrun ... run.py" if "TORCHELASTIC_RUN_ID" in os.environ else "python run.py"
-    return run_program(work, if_stopped=f"to go on: {program} {shlex.join(again)}", broken_pipe_status=1)
+    return run_program(work, if_stopped=f"to continue: {program} {shlex.join(again)}", broken_pipe_status=1)
 
 
 def run(options: RunOptions) -> None:
-    # Imported here, so that --help and a misspelt flag don't wait for torch and transformers.
+    """Configures this process, then trains, tunes or tests."""
+    # Imported here, so that --help and a misspelt flag do not wait for torch and transformers.
     import torch
 
     from trains.runs.jobs import stop_with_parent
@@ -50,12 +51,8 @@ def run(options: RunOptions) -> None:
         make_deterministic()
     ranks = join_ranks()
     with ranks.one_rank_reports():
-        if ranks.size > 1 and (options.test_only or options.is_tune or options.jobs > 1):
-            raise UserError(
-                "torchrun trains one model on several processes: leave out --test_only, --is_tune and --jobs"
-            )
-        mine = ranks.choose_gpus(options.gpu_ids)
-        device = pick_device([-1] if options.jobs > 1 else mine)  # with --jobs, this process only waits for others
+        gpu_ids = ranks.choose_gpus(options.gpu_ids)
+        device = pick_device([-1] if options.jobs > 1 else gpu_ids)  # with --jobs, only the jobs compute
         if options.test_only:
             test_checkpoint(options, device)
         elif options.is_tune:
@@ -66,7 +63,7 @@ def run(options: RunOptions) -> None:
 
 
 def train_and_test(options: RunOptions, device, ranks) -> None:
-    """One model for each seed: train it, test its best checkpoint, write its row; then the summary and a table."""
+    """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary."""
     from data.schema import SPLITS
     from trains.runs.jobs import run_seeds
     from trains.runs.keeper import Keeper, NoKeeper
@@ -82,14 +79,14 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
             device,
             **opened_files(options),
             ranks=ranks,
-            splits=SPLITS if ranks.is_rank_zero else ("train", "valid"),  # the first tests alone
+            splits=SPLITS if ranks.is_rank_zero else ("train", "valid"),  # only rank 0 tests
             tuned=options.tuned,
         )
     )
     ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
     if not ranks.is_rank_zero:
         for seed in options.seeds:
-            train_seed(experiment, seed, NoKeeper(ranks.rank))
+            train_seed(experiment, seed, NoKeeper())
         return
     dataset = experiment.dataset.name
     results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)
@@ -106,11 +103,11 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
         write_summary(seeds_csv, summary_csv, experiment.metric_names)
     if not options.as_job:
         log.info(experiment.report(f"test, {len(tests)} seed{'s' * (len(tests) > 1)}", tests))
-        log.info(f"checkpoints in {models}, a row for each seed in {seeds_csv}, summary in {summary_csv}")
+        log.info(f"checkpoints: {models}; one row per seed: {seeds_csv}; summary: {summary_csv}")
 
 
 def opened_files(options: RunOptions) -> dict[str, object]:
-    """The flags that say what to open, as the functions of trains/runs/open.py take them."""
+    """What to open, as keyword arguments for trains/runs/open.py."""
     return {
         "features": options.data_path,
         "bert": options.bert,
@@ -121,9 +118,9 @@ def opened_files(options: RunOptions) -> dict[str, object]:
 
 
 def make_sweep(options: RunOptions, device):
-    """The trains.sweep.study.Sweep that the flags describe."""
+    """Opens the trains.sweep.study.Sweep that the flags describe."""
     from trains.runs.open import open_experiment
-    from trains.sweep.study import open_sweep
+    from trains.sweep.study import Sweep
 
     experiment = open_experiment(
         options.model_name,
@@ -133,7 +130,7 @@ def make_sweep(options: RunOptions, device):
         **opened_files(options),
         splits=("train", "valid"),
     )
-    return open_sweep(
+    return Sweep(
         experiment,
         configure=lambda params: options.config(**params),
         fixed=options.hyper_parameters,
@@ -148,7 +145,7 @@ def make_sweep(options: RunOptions, device):
 
 
 def tune(options: RunOptions, device) -> None:
-    """A sweep, or this process's part of one: trials until --tune_times are finished; then a table and pictures."""
+    """Runs a sweep, or a worker of one, until --tune_times trials are finished; then writes its table and plots."""
     from trains.runs.jobs import run_workers
     from trains.sweep.report import SweepReport
 
@@ -167,35 +164,24 @@ def tune(options: RunOptions, device) -> None:
 
 
 def test_checkpoint(options: RunOptions, device) -> None:
-    """Tests what --test_only names, a checkpoint folder or a .pth of the released code, and prints a table; writes no row."""
+    """Tests the checkpoint folder or released .pth that --test_only names, and prints a table. Writes no CSV row."""
     from trains.runs.open import open_checkpoint, open_experiment, open_released_checkpoint
     from utils.files import current_folder
 
-    path = current_folder(options.test_only)
+    path, files = current_folder(options.test_only), opened_files(options)
     if not path.exists():
-        raise UserError(f"--test_only {path}: nothing there; name a checkpoint folder, or a .pth of the released code")
+        raise UserError(f"--test_only {path}: not found; expected a checkpoint folder or a .pth of the released code")
     if path.is_file():
-        experiment = open_experiment(
-            options.model_name, options.dataset, options.config(), device, **opened_files(options)
-        )
+        experiment = open_experiment(options.model_name, options.dataset, options.config(), device, **files)
         model = open_released_checkpoint(path, experiment)
-    elif options.preset or options.params or options.bert or options.hyper_parameters.keys() - MAY_DIFFER:
-        raise UserError(
-            f"--test_only {path}: holds its own model; leave out --preset, --params, --tasks, --bert, and --set of anything but "
-            f"{', '.join(sorted(MAY_DIFFER))}"
-        )
     else:
-        experiment, model = open_checkpoint(
-            path,
-            options.model_name,
-            options.dataset_name,
-            device,
-            overrides=options.hyper_parameters,
-            features=options.data_path,
-            aligned=options.aligned,
-            cache_dir=options.cache_dir,
-            num_workers=options.num_workers,
-        )
+        if files.pop("bert") or options.preset or options.hyper_parameters.keys() - TEST_SETTINGS:
+            raise UserError(
+                f"--test_only {path} already has a model; leave out --preset, --params, --tasks and --bert; "
+                f"--set accepts {', '.join(sorted(TEST_SETTINGS))}"
+            )
+        names = options.model_name, options.dataset_name
+        experiment, model = open_checkpoint(path, *names, device, overrides=options.hyper_parameters, **files)
     print(experiment.report(f"{options.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
 
 

@@ -1,10 +1,10 @@
-"""What a sweep costs besides training, and what a second worker brings.
+"""The cost of a sweep besides training, and the gain from a second worker.
 
     python -m benchmarks.sweep_cost storage --workers 1 4 16 [--storage URL]
     python -m benchmarks.sweep_cost trials --jobs 1 2 -- --datasetName demo --tune_times 8
 
-storage: workers whose trials train nothing, but report as many epochs as a real one: all their time is the storage's, and the
-program's with it. trials: whole sweeps of run.py, with the flags behind the two dashes, each with a new study.
+storage: workers whose trials train nothing but report as many epochs as a real one, so that only the storage and Optuna take
+time. trials: whole sweeps of run.py, each a new study; the flags after the two dashes go to run.py.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from config.command_line import parse_arguments
 from config.config_regression import REPOSITORY
 from run import make_sweep
 
-EPOCHS = 25  # that a trial reports
-SECONDS = 8  # that workers are watched for
+EPOCHS = 25  # reported by a trial
+SECONDS = 8  # of each measurement
 
 
 def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
-    """Of each number of workers: trials a second in all, and what one trial costs its worker."""
+    """A row for each number of workers: trials per second of all, and seconds per trial of each."""
     import torch
 
     from trains.sweep import study as sweep
@@ -37,15 +37,18 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
             trial.report(1 / epoch, epoch)
             trial.should_prune()
         names = ("best_epoch", "epochs", "seconds", "seed", "worker", "device", "threads", "note")
-        found = {"state": "complete", "valid": {"Loss": 1.0}, "config": vars(config), **dict.fromkeys(names, 0)}
-        trial.set_user_attr(sweep.RESULT, found)
-        return sweep.TrialState.COMPLETE, 1 / EPOCHS
+        return 1 / EPOCHS, {
+            "state": "complete",
+            "valid": {"Loss": 1.0},
+            "config": vars(config),
+            **dict.fromkeys(names, 0),
+        }
 
     lines = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder, patch.object(sweep.Sweep, "_train", report_only):
             flags = ["--datasetName", "demo", "--is_tune", "--res_save_dir", folder, "--tune_times", "1000000"]
-            # A seed of its own is a study of its own.
+            # A new seed makes a new study.
             args = parse_arguments(
                 [*flags, "--seeds", str(time.time_ns() % 2**32), *(["--storage", url] if url else [])]
             )
@@ -54,12 +57,12 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
             for _ in range(count):
                 process = os.fork()
                 if process == 0:
-                    mine = make_sweep(args, torch.device("cpu"))
+                    sweep_of_worker = make_sweep(args, torch.device("cpu"))
                     log = make_log(Path(os.devnull))
                     log.disabled = True
                     end = time.monotonic() + SECONDS
                     try:
-                        mine.work(log, after_each=lambda end=end: _stop_after(end))
+                        sweep_of_worker.work(log, after_each=lambda end=end: _stop_after(end))
                     finally:
                         os._exit(0)
                 workers.append(process)
@@ -82,7 +85,7 @@ def _stop_after(end: float) -> None:
 
 
 def time_trials(flags: list[str], counts: list[int]) -> list[list[str]]:
-    """Of each number of workers: trials an hour, over a whole sweep, start and end included."""
+    """A row for each number of workers: trials per hour of a whole sweep, start and end included."""
     lines = []
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
@@ -99,17 +102,17 @@ def time_trials(flags: list[str], counts: list[int]) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep_cost", description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=["storage", "trials"])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16], help="at once, for storage (1 4 16)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16], help="side by side, for storage (1 4 16)")
     parser.add_argument("--storage", metavar="URL", help="as in run.py; default: SQLite")
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="workers at once, for trials (1 2)")
-    parser.add_argument("flags", nargs="*", help="for run.py, behind --")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], help="workers side by side, for trials (1 2)")
+    parser.add_argument("flags", nargs="*", help="for run.py, after --")
     args, unknown = parser.parse_known_args()
     args.flags = [word for word in [*args.flags, *unknown] if word != "--"]
     if args.what == "storage":
-        header = ["storage", "workers", "trials a second, all", f"s a trial of {EPOCHS} epochs"]
+        header = ["storage", "workers", "trials per second", f"s per trial of {EPOCHS} epochs"]
         print(markdown(header, time_storage(args.storage, args.workers)))
     else:
-        print(markdown(["workers", "trials", "s", "trials an hour"], time_trials(args.flags, args.jobs)))
+        print(markdown(["workers", "trials", "s", "trials per hour"], time_trials(args.flags, args.jobs)))
 
 
 if __name__ == "__main__":

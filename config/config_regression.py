@@ -1,7 +1,7 @@
-"""Where the data is, and one table of hyper-parameters for each dataset.
+"""Data paths, and a table of hyper-parameters for each dataset.
 
-This is the file to edit. The key names are those of the released code, so an old config compares by eye. Values that
-all datasets share are the defaults of `Config`; the tables below hold what differs.
+This is the file to edit. Keys are named as in the released code, for easy comparison. The defaults of `Config` are
+shared by all datasets; the tables below contain the differences.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from utils.errors import UserError
 
-# The folder that holds MOSI/, MOSEI/, SIMS/ and SIMSv2/; a relative path is taken from this repository's top. The
-# environment variable SELF_MM_DATA overrides it, and --dataPath names one file and overrides both.
+# The folder that contains MOSI/, MOSEI/, SIMS/ and SIMSv2/; relative to the repository. The environment variable
+# SELF_MM_DATA overrides it, and --dataPath, which names a single file, overrides both.
 DATA_ROOT = "datasets"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -25,26 +25,26 @@ TASK_SETS = ("M", "MT", "MA", "MV", "MTA", "MTV", "MAV", "MTAV")
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a dataset before its feature file is opened."""
+    """Facts about a dataset that do not depend on its feature file."""
 
     name: str
-    language: str  # "en" or "cn": decides the default BERT
-    unaligned: str  # feature file, below the data root
-    aligned: str | None  # the word-aligned feature file, where there is one
+    language: str  # "en" or "cn"; selects the default BERT
+    unaligned: str  # feature file, relative to the data root
+    aligned: str | None  # word-aligned feature file, if published
     text_length: int  # tokens kept when raw_text is tokenized, [CLS] and [SEP] included
     label_bound: float  # labels lie in [-label_bound, label_bound]
-    metrics: str  # whose metrics: "mosi" or "sims"
+    metrics: str  # "mosi" or "sims"; see utils/metrics.py
 
     def feature_file(self, aligned: bool) -> Path:
-        """The default path of the feature file. Raises UserError where the dataset has no aligned one."""
+        """The default feature file. Raises UserError if `aligned` and the dataset has no aligned file."""
         if aligned and self.aligned is None:
             raise UserError(f"--aligned: {self.name} has no aligned feature file; leave the flag out")
         return data_root() / (self.aligned if aligned else self.unaligned)
 
     @property
     def bert_folder(self) -> Path:
-        """Where the pretrained text encoder is looked for first."""
-        if self.name == "demo":  # made together with the corpus
+        """The first place to look for the pretrained text encoder."""
+        if self.name == "demo":  # generated with the corpus
             return data_root() / "DEMO" / "bert"
         return REPOSITORY / "pretrained_model" / f"bert_{self.language}"
 
@@ -62,17 +62,17 @@ DATASETS = {
 
 
 def data_root() -> Path:
-    """The folder of the datasets: SELF_MM_DATA, else DATA_ROOT."""
+    """The folder with all datasets: SELF_MM_DATA, or else DATA_ROOT."""
     return Path(os.environ.get("SELF_MM_DATA") or REPOSITORY / DATA_ROOT).expanduser()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every value that changes what is learned. Raises UserError for a value of the wrong type or range."""
+    """All hyper-parameters. Raises UserError for a value of the wrong type or out of range."""
 
-    # optimisation; one learning rate and weight decay for each group of parameters
-    batch_size: int  # clips of a micro-batch
-    update_epochs: int = 4  # micro-batches of a window: one optimizer step
+    # optimization; one learning rate and weight decay per parameter group
+    batch_size: int  # clips per micro-batch
+    update_epochs: int = 4  # micro-batches per window, which is one optimizer step
     learning_rate_bert: float = 5e-5
     learning_rate_audio: float
     learning_rate_video: float
@@ -81,13 +81,13 @@ class Config:
     weight_decay_audio: float
     weight_decay_video: float
     weight_decay_other: float
-    early_stop: int = 8  # epochs without a better KeyEval before training stops
-    max_epochs: int = 0  # 0: until early_stop ends the training
-    KeyEval: str = "Loss"  # the validation score that picks the best epoch: Loss or a metric's name
-    keep_last_window: bool = False  # True: step on an epoch's last, incomplete window too
+    early_stop: int = 8  # stop after this many epochs without a better KeyEval
+    max_epochs: int = 0  # 0: no limit but early_stop
+    KeyEval: str = "Loss"  # validation score that selects the best epoch: Loss or a metric
+    keep_last_window: bool = False  # True: also step on the last, incomplete window of an epoch
 
     # encoders
-    use_finetune: bool = True  # False: BERT's weights stay as they were pretrained
+    use_finetune: bool = True  # False: BERT is frozen
     a_lstm_hidden_size: int
     v_lstm_hidden_size: int
     a_lstm_layers: int = 1
@@ -108,16 +108,16 @@ class Config:
     post_video_dropout: float
 
     # unimodal label generation
-    tasks: str = "MTAV"  # M (fusion) with any of T (text), A (audio), V (vision)
+    tasks: str = "MTAV"  # M (fusion) plus any of T (text), A (audio), V (vision)
     H: float  # generated labels are clamped to [-H, H]
-    exclude_zero: bool = False  # True: neutral clips belong to neither class (the paper); False: to the positive one
+    exclude_zero: bool = False  # neutral clips: True: in neither class (paper); False: in the positive class
 
-    # how it is computed
-    precision: str = "float32"  # or bf16: encoders and heads, but for LSTMs on a GPU
-    max_clips_per_pass: int = 0  # 0: a whole window in one pass; fewer clips need less memory, for the same gradient
+    # computation
+    precision: str = "float32"  # or bf16, for encoders and heads except LSTMs on a GPU
+    max_clips_per_pass: int = 0  # 0: whole windows; fewer clips save memory, with the same gradient
 
     def __post_init__(self) -> None:
-        if isinstance(self.tasks, str):  # MAT is MTA
+        if isinstance(self.tasks, str):  # MAT -> MTA
             letters = sorted(self.tasks, key=lambda letter: "MTAV".find(letter))
             object.__setattr__(self, "tasks", "".join(letters))
         for field in dataclasses.fields(self):
@@ -127,18 +127,18 @@ class Config:
                 object.__setattr__(self, field.name, value)
             if type(value) is not field.type:
                 raise UserError(f"config: {field.name} = {value!r}: expected {TYPE_NAMES[field.type]}")
-            expected, allowed = _range(field.name, value)
-            if not allowed:
+            expected, valid = _range(field.name, value)
+            if not valid:
                 raise UserError(f"config: {field.name} = {value!r} is out of range: expected {expected}")
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """The names of the tasks in use, in the order of TASKS."""
+        """The names of the selected tasks, in the order of TASKS."""
         return tuple(name for letter, name in TASK_LETTERS.items() if letter in self.tasks)
 
     @property
     def head_sizes(self) -> dict[str, tuple[int, float]]:
-        """Of each task's head: the size of its hidden layers, and its dropout."""
+        """Task -> width of its hidden layers, and dropout."""
         return {
             "fusion": (self.post_fusion_dim, self.post_fusion_dropout),
             "text": (self.post_text_dim, self.post_text_dropout),
@@ -147,7 +147,7 @@ class Config:
         }
 
     def identity(self) -> dict[str, object]:
-        """The values that decide what is learned; how a window is cut into passes changes only the draws of dropout."""
+        """The values that define an experiment. Passes are excluded: they change only the random draws of dropout."""
         values = dataclasses.asdict(self)
         del values["max_clips_per_pass"]
         return values
@@ -157,17 +157,15 @@ TYPE_NAMES = {int: "a whole number", float: "a number", bool: "True or False", s
 
 
 def _range(name: str, value: object) -> tuple[str, bool]:
-    """The values that a key may take, in words, and whether this one is among them."""
+    """Describes the valid values of a key. Also returns whether `value` is valid."""
     if name == "tasks":
-        return f"M and any of T, A, V: {', '.join(TASK_SETS)}", value in TASK_SETS
+        return f"M plus any of T, A, V: {', '.join(TASK_SETS)}", value in TASK_SETS
     if name == "precision":
         return "float32 or bf16", value in ("float32", "bf16")
     if isinstance(value, bool | str):
         return "", True
     if name.endswith("_dropout"):
         return "0 <= value < 1", 0 <= value < 1
-    if name.endswith("_layers"):
-        return "1 to 100", 1 <= value <= 100
     if name in ("max_epochs", "max_clips_per_pass") or name.startswith("weight_decay"):
         return "0 or more", 0 <= value < float("inf")
     return "more than 0", 0 < value < float("inf")
@@ -204,7 +202,7 @@ RELEASED = {
     },
 }  # fmt: skip
 
-# The hyper-parameters of MMSA, the authors' later framework. It also leaves neutral clips out of both classes.
+# The hyper-parameters of MMSA, the authors' later framework, which excludes neutral clips from both classes.
 MMSA = {
     "mosi": {
         "batch_size": 16,
@@ -232,40 +230,37 @@ MMSA = {
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
         "post_fusion_dropout": 0.0, "post_text_dropout": 0.0, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
-        "H": 1.0, "exclude_zero": True,  # MMSA has H = 3, outside the range of the labels
+        "H": 1.0, "exclude_zero": True,  # MMSA: H = 3, outside the label range
     },
 }  # fmt: skip
 
-# Our own values for the made-up corpus. Its small BERT starts from random weights, hence the larger learning rate; and
-# without so much dropout, the unimodal heads soon learn the errors of their generated labels by heart.
+# Our values for the generated corpus. Its small BERT starts from random weights and needs a larger learning rate. With
+# less dropout, the unimodal heads soon memorize the errors of their generated labels.
 DEMO = {
-    "demo": {
-        "batch_size": 16,
-        "learning_rate_bert": 1e-3, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3, "learning_rate_other": 5e-4,
-        "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
-        "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 32, "audio_out": 16, "video_out": 16,
-        "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
-        "post_fusion_dropout": 0.5, "post_text_dropout": 0.5, "post_audio_dropout": 0.5, "post_video_dropout": 0.5,
-        "H": 3.0,
-    },
+    "batch_size": 16,
+    "learning_rate_bert": 1e-3, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3, "learning_rate_other": 5e-4,
+    "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
+    "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 32, "audio_out": 16, "video_out": 16,
+    "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
+    "post_fusion_dropout": 0.5, "post_text_dropout": 0.5, "post_audio_dropout": 0.5, "post_video_dropout": 0.5,
+    "H": 3.0,
 }  # fmt: skip
 
-PRESETS = {"released": RELEASED, "mmsa": MMSA}
+PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": {**MMSA, "demo": DEMO}}
 
 
 def make_config(dataset: str, preset: str | None = None, **overrides: object) -> Config:
-    """The hyper-parameters of a dataset.
+    """The hyper-parameters of a dataset, with overrides.
 
-    preset: "released" or "mmsa"; None: the released ones where there are some, else the only ones there are.
-    Raises UserError for a table that doesn't exist, an unknown key or a bad value.
+    preset: "released" or "mmsa"; None: released, or mmsa for datasets that are only in mmsa.
+    Raises UserError for a missing table, an unknown key or a bad value.
     """
-    if preset is not None and dataset != "demo" and dataset not in PRESETS[preset]:
-        others = ", ".join(name for name, tables in PRESETS.items() if dataset in tables)
-        raise UserError(f"--preset {preset}: has no hyper-parameters for {dataset}; they exist in: {others}")
-    tables = PRESETS[preset] if preset is not None else MMSA | RELEASED
-    known = [field.name for field in dataclasses.fields(Config)]
+    presets = [name for name, tables in PRESETS.items() if dataset in tables]
+    if preset not in (None, *presets):
+        raise UserError(f"--preset {preset} has no hyper-parameters for {dataset}; available: {', '.join(presets)}")
+    keys = [field.name for field in dataclasses.fields(Config)]
     for key in overrides:
-        if key not in known:
-            closest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise UserError(f"config: unknown key {key!r}; the closest known one is {closest!r}")
-    return Config(**{**(tables | DEMO)[dataset], **overrides})
+        if key not in keys:
+            closest = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)[0]
+            raise UserError(f"config: unknown key {key!r}; did you mean {closest!r}?")
+    return Config(**{**PRESETS[preset or presets[0]][dataset], **overrides})

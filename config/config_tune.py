@@ -1,18 +1,14 @@
-"""The search space of a sweep (run.py --is_tune): which values each hyper-parameter may take. This is the file to edit.
+"""The search space of a sweep (run.py --is_tune): the values that each hyper-parameter may take. Edit it here.
 
     "batch_size": [16, 32]                                  one of these
-    "learning_rate_bert": Range(1e-5, 1e-4, log=True)       anything in between; log: evenly over the orders of magnitude
-    "post_fusion_dim": Range(32, 256)                       whole numbers for a key that takes whole numbers
+    "learning_rate_bert": Range(1e-5, 1e-4, log=True)       any value in between; log: uniform in the logarithm
+    "post_fusion_dim": Range(32, 256)                       integers, for a hyper-parameter that takes integers
 
-What isn't named here has its value from config_regression.py; what --set names isn't searched. A sweep goes on with the
-trials of an earlier one only where space, data, encoder, seed and all other values are the same; else it starts a new study.
+A hyper-parameter not listed here keeps its value from config_regression.py; --set excludes one from the search. A sweep
+continues an earlier one only if space, data, encoder, seed and all other values are the same; otherwise it is a new study.
 """
 
-import dataclasses
-import difflib
-import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from config.config_regression import Config, make_config
@@ -31,8 +27,8 @@ class Range:
 Values = list | Range
 Space = dict[str, Values]
 
-# The space that the authors' hyper-parameters come from: of 50 random trials, the best on the validation split. A list of
-# one value sets it for all trials. H isn't searched: it is the range of the dataset's labels.
+# The authors' space: their hyper-parameters are the best of 50 random trials on the validation split. A list of one value
+# sets it for all trials. H is not searched: it is the range of the dataset's labels.
 SEARCH_SPACE: Space = {
     "batch_size": [16, 32],
     "learning_rate_bert": [5e-5],
@@ -59,61 +55,26 @@ SEARCH_SPACE: Space = {
     "post_video_dropout": [0.0, 0.1],
 }
 
-# The made-up corpus has a small BERT of random weights, which needs larger steps.
+# The demo's small, randomly initialised BERT needs larger steps.
 DEMO_SPACE: Space = SEARCH_SPACE | {"learning_rate_bert": Range(3e-4, 3e-3, log=True)}
 
-SPACES: dict[str, Space] = {"demo": DEMO_SPACE}  # a dataset's own space; the others share SEARCH_SPACE
+SPACES: dict[str, Space] = {"demo": DEMO_SPACE}  # the other datasets share SEARCH_SPACE
+
+# Trials share how they compute, how they are scored, and the text vectors of a frozen encoder.
+NOT_SEARCHED = ("precision", "max_clips_per_pass", "KeyEval", "use_finetune")
 
 
-def space_of(dataset: str, settings: dict[str, object]) -> Space:
-    """What is searched for a dataset: its space, but for the keys that are set."""
-    return {key: values for key, values in SPACES.get(dataset, SEARCH_SPACE).items() if key not in settings}
-
-
-def varied(space: Space) -> list[str]:
-    """The keys that differ between trials."""
-    return [key for key, values in space.items() if isinstance(values, Range) or len(values) > 1]
-
-
-def is_whole(key: str) -> bool:
-    """Whether a key takes whole numbers."""
-    return any(field.name == key and field.type is int for field in dataclasses.fields(Config))
-
-
-def count(space: Space) -> float:
-    """How many different trials there are."""
-    sizes = [
-        (values.high - values.low + 1 if is_whole(key) else math.inf) if isinstance(values, Range) else len(values)
-        for key, values in space.items()
-    ]
-    return math.prod(sizes)
-
-
-def combinations(space: Space) -> Iterator[dict[str, object]]:
-    """All different trials of a space that has so many: see `count`."""
-    every = [range(values.low, values.high + 1) if isinstance(values, Range) else values for values in space.values()]
-    for chosen in itertools.product(*every):
-        yield dict(zip(space, chosen, strict=True))
-
-
-def _check(dataset: str, space: Space) -> None:
-    """Raises UserError for a key or a value that Config doesn't take."""
-    types = {field.name: field.type for field in dataclasses.fields(Config)}
-    # What a sweep's trials share: how they compute and are judged, and the texts that a frozen encoder has read once.
-    shared = ("precision", "max_clips_per_pass", "KeyEval", "use_finetune")
+def space_of(dataset: str, fixed: dict[str, object]) -> Space:
+    """A dataset's search space, without the fixed hyper-parameters. Raises UserError for a key or value Config rejects."""
+    space = {key: values for key, values in SPACES.get(dataset, SEARCH_SPACE).items() if key not in fixed}
     for key, values in space.items():
         where = f"config/config_tune.py: {dataset}: {key}"
-        if key not in types or key in shared:
-            known = [name for name in types if name not in shared]
-            closest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise UserError(f"{where}: nothing to search there; the closest hyper-parameter is {closest!r}")
+        if key in NOT_SEARCHED:
+            raise UserError(f"{where}: cannot be searched; choose one value with --set")
         if isinstance(values, Range):
-            kind, low, high = types[key], values.low, values.high
-            if kind not in (int, float) or (kind is int and (type(low), type(high)) != (int, int)):
-                raise UserError(f"{where}: a Range of {low!r} to {high!r} doesn't fit a value of type {kind.__name__}")
-            if not low < high or (values.log and low <= 0):
-                raise UserError(f"{where}: a Range goes from a lower to a higher value, with log from above 0")
-            values = [low, high]
+            if not values.low < values.high or (values.log and values.low <= 0):
+                raise UserError(f"{where}: expected Range(low, high) with low < high, and 0 < low for log")
+            values = [values.low, values.high]
         if not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
             raise UserError(f"{where}: expected a list of different values, or a Range")
         for value in values:
@@ -121,7 +82,24 @@ def _check(dataset: str, space: Space) -> None:
                 make_config(dataset, **{key: value})
             except UserError as error:
                 raise UserError(f"{where}: {error}") from None
+    return space
 
 
-for _dataset, _space in {"mosi": SEARCH_SPACE, **SPACES}.items():
-    _check(_dataset, _space)
+def varied(space: Space) -> list[str]:
+    """The keys whose values differ between trials."""
+    return [key for key, values in space.items() if isinstance(values, Range) or len(values) > 1]
+
+
+def takes_integers(key: str) -> bool:
+    return Config.__annotations__[key] is int
+
+
+def count(space: Space) -> float:
+    """The number of different trials."""
+    size = 1
+    for key, values in space.items():
+        if isinstance(values, Range):
+            size *= values.high - values.low + 1 if takes_integers(key) else math.inf
+        else:
+            size *= len(values)
+    return size

@@ -11,15 +11,14 @@ from utils.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Named as the flags are, in this order."""
+    """The flags, in the order of --help. None: not given."""
 
     # what to train
     model_name: str
-    dataset_name: str | None  # None: mosi, or what a checkpoint says
-    preset: str | None
-    params: Path | None
-    tuned: Tuned | None  # what --params or --preset tuned names
-    hyper_parameters: dict[str, object]  # what the flags change of the table
+    dataset_name: str | None
+    preset: str | None  # released or mmsa
+    tuned: Tuned | None  # the file that --params or --preset tuned names
+    hyper_parameters: dict[str, object]  # keys of Config that the flags or the tuned file set
     seeds: tuple[int, ...]
     test_only: Path | None
     resume: bool
@@ -43,34 +42,37 @@ class RunOptions:
 
     # machine
     jobs: int
-    gpu_ids: tuple[int, ...] | None
+    gpu_ids: tuple[int, ...] | None  # -1: the CPU
     threads: int | None
     num_workers: int
     deterministic: bool
-    as_job: bool  # started by --jobs
-    argv: tuple[str, ...]  # the command line, for jobs of the same run
+    as_job: bool  # whether --jobs started this process
+    argv: tuple[str, ...]  # the command line, repeated to jobs
 
     @property
     def dataset(self) -> Dataset:
         return DATASETS[self.dataset_name or "mosi"]
 
     def config(self, **overrides: object) -> Config:
-        """The hyper-parameters, but for the overrides. Raises UserError for those that don't exist or fit."""
-        preset = None if self.tuned is not None else self.preset
-        return make_config(self.dataset.name, preset, **(self.hyper_parameters | overrides))
+        """The hyper-parameters, with overrides. Raises UserError for an unknown key or a bad value."""
+        return make_config(self.dataset.name, self.preset, **(self.hyper_parameters | overrides))
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """KEY=VALUE of the command line -> the key and its typed value. Raises UserError where VALUE isn't of KEY's type."""
-    key, separator, value = text.partition("=")
+    """Splits "KEY=VALUE" into the key and its typed value. Raises UserError if VALUE does not have KEY's type."""
+    key, separator, value = (part.strip() for part in text.partition("="))
     if not separator:
         raise UserError(f"--set {text}: expected KEY=VALUE, for example --set batch_size=16")
-    key, value = key.strip(), value.strip()
     types = {field.name: field.type for field in dataclasses.fields(Config)}
-    kind = types.get(key, str)  # an unknown key is named by make_config
+    kind = types.get(key, str)  # make_config reports an unknown key
     try:
-        if kind is bool:
-            return key, {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-        return key, kind(value)
-    except (ValueError, KeyError):
+        return key, true_or_false(value) if kind is bool else kind(value)
+    except ValueError:
         raise UserError(f"--set {text}: {key} takes {TYPE_NAMES[kind]}") from None
+
+
+def true_or_false(text: str) -> bool:
+    """Raises ValueError, which argparse reports."""
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise ValueError(text)
+    return text.lower() in ("true", "1")

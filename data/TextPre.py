@@ -1,91 +1,58 @@
-"""Features of CMU-MultimodalSDK and the transcripts of its corpora -> a feature file that run.py trains on:
+"""Joins features of CMU-MultimodalSDK with the corpora's transcripts to a feature file for run.py:
 
     python data/TextPre.py --features mosi_data.pkl --transcripts Transcript/Segmented --output aligned_50.pkl --aligned
 
     --features      {"train" | "valid" | "test": {"audio" (N, La, Da), "vision" (N, Lv, Dv), "labels" (N,), "id"}},
                     padded at either end
-    --transcripts   CMU's: *.annotprocessed of MOSI, *.txt of MOSEI; or a table with video_id, clip_id, text
-    --output        in the official layout (data/schema.py); NAME.errors.csv beside it lists what was left out
+    --transcripts   CMU's: MOSI's *.annotprocessed, MOSEI's *.txt; or a CSV table with video_id, clip_id, text
+    --output        in the official layout (data/schema.py); NAME.errors.csv lists the clips that were left out
 
 The work is in data/builders/cmu.py.
 """
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
 
-if not __package__:  # started by its path: Python then looks for modules in data/
+if not __package__:
+    # Started as a script: Python looks for modules in data/ only.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, run_program
-
-SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
+from utils.errors import Parser, run_program
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 where all clips are in the file; 2 where some were left out, or nothing was done."""
+    """Returns the exit status: 0 if all clips are in the file; 2 if some were left out, or after an error."""
     argv = sys.argv[1:] if argv is None else argv
+    parser = Parser(prog="data/TextPre.py", description="Joins CMU's features of MOSI or MOSEI with transcripts.")
+    # fmt: off
+    parser.add_argument("--features", type=Path, metavar="FILE", required=True,
+        help="pickle of train, valid and test, each with audio, vision, labels and id, as distributed with MulT and MFN "
+        "(mosi_data.pkl, mosei_senti_data_noalign.pkl, ...); its word vectors are not used")
+    parser.add_argument("--transcripts", type=Path, metavar="PATH",
+        help="a folder with CMU's transcripts anywhere below it, or a CSV file with video_id, clip_id, text and, if "
+        "known, start and end; default: the pickle's raw_text")
+    parser.add_argument("--output", type=Path, metavar="FILE", required=True,
+        help="the feature file; clips that were left out are listed in NAME.errors.csv beside it")
+    parser.add_argument("--aligned", action="store_true",
+        help="the pickle has one audio and one vision frame for each word: give each token its word's; default: audio "
+        "and vision keep their own lengths")
+    parser.add_argument("--datasetName", type=str.lower, choices=["mosi", "mosei"], default="mosi",
+        help="sets the range of the labels; default mosi")
+    parser.add_argument("--bert", metavar="DIR",
+        help="the text encoder to train with: a folder or hub name; default: run.py's")
+    parser.add_argument("--text_length", type=int, metavar="N", default=50,
+        help="tokens that each text is cut or padded to, [CLS] and [SEP] included; default 50, as released")
+    # fmt: on
 
     def work() -> None:
-        args = parse_arguments(argv)
+        args = vars(parser.parse_args(argv))
         from data.builders.cmu import join_cmu
 
-        join_cmu(
-            args.features,
-            args.transcripts,
-            args.output,
-            DATASETS[args.datasetName],
-            bert=args.bert,
-            aligned=args.aligned,
-            text_length=args.text_length,
-        )
+        join_cmu(dataset=DATASETS[args.pop("datasetName")], **args)
 
-    return run_program(work, f"nothing was written; to begin again: python data/TextPre.py {shlex.join(argv)}")
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="data/TextPre.py",
-        description="Makes a feature file of CMU-MultimodalSDK's features of MOSI or MOSEI, and of the transcripts.",
-    )
-    # fmt: off
-    parser.add_argument(
-        "--features", type=Path, metavar="FILE", required=True,
-        help="pickle with train, valid and test, and in each audio, vision, labels and id, as the files that came with "
-        "MulT and MFN have them (mosi_data.pkl, mosei_senti_data_noalign.pkl, ...). Its word vectors aren't used"
-    )
-    parser.add_argument(
-        "--transcripts", type=Path, metavar="PATH",
-        help="what is said: a folder with CMU's transcripts anywhere below it, or a CSV file with video_id, clip_id, "
-        "text, and start and end where known. Default: the pickle's own raw_text"
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", required=True, help="the feature file; NAME.errors.csv lies beside it"
-    )
-    parser.add_argument(
-        "--aligned", action="store_true",
-        help="the pickle has one frame of sound and face for each word: give each token those of its word. Default: "
-        "sound and face keep their own lengths"
-    )
-    parser.add_argument(
-        "--datasetName", type=str.lower, choices=["mosi", "mosei"], default="mosi",
-        help="whose clips: for the range of labels and the run that is proposed; default mosi"
-    )
-    parser.add_argument(
-        "--bert", metavar="DIR",
-        help="the text encoder that you will train with: a folder or hub name; default as run.py's"
-    )
-    parser.add_argument(
-        "--text_length", type=int, metavar="N", default=50,
-        help="tokens that each text is cut or padded to, [CLS] and [SEP] included; default 50, as released"
-    )
-    # fmt: on
-    args = parser.parse_args(argv)
-    if args.text_length < SHORTEST_TEXT:
-        raise UserError(f"--text_length {args.text_length}: expected {SHORTEST_TEXT} or more")
-    return args
+    return run_program(work, f"nothing was written; run again: python data/TextPre.py {shlex.join(argv)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Clips -> windows: which clips form a micro-batch, and their tensors."""
+"""Groups clips into micro-batches and windows, and loads their tensors. One window is one optimizer step."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -14,19 +14,20 @@ from utils.progress import progress
 from utils.ranks import ALONE, Ranks
 from utils.signals import ignore_signals, raise_if_stop_requested
 
-Order = Callable[[int], list[list[Tensor]]]  # see Windows
+# An epoch, from 1 -> its windows, each a list of micro-batches, each a tensor of clip indices.
+Order = Callable[[int], list[list[Tensor]]]
 CPU = torch.device("cpu")
-CPU_STRETCHES = 8  # a CPU runs the LSTMs over a window in so many stretches of time: more were no faster
-EVALUATION_BATCH = 128  # clips that go through the network together when nothing is learned
+CPU_STRETCHES = 8  # segments of time in which a CPU runs the LSTMs; more were not faster
+EVALUATION_BATCH = 128  # clips in a forward pass without gradients
 
 
 class ClipDataset(Dataset):
-    """One split. Indexed with the micro-batches of a window, each a tensor of clip numbers, it returns the Window."""
+    """One split. Indexed with the micro-batches of a window, it returns the Window."""
 
     def __init__(self, split: Split, device: torch.device = CPU, max_clips_per_pass: int = 0, ranks: Ranks = ALONE):
-        """device: where the windows will be used. On a GPU the features lie in its memory, if they fit.
+        """device: where the windows will be used. If it is a GPU with enough free memory, the features are moved there.
 
-        max_clips_per_pass: a larger window comes in several passes; 0: always in one. ranks: who shares each window.
+        max_clips_per_pass: larger windows are divided into several passes; 0: no limit. ranks: the processes that share a window.
         """
         self.split = split
         self.device = device
@@ -45,15 +46,16 @@ class ClipDataset(Dataset):
         sizes = [len(microbatch) for microbatch in microbatches]
         shares = torch.cat([torch.full((size,), 1 / size) for size in sizes])
         start, end = self.ranks.share(len(clips))
-        mine, my_shares = clips[start:end], shares[start:end]
-        if start == end:  # more ranks than clips: run one clip with share 0, so that this rank joins the others' sums
-            mine, my_shares = clips[:1], torch.zeros(1)
-        step = self._max_clips_per_pass or len(mine)
-        passes = [self._batch(*part) for part in zip(mine.split(step), my_shares.split(step), strict=True)]
+        own_clips, own_shares = clips[start:end], shares[start:end]
+        if start == end:
+            # More ranks than clips: run one clip with share 0, so that this rank takes part in the collective operations.
+            own_clips, own_shares = clips[:1], torch.zeros(1)
+        step = self._max_clips_per_pass or len(own_clips)
+        passes = [self._batch(*part) for part in zip(own_clips.split(step), own_shares.split(step), strict=True)]
         return Window(clips, sizes, passes)
 
     def _batch(self, clips: Tensor, shares: Tensor) -> Batch:
-        # On a CPU nothing is padded; a GPU is faster with padding than with many small kernels.
+        # A CPU is fastest without padding, a GPU with padding instead of many small kernels.
         on_cpu = self.device.type == "cpu"
         if self._text_vectors is None:
             text = PackedText.pack(*_longest_first(self._text, clips), by_length=on_cpu)
@@ -68,49 +70,48 @@ class ClipDataset(Dataset):
         return self._text_vectors is not None
 
     def replace_texts(self, vectors: Tensor) -> None:
-        """vectors: (N, width), what an encoder that isn't trained makes of the texts; the windows then hold these."""
+        """Windows then hold these vectors, (N, width), computed by a frozen text encoder, instead of tokens."""
         self._text_vectors = vectors.to(self.home)
 
 
 def _has_room(sequences: Iterable[Ragged], device: torch.device) -> bool:
-    """Whether a device is a GPU whose free memory is twice what the sequences need."""
+    """Whether a device is a GPU with free memory for twice the sequences."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return 2 * sum(part.nbytes for part in sequences) < free
+    return 2 * sum(part.values.nbytes for part in sequences) < free
 
 
 def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The clips' sequences end to end (F, width), their lengths (B,) in descending order, and the position of each clip among them (B,)."""
-    numbers = clips.numpy()
-    order = np.argsort(-sequences.lengths[numbers], kind="stable")
-    inverse_order = np.argsort(order)
-    return sequences.gather(numbers[order]), sequences.lengths[numbers[order]], inverse_order
+    """The sequences of B clips end to end (F, width), longest first; their lengths (B,); each clip's position in this order (B,)."""
+    indices = clips.numpy()
+    order = np.argsort(-sequences.lengths[indices], kind="stable")
+    longest_first = indices[order]
+    return sequences.gather(longest_first), sequences.lengths[longest_first], np.argsort(order)
 
 
 class Windows:
     """The windows of a split, on the model's device."""
 
     def __init__(self, clips: ClipDataset, order: Order, num_workers: int = 0, seed: int | None = None):
-        """order: an epoch's number -> its windows, each a list of micro-batches, each a tensor of clip numbers.
+        """num_workers: processes that prepare windows in advance; 0: none. Unused if the features are in GPU memory.
 
-        num_workers: processes that prepare windows ahead, where the features lie in the CPU's memory; 0: none.
-        seed: for training only: each rank draws its own dropout by it, and a progress bar is shown.
+        seed: for training only; seeds the dropout of each rank, and enables the progress bar.
         """
         self.clips = clips
         self._order = order
         self._seed = seed
-        self._plan: list[list[Tensor]] = []  # what the loader goes through next
+        self._plan: list[list[Tensor]] = []  # the windows that the loader loads next
         workers = num_workers if clips.home == CPU else 0
         self._loader = DataLoader(
             clips,
             sampler=self._plan,
-            batch_size=None,  # the plan already says what a batch is
+            batch_size=None,  # each item of the plan is a whole window
             num_workers=workers,
             pin_memory=workers > 0 and clips.device.type == "cuda",
             persistent_workers=workers > 0,
             worker_init_fn=ignore_signals,
-            generator=torch.Generator(),  # else the loader draws from the stream that dropout draws from
+            generator=torch.Generator(),  # otherwise the loader would use the random stream of the dropout
         )
 
     @property
@@ -119,26 +120,26 @@ class Windows:
 
     @property
     def ranks(self) -> Ranks:
-        """Who goes through these windows together."""
+        """The processes that share each window."""
         return self.clips.ranks
 
     @property
     def ids(self) -> list[str]:
-        """The clips' ids, in the file's order."""
+        """The ids of the clips, in file order."""
         return self.clips.split.ids
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) float32, the human labels in the file's order."""
+        """(N,) float32, the human labels in file order."""
         return self.clips.split.labels["fusion"]
 
     def __len__(self) -> int:
         return len(self._order(1))
 
     def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
-        """The windows of an epoch, from 1, but for those that are done.
+        """The windows of an epoch, from 1, without the first `done`.
 
-        A signal to stop takes effect between two windows, where all ranks stop together. Raises Stopped then.
+        Raises Stopped between two windows, on all ranks together, if any of them received a stop signal.
         """
         self._plan[:] = self._order(epoch)[done:]
         shown = self._seed is not None and self.ranks.is_rank_zero
@@ -154,9 +155,9 @@ class Windows:
 
 
 def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers: int = 0) -> Windows:
-    """Each epoch in a random order of its own, which depends on nothing but the seed and the epoch's number.
+    """Every epoch in a new random order, which depends only on the seed and the epoch; its last window may be incomplete.
 
-    So a run can go on in any epoch, and nothing else that draws numbers changes the order. An epoch's last window may be short.
+    So a run can resume in any epoch, and no other use of random numbers changes the order.
     """
 
     def order(epoch: int) -> list[list[Tensor]]:
@@ -169,7 +170,7 @@ def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers:
 
 
 def evaluation_windows(clips: ClipDataset, num_workers: int = 0) -> Windows:
-    """Every clip once, sorted by the number of audio frames, so that little is padded."""
+    """Every clip once, sorted by the number of audio frames, to minimise padding."""
     by_length = torch.from_numpy(np.argsort(clips.split.audio.lengths, kind="stable"))
     windows = [[batch] for batch in by_length.split(EVALUATION_BATCH)]
     return Windows(clips, lambda epoch: windows, num_workers)

@@ -1,4 +1,4 @@
-"""Sequences of several lengths, end to end and without padding: on disk, and mapped into memory."""
+"""Sequences of different lengths, stored end to end without padding, and memory-mapped."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from utils.progress import progress
 
 
 class Ragged:
-    """N sequences, as `NAME.npy` (all frames, width) and `NAME_offsets.npy` (N + 1,) in a folder of the store."""
+    """N sequences in two files of a folder: NAME.npy (total frames, width) and NAME_offsets.npy (N + 1,)."""
 
     def __init__(self, folder: Path, name: str):
         self._folder, self._name = folder, name
-        # Copy-on-write, as PyTorch has no read-only tensors; nobody writes.
+        # PyTorch has no read-only tensors, so the mapping is copy-on-write; nothing writes to it.
         self.values = torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
         offsets = np.load(folder / f"{name}_offsets.npy")
         self._starts = offsets[:-1]
@@ -29,33 +29,29 @@ class Ragged:
     def width(self) -> int:
         return self.values.shape[1]
 
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
-
     def __getitem__(self, clip: int) -> np.ndarray:
         """One sequence, (length, width)."""
         return self.values[self._starts[clip] : self._starts[clip] + self.lengths[clip]].numpy()
 
     def gather(self, clips: np.ndarray) -> Tensor:
-        """The clips' sequences, end to end: (frames, width), where the values lie."""
+        """The sequences of the clips end to end, (frames, width), on the device of the values."""
         lengths = self.lengths[clips]
         rows = np.repeat(self._starts[clips], lengths) + positions_within(lengths)
         return self.values.index_select(0, send(torch.from_numpy(rows), self.values.device))
 
     def to(self, device: torch.device) -> Ragged:
-        """A copy whose values lie in a device's memory."""
+        """A copy with its values in the memory of a device."""
         copy = Ragged(self._folder, self._name)
         copy.values = self.values.to(device)
         return copy
 
     def __reduce__(self):
-        """A worker process maps the files itself, where pickling would copy them."""
+        """Worker processes map the files themselves; pickling would copy them."""
         return Ragged, (self._folder, self._name)
 
     @staticmethod
     def write(folder: Path, name: str, sequences: Iterable, lengths: np.ndarray, width: int, dtype: type) -> None:
-        """Writes the sequences one after the other: never more than one of them is in memory twice."""
+        """Writes the sequences one by one, so that only one at a time is in memory twice."""
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
         with open(folder / f"{name}.npy", "wb") as file:
             np.lib.format.write_array_header_1_0(file, header | {"shape": (int(lengths.sum()), width)})
@@ -66,12 +62,12 @@ class Ragged:
 
 @dataclass
 class Split:
-    """One split of a store."""
+    """One split of a feature store."""
 
     ids: list[str]
     raw_text: list[str] | None
-    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always, the others where the file has them
-    text: Ragged  # (tokens, 2)
+    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always, the other tasks if the file has them
+    text: Ragged  # (tokens, 2) token id and segment id
     audio: Ragged  # (frames, width)
     vision: Ragged
 

@@ -1,13 +1,13 @@
 """Reads a feature pickle and checks it against the official layout.
 
-The layout: {"train" | "valid" | "test": {key: array}}, N clips in a split, with
+The layout is {"train" | "valid" | "test": {key: array}}, with N clips in a split and the keys
 
     id                      (N,)        str, `video$_$clip`
     audio, vision           (N, L, D)   numbers, padded at the end
-    audio_lengths, ...      (N,)        real frames, 1 to L; aligned files need none, theirs are the text's
-    text_bert               (N, 3, L)   BERT's token ids, mask, segment ids; optional where there is raw_text
-    raw_text                (N,)        str; optional where there is text_bert
-    regression_labels       (N,)        numbers, the human labels; regression_labels_T, _A, _V where known
+    audio_lengths, ...      (N,)        real frames, 1 to L; not in aligned files, which use the lengths of the texts
+    text_bert               (N, 3, L)   BERT's token ids, mask, segment ids; optional if there is raw_text
+    raw_text                (N,)        str; optional if there is text_bert
+    regression_labels       (N,)        numbers, the human labels; optionally regression_labels_T, _A, _V
 """
 
 import json
@@ -21,7 +21,7 @@ from utils.errors import UserError, first_line
 from utils.safe_pickle import load_pickle
 
 SPLITS = ("train", "valid", "test")
-EXTRACTORS = "extractors"  # beside the splits: modality -> what made its features, where the file says so
+EXTRACTORS = "extractors"  # optional key next to the splits: modality -> the extractor of its features
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
 OFFICIAL_SHA1 = {
@@ -35,17 +35,17 @@ OFFICIAL_SHA1 = {
 
 @dataclass
 class FeatureSplit:
-    """One split of a feature file, checked. Arrays are as the file has them: padded, and of the file's types."""
+    """One split of a feature file, checked. Arrays are as in the file: padded, and of the file's types."""
 
     ids: list[str]
     raw_text: list[str] | None
-    text_bert: np.ndarray | None  # (N, 3, L) numbers
+    text_bert: np.ndarray | None  # (N, 3, L)
     text_lengths: np.ndarray | None  # (N,) int64, real tokens; None without text_bert
     audio: np.ndarray  # (N, La, Da)
-    audio_lengths: np.ndarray | None  # (N,) int64; None: the text's (aligned)
+    audio_lengths: np.ndarray | None  # (N,) int64, real frames; None in aligned files
     vision: np.ndarray  # (N, Lv, Dv)
     vision_lengths: np.ndarray | None
-    labels: dict[str, np.ndarray]  # "fusion", and the other tasks where the file has them: (N,) float32
+    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always, the other tasks if the file has them
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,47 +56,46 @@ class FeatureFile:
     path: Path
     sha1: str
     splits: dict[str, FeatureSplit]
-    extractors: dict[
-        str, dict
-    ]  # modality -> name, version, width, settings, padded length; {} where the file doesn't say
+    extractors: dict[str, dict]  # modality -> name, version, width, settings, padded length; {} if unknown
 
 
 def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFile:
-    """Reads and checks a feature pickle. Raises UserError: which split, key and clip, what was expected and found."""
-    content, sha1 = load_pickle(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}; expected a dict with the keys {', '.join(SPLITS)}")
-    splits = {}
-    for name in SPLITS:
-        if not isinstance(content.get(name), dict):
-            raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {_listed(content)}")
-        splits[name] = SplitChecker(path, name, content[name], dataset, aligned).check()
-    without_ids, without_texts = (
-        [name for name, split in splits.items() if getattr(split, key) is None] for key in ("text_bert", "raw_text")
-    )
-    if without_ids and without_texts:
+    """Reads and checks a feature pickle. Raises UserError naming split, key, clip, what was expected and what was found."""
+    content, sha1 = load_splits(path)
+    splits = {name: SplitChecker(path, name, content[name], dataset, aligned).check() for name in SPLITS}
+    no_ids = ", ".join(name for name, split in splits.items() if split.text_bert is None)
+    no_texts = ", ".join(name for name, split in splits.items() if split.raw_text is None)
+    if no_ids and no_texts:
         raise UserError(
-            f"{path}: text_bert is missing in {', '.join(without_ids)}, and raw_text in {', '.join(without_texts)}; all "
-            "splits must have the same one"
+            f"{path}: all splits need text_bert (missing in {no_ids}) or all raw_text (missing in {no_texts})"
         )
     for key in ("audio", "vision"):
         widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
         if len(set(widths.values())) > 1:
-            raise UserError(f"{path}: {key} has not the same width in all splits: {widths}; extract them the same way")
+            raise UserError(f"{path}: {key} has different widths: {widths}; extract all splits in the same way")
     fusion = splits["train"].labels["fusion"]
-    if not (fusion < 0).any() or not (fusion >= 0).any():
-        raise UserError(
-            f"{path}: train: all {len(fusion)} labels are {'positive' if fusion.max() >= 0 else 'negative'}; Self-MM compares "
-            "each clip with the centres of both classes, so it needs clips of either sign"
-        )
+    if (fusion < 0).all() or (fusion >= 0).all():
+        sign = "positive" if fusion[0] >= 0 else "negative"
+        raise UserError(f"{path}: train: all {len(fusion)} labels are {sign}; Self-MM needs clips of both classes")
     try:
         return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS)))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
 
+def load_splits(path: Path) -> tuple[dict, str]:
+    """The content of a pickle that has the three splits, unchecked otherwise, and its SHA-1. Raises UserError."""
+    content, sha1 = load_pickle(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}; expected a dict with the keys {', '.join(SPLITS)}")
+    for name in SPLITS:
+        if not isinstance(content.get(name), dict):
+            raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {_listed(content)}")
+    return content, sha1
+
+
 def plain_extractors(content: object) -> dict[str, dict]:
-    """What a file of any origin says of its extractors, in JSON's types. Raises ValueError where that isn't small tables."""
+    """The extractors entry of any file, in JSON's types. Raises ValueError unless it is a few small tables."""
     try:
         written = json.dumps(content or {})
         extractors = json.loads(written)
@@ -107,143 +106,127 @@ def plain_extractors(content: object) -> dict[str, dict]:
     raise ValueError(f"{EXTRACTORS}: expected a dict for each modality, with plain values")
 
 
+def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> None:
+    """Raises UserError if a text has more tokens than its clip has frames. where: file and split, for the message."""
+    clip = text_lengths.argmax()
+    tokens, frames = text_lengths[clip], min(split.audio.shape[1], split.vision.shape[1])
+    if tokens > frames:
+        clip_id = first_line(split.ids[clip])
+        raise UserError(f"{where}: clip {clip_id} has {tokens} tokens, but only {frames} frames: not an aligned file")
+
+
 class SplitChecker:
-    """Checks one split, and says where it stands in every complaint."""
+    """Checks the arrays of one split. Errors name the file, the split and the key."""
 
     def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool):
-        self.path, self.name, self.content, self.dataset, self.aligned = path, name, content, dataset, aligned
-        self.clips = 0
+        self.where = f"{path}: {name}"
+        self.content, self.dataset, self.aligned = content, dataset, aligned
         self.ids: list[str] = []
+        self.clips = 0  # 0: not known yet
 
     def check(self) -> FeatureSplit:
-        self.ids = self.texts("id", needed=False)
+        self.ids = self.texts("id", strict=False)
         self.clips = len(self.ids)
         if not self.clips:
             raise self.error("id", "the split has no clips")
-        text_bert = text_lengths = None
-        if "text_bert" in self.content:
-            text_bert, text_lengths = self.text_bert()
-        elif "raw_text" not in self.content:
-            raise self.error("text_bert", "missing, and raw_text too; one of them is needed")
-        raw_text = self.texts("raw_text", needed=text_bert is None) if "raw_text" in self.content else None
-        audio, vision = self.sequences("audio"), self.sequences("vision")
-        if self.aligned:
-            lengths = {"audio": None, "vision": None}
-            if text_lengths is not None:
-                for key, sequences in (("audio", audio), ("vision", vision)):
-                    what = f"tokens, more than the {sequences.shape[1]} frames that the array has: not an aligned file"
-                    self.raise_for_clip(key, text_lengths > sequences.shape[1], text_lengths, what)
-        else:
-            lengths = {"audio": self.lengths("audio", audio), "vision": self.lengths("vision", vision)}
+        has_ids = "text_bert" in self.content
+        raw_text = self.texts("raw_text", strict=not has_ids) if "raw_text" in self.content else None
+        text_bert, text_lengths = self.text_bert() if has_ids else (None, None)
+        audio, vision = self.frames("audio"), self.frames("vision")
         labels = {"fusion": self.labels("regression_labels")}
         labels |= {task: self.labels(key) for task, key in UNIMODAL_LABELS.items() if key in self.content}
-        return FeatureSplit(
-            self.ids, raw_text, text_bert, text_lengths, audio, lengths["audio"], vision, lengths["vision"], labels
-        )
+        split = FeatureSplit(self.ids, raw_text, text_bert, text_lengths, *audio, *vision, labels)
+        if self.aligned and text_lengths is not None:
+            check_aligned(self.where, split, text_lengths)
+        return split
 
     def error(self, key: str, what: str) -> UserError:
-        return UserError(f"{self.path}: {self.name}: {key}: {what}")
+        return UserError(f"{self.where}: {key}: {what}")
 
-    def array(self, key: str, dimensions: int, layout: str) -> np.ndarray:
-        """A numeric array of N clips."""
-        if key not in self.content:
-            raise self.error(key, f"missing; the split has {_listed(self.content)}")
-        value = self.content[key]
-        if not _holds_numbers(value):
-            kind = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-            raise self.error(key, f"expected an array of numbers {layout}; found {kind} with other values")
+    def array(self, key: str, dimensions: int, layout: str, hint: str = "") -> np.ndarray:
+        """An array of numbers, with one entry per clip. hint: what to do if it is missing."""
+        value = self._value(key, hint)
         try:
             array = np.asarray(value)
-        except ValueError:
-            raise self.error(
-                key, f"the clips' shapes differ; expected one array {layout}: pad them to one length"
-            ) from None
+        except (ValueError, MemoryError):  # clips of different shapes, or long texts among numbers
+            array = np.empty(0, object)
+        if array.dtype.kind not in "iufb":
+            padded = ", all clips padded to one length" if dimensions > 1 else ""
+            found = f"{type(value).__name__} of {array.dtype}"
+            raise self.error(key, f"expected an array of numbers {layout}{padded}; found {found}")
         if array.ndim != dimensions or (self.clips and len(array) != self.clips) or 0 in array.shape:
             raise self.error(key, f"expected {layout} with N = {self.clips}; found {array.shape}")
         return array
 
-    def texts(self, key: str, needed: bool = True) -> list[str]:
-        """needed: they are read on; else what isn't a text is no error."""
-        if key not in self.content:
-            raise self.error(key, f"missing; the split has {_listed(self.content)}")
-        values = self.content[key]
-        if not isinstance(values, list | tuple | np.ndarray) or getattr(values, "ndim", 1) != 1:
-            raise self.error(key, f"expected a list of N texts; found {type(values).__name__}")
-        if self.clips and len(values) != self.clips:
-            raise self.error(key, f"expected N = {self.clips} texts, one for each id; found {len(values)}")
+    def texts(self, key: str, strict: bool = True) -> list[str]:
+        """The texts of all clips. strict: raises for one that is not a string or UTF-8; otherwise it is converted."""
+        values = self._value(key)
+        is_list = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim == 1)
+        if not is_list or self.clips not in (0, len(values)):
+            found = len(values) if is_list else type(values).__name__
+            count = f"N = {self.clips}" if self.clips else "N"
+            raise self.error(key, f"expected {count} texts, one for each id; found {found}")
         texts = []
         for number, value in enumerate(values):
-            written = value if isinstance(value, bytes) else _written(value).encode(errors="surrogatepass")
-            texts.append(written.decode(errors="replace"))
-            if needed and (not isinstance(value, str | bytes) or "\ufffd" in texts[-1]):
-                raise self.error(key, f"number {number} is no text: {_written(value)[:40]!r}")
+            written = str(value) if np.isscalar(value) else type(value).__name__
+            encoded = value if isinstance(value, bytes) else written.encode(errors="surrogatepass")
+            texts.append(encoded.decode(errors="replace"))
+            if strict and (not isinstance(value, str | bytes) or "\ufffd" in texts[-1]):
+                raise self.error(key, f"number {number} is not a text: {first_line(texts[-1])[:40]!r}")
         return texts
 
     def sequences(self, key: str) -> np.ndarray:
         return self.array(key, 3, "(N, frames, width)")
 
-    def lengths(self, key: str, sequences: np.ndarray) -> np.ndarray:
-        key = f"{key}_lengths"
-        if key not in self.content:
-            raise self.error(key, "missing; only word-aligned files need none: if this is one, add --aligned")
-        lengths = self.array(key, 1, "(N,)")
-        self.raise_for_clip(
-            key, (lengths < 1) | (lengths != np.floor(lengths)), lengths, "expected a whole number from 1"
-        )
-        what = f"longer than the {sequences.shape[1]} frames that the array has"
-        self.raise_for_clip(key, lengths > sequences.shape[1], lengths, what)
-        return lengths.astype(np.int64)
+    def frames(self, modality: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """The sequences and the real frames of each clip, (N,) int64; None in aligned files."""
+        sequences = self.sequences(modality)
+        if self.aligned:
+            return sequences, None
+        key, frames = f"{modality}_lengths", sequences.shape[1]
+        lengths = self.array(key, 1, "(N,)", "; only word-aligned files need none: for one of those, add --aligned")
+        wrong = (lengths < 1) | (lengths > frames) | (lengths != np.floor(lengths))
+        self.refuse(key, wrong, f"expected a whole number from 1 to {frames}, the frames of the array", lengths)
+        return sequences, lengths.astype(np.int64)
 
     def text_bert(self) -> tuple[np.ndarray, np.ndarray]:
-        tokens = self.array("text_bert", 3, "(N, 3, L)")
+        """The token array and the real tokens of each clip, (N,) int64."""
+        key = "text_bert"
+        tokens = self.array(key, 3, "(N, 3, L)")
         if tokens.shape[1] != 3:
-            hint = (
-                "; the last two axes are swapped, as the released DataPre.py wrote them" if tokens.shape[2] == 3 else ""
-            )
-            raise self.error(
-                "text_bert", f"expected (N, 3, L) with token ids, mask, segment ids; found {tokens.shape}{hint}"
-            )
+            hint = "; the last two axes are swapped, as by the released DataPre.py" if tokens.shape[2] == 3 else ""
+            raise self.error(key, f"expected (N, 3, L) with token ids, mask, segment ids; found {tokens.shape}{hint}")
         wrong = (tokens < 0) | (tokens > np.iinfo(np.int32).max) | (tokens != np.floor(tokens))
-        self.raise_for_clip(
-            "text_bert", wrong.any(axis=(1, 2)), None, "token ids, mask and segments must be whole numbers from 0"
-        )
+        self.refuse(key, wrong.any(axis=(1, 2)), "token ids, mask and segment ids must be whole numbers from 0")
         mask = tokens[:, 1]
         lengths = mask.sum(axis=1).astype(np.int64)
         prefix = np.arange(tokens.shape[2]) < lengths[:, None]
-        self.raise_for_clip(
-            "text_bert", (mask != prefix).any(axis=1) | (lengths < 1), None, "the mask must be ones, then zeros"
-        )
+        self.refuse(key, (mask != prefix).any(axis=1) | (lengths < 1), "the mask must be ones, then zeros")
         return tokens, lengths
 
     def labels(self, key: str) -> np.ndarray:
-        with np.errstate(over="ignore"):  # too large for float32 is infinite
+        # Numbers beyond float32 become infinite.
+        with np.errstate(over="ignore"):
             labels = self.array(key, 1, "(N,)").astype(np.float32)
-        self.raise_for_clip(key, ~np.isfinite(labels), labels, "labels must be numbers; leave the clip out or label it")
         bound = self.dataset.label_bound
-        what = f"outside [-{bound:g}, {bound:g}], the range of {self.dataset.name}; --datasetName names the dataset"
-        self.raise_for_clip(key, np.abs(labels) > bound + 1e-5, labels, what)
+        wrong = ~(np.abs(labels) <= bound + 1e-5)  # also for NaN
+        limits = f"[-{bound:g}, {bound:g}], the range of {self.dataset.name}"
+        self.refuse(key, wrong, f"outside {limits}; --datasetName sets the dataset", labels)
         return labels
 
-    def raise_for_clip(self, key: str, wrong: np.ndarray, values: np.ndarray | None, what: str) -> None:
-        """Raises for the first clip that is wrong, and counts the others."""
+    def refuse(self, key: str, wrong: np.ndarray, what: str, values: np.ndarray | None = None) -> None:
+        """Raises for the first clip that is wrong, if any, and counts the others. wrong: (N,) bool."""
         if wrong.any():
             clip = int(wrong.argmax())
-            found = f" has {values[clip]:g}" if values is not None else ""
+            value = f" has {values[clip]:g}" if values is not None else ""
             others = f" (and {wrong.sum() - 1} other clips)" if wrong.sum() > 1 else ""
-            raise self.error(key, f"clip {first_line(self.ids[clip])}{found}: {what}{others}")
+            raise self.error(key, f"clip {first_line(self.ids[clip])}{value}: {what}{others}")
+
+    def _value(self, key: str, hint: str = "") -> object:
+        if key not in self.content:
+            raise self.error(key, f"missing{hint or f'; the split has {_listed(self.content)}'}")
+        return self.content[key]
 
 
 def _listed(content: dict) -> str:
-    return first_line(", ".join(str(key) for key in content)) or "nothing"
-
-
-def _written(value: object) -> str:
-    """A text or number as it reads; a container, which may be of any size, by its kind."""
-    return type(value).__name__ if isinstance(value, list | tuple | dict | set | frozenset | np.ndarray) else str(value)
-
-
-def _holds_numbers(value: object) -> bool:
-    """Whether an array can be made of it that is no larger than its parts: beside a long text, each number takes as much."""
-    if isinstance(value, list | tuple):
-        return all(map(_holds_numbers, value))
-    return isinstance(value, int | float) or (isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "iufb")
+    return first_line(", ".join(map(str, content))) or "nothing"

@@ -1,15 +1,15 @@
-"""What a score means in words."""
+"""Sentiment classes in words."""
 
 import numpy as np
 
 from utils.metrics import sims_classes
 
-# The names that the datasets' papers give to the classes of Mult_acc_7 and SIMS's Mult_acc_5.
+# Class names of the datasets' papers, for Mult_acc_7 (mosi) and Mult_acc_5 (sims).
 _POSITIVE = {"mosi": ("weakly positive", "positive", "strongly positive"), "sims": ("weakly positive", "positive")}
 
 
 def sentiment_class(score: float, metrics: str) -> str:
-    """The finest class that a score lies in by a family of metrics: one of seven (mosi) or five (sims)."""
+    """The class of a score: one of seven (metrics "mosi") or five ("sims")."""
     if metrics == "mosi":
         step = int(np.round(np.clip(np.float32(score), -3, 3)))
     else:

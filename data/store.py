@@ -1,36 +1,34 @@
-"""The ragged store: a feature file without its padding, memory-mapped.
+"""The feature store: a feature file without its padding, memory-mapped, so that later runs start at once and share one copy.
 
-A pickle pads every clip to the longest and must be read whole. The store keeps the real frames only, all clips of a split
-end to end, as .npy files that are mapped into memory: a second start reads nothing, and several runs share one copy.
+    FILE.pkl.store/<key>/meta.json                            ids, raw texts and labels by split; the pickle's SHA-1
+                         train/audio.npy audio_offsets.npy    (total frames, width) float32; (N + 1,) int64
+                         train/vision.npy text.npy ...        text: (total tokens, 2) int32, token id and segment id
 
-    FILE.pkl.store/<key>/meta.json                             the pickle's size, mtime and SHA-1; counts; its own files
-                         train/audio.npy  audio_offsets.npy    (total_frames, width) float32; (N + 1,) int64
-                         train/vision.npy  text.npy            text: (total_tokens, 2) int32, token id and segment id
-                         train/labels.npz  clips.json          task -> (N,) float32; ids and texts
-
-A store is written under a temporary name, flushed and renamed, so one that exists is whole; meta.json knows its files' sizes,
-times and checksums, and one that was damaged since is made anew. Its key changes with the pickle, so it is never changed, only
-replaced.
+A store is written under a temporary name and renamed once, so one that exists is complete. It is never modified: a changed
+pickle has another key.
 """
 
 import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from config.config_regression import Dataset
 from data.ragged import Ragged, Split
-from data.schema import SPLITS, FeatureFile, FeatureSplit, read_feature_file
-from utils.errors import UserError
-from utils.files import checksum, flush, read_json, remove, temp_path, write_json
+from data.schema import FeatureFile, check_aligned, read_feature_file
+from utils.errors import UserError, first_line
+from utils.files import flush, remove, temp_path
 
-FORMAT = 3  # a change of the layout above makes old stores unused
-FROM_FILE = "text_bert"
+FORMAT = 4  # of the files above; stores of other formats are removed
+SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # of a pickle's content, hashed to notice a change
+DAY = 24 * 3600  # seconds
 
 
 @dataclass
@@ -38,8 +36,8 @@ class FeatureStore:
     splits: dict[str, Split]
     sha1: str  # of the pickle
     aligned: bool
-    replaced: dict[str, int]  # "train audio" -> values that were not finite, and became 0
-    extractors: dict[str, dict]  # modality -> what made its features; {} where the pickle doesn't say
+    replaced: dict[str, int]  # "train audio" -> number of non-finite values replaced by 0
+    extractors: dict[str, dict]  # modality -> the extractor of its features; {} if the pickle does not name them
 
     @property
     def audio_width(self) -> int:
@@ -61,165 +59,99 @@ class Tokenizer:
 def open_store(
     path: Path, dataset: Dataset, aligned: bool, tokenizer: Tokenizer | None, cache_dir: Path | None
 ) -> FeatureStore:
-    """The store of a feature pickle, made on first use beside it, or below cache_dir.
+    """Opens the store of a feature pickle; the first use creates it, next to the pickle or in cache_dir.
 
-    Raises UserError for a file that breaks the schema, and where the store can't be written.
+    Raises UserError if the pickle violates the schema, or if the store cannot be written.
     """
-    status = path.stat()
     home = path.parent / f"{path.name}.store"
     if cache_dir is not None:
         home = cache_dir / f"{path.name}-{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:8]}.store"
-    # The dataset's label range is in the key, so that a store holds only what was checked against it.
-    key = f"{FORMAT}-{status.st_size}-{status.st_mtime_ns}-{aligned}-{dataset.label_bound}"
-    sources = [FROM_FILE]
-    if tokenizer is not None:
-        sources.append(f"{tokenizer.fingerprint}-{dataset.text_length}")
-    for source in sources:
-        folder = home / _short(key, source)
-        if _is_whole(folder):
+    state = _fingerprint(path)
+    # The label range belongs to the key, because the labels in the store were checked against it.
+    key = f"{state}-{'aligned' if aligned else 'unaligned'}-{dataset.label_bound:g}"
+    # Whether the pickle has token ids is known only once it has been read.
+    with_ids = home / f"{key}-text_bert"
+    tokenized = home / f"{key}-{tokenizer.fingerprint if tokenizer else None}-{dataset.text_length}"
+    for folder in filter(Path.exists, (with_ids, tokenized)):
+        try:
             return _load(folder)
-        if folder.exists():
-            print(f"{folder} is damaged, and is made anew")
+        except Exception as error:
+            print(f"{folder}: unreadable ({first_line(error)}); rebuilding it")
+            remove(folder)
 
     file = read_feature_file(path, dataset, aligned)
-    has_tokens = all(split.text_bert is not None for split in file.splits.values())
-    if not has_tokens and tokenizer is None:
-        raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenize raw_text with")
-    source = sources[0] if has_tokens else sources[1]
-    origin = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha1": file.sha1}
-    meta = {"format": FORMAT, "aligned": aligned, "extractors": file.extractors, **origin}
-    folder = home / _short(key, source)
-    _write(file, folder, meta, None if has_tokens else lambda texts: tokenizer.encode(texts, dataset.text_length))
+    has_ids = all(split.text_bert is not None for split in file.splits.values())
+    if not has_ids and tokenizer is None:
+        raise UserError(f"{path}: has no text_bert, and the text encoder has no vocabulary to tokenize raw_text with")
+    folder = with_ids if has_ids else tokenized
+    work = temp_path(folder)
+    try:
+        _write(file, work, aligned, None if has_ids else partial(tokenizer.encode, length=dataset.text_length))
+        os.replace(work, folder)
+        for other in home.iterdir():
+            unfinished = other.name.startswith("unfinished-")  # by a process that is running, or was killed
+            if time.time() - other.stat().st_mtime > DAY if unfinished else not other.name.startswith(state):
+                remove(other)
+    except OSError as error:
+        # If the folder exists, another process has written the same store, or is cleaning up too.
+        if not folder.exists():
+            raise UserError(f"{home}: cannot be written ({error.strerror}); choose a folder with --cache_dir") from None
+    finally:
+        remove(work)
     return _load(folder)
 
 
-def _short(key: str, source: str) -> str:
-    return hashlib.sha1(f"{key}-{source}".encode()).hexdigest()[:12]
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a store is there, and as it was written. One that is damaged is no loss: it is made anew.
-
-    Files that have kept their size and time are trusted, so that a start reads nothing; others, as in a copy, are read.
-    """
+def _fingerprint(path: Path) -> str:
+    """Identifies the state of a pickle by its size, time and samples of its content. Raises UserError if it is unreadable."""
     try:
-        for name, (size, mtime_ns, crc) in read_json(folder / "meta.json")["files"].items():
-            status = (folder / name).stat()
-            if status.st_size != size or (status.st_mtime_ns != mtime_ns and checksum(folder / name) != crc):
-                return False
-        return True
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        status = path.stat()
+        sha1 = hashlib.sha1(f"{FORMAT} {status.st_size} {status.st_mtime_ns}".encode())
+        with open(path, "rb") as file:
+            for start in np.linspace(0, max(0, status.st_size - SAMPLE_BYTES), SAMPLES, dtype=np.int64):
+                file.seek(start)
+                sha1.update(file.read(SAMPLE_BYTES))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return sha1.hexdigest()[:12]
 
 
 def _load(folder: Path) -> FeatureStore:
-    meta = read_json(folder / "meta.json")
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     splits = {}
-    for name in SPLITS:
-        part = folder / name
-        clips = json.loads((part / "clips.json").read_text(encoding="utf-8"))
-        with np.load(part / "labels.npz") as labels:
-            splits[name] = Split(
-                clips["ids"],
-                clips["raw_text"],
-                dict(labels),
-                *(Ragged(part, key) for key in ("text", "audio", "vision")),
-            )
-    return FeatureStore(splits, meta["sha1"], meta["aligned"], meta["replaced"], meta["extractors"])
+    for name, clips in meta.pop("splits").items():
+        labels = {task: np.array(values, np.float32) for task, values in clips["labels"].items()}
+        sequences = (Ragged(folder / name, key) for key in ("text", "audio", "vision"))
+        splits[name] = Split(clips["ids"], clips["raw_text"], labels, *sequences)
+    return FeatureStore(splits, **meta)
 
 
-def _write(file: FeatureFile, folder: Path, meta: dict, tokenize: Callable | None) -> None:
-    """Writes a store under a temporary name, then gives it its own; a second process doing the same does no harm."""
-    try:
-        work = temp_path(folder)
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder.parent}: can't write the cache ({error.strerror}); name a folder with --cache_dir"
-        ) from None
-    try:
-        replaced = {}
-        for name, split in file.splits.items():
-            (work / name).mkdir()
-            counts = _write_split(split, work / name, tokenize, f"{file.path}: {name}")
-            replaced |= {f"{name} {key}": count for key, count in counts.items()}
-        files = {}
-        for file in [path for path in work.rglob("*") if path.is_file()]:
-            status = file.stat()
-            files[str(file.relative_to(work))] = [status.st_size, status.st_mtime_ns, checksum(file)]
-        write_json(work / "meta.json", meta | {"replaced": replaced, "files": files})
-        flush(work)
-        outdated = [other for other in folder.parent.iterdir() if other != folder and _is_outdated(other, meta)]
-        if not _is_whole(folder):
-            if folder.exists():
-                os.replace(folder, damaged := temp_path(folder))
-                outdated.append(damaged)
-            os.replace(work, folder)
-        for other in outdated:
-            remove(other)
-    except OSError as error:
-        if not _is_whole(folder):  # else another process was faster, and its store is as good
-            raise UserError(
-                f"{folder.parent}: can't write the cache ({error.strerror}); name a folder with --cache_dir"
-            ) from None
-    finally:
-        remove(work)
+def _write(file: FeatureFile, folder: Path, aligned: bool, tokenize: Callable | None) -> None:
+    meta = {"sha1": file.sha1, "aligned": aligned, "replaced": Counter(), "extractors": file.extractors, "splits": {}}
+    for name, split in file.splits.items():
+        (folder / name).mkdir(parents=True)
+        if tokenize is None:
+            tokens = [clip[::2, :length].T for clip, length in zip(split.text_bert, split.text_lengths, strict=True)]
+        else:
+            tokens = [np.array([ids, [0] * len(ids)]).T for ids in tokenize(split.raw_text)]
+        text_lengths = np.array([len(clip) for clip in tokens])
+        Ragged.write(folder / name, "text", tokens, text_lengths, 2, np.int32)
+        if aligned:
+            check_aligned(f"{file.path}: {name}", split, text_lengths)
+        for key in ("audio", "vision"):
+            values, lengths = getattr(split, key), text_lengths if aligned else getattr(split, f"{key}_lengths")
+            frames = _finite_frames(values, lengths, meta["replaced"], f"{name} {key}")
+            Ragged.write(folder / name, key, frames, lengths, values.shape[2], np.float32)
+        labels = {task: values.tolist() for task, values in split.labels.items()}
+        meta["splits"][name] = {"ids": split.ids, "raw_text": split.raw_text, "labels": labels}
+    (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+    flush(folder)
 
 
-def _is_outdated(folder: Path, meta: dict) -> bool:
-    """Whether a store was made by an older program, from an earlier state of the pickle, or by a run that was killed."""
-    try:
-        if folder.name.startswith("unfinished-"):
-            return time.time() - folder.stat().st_mtime > 24 * 3600
-        other = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        return any(other.get(key) != meta[key] for key in ("format", "size", "mtime_ns"))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-
-
-def _write_split(split: FeatureSplit, folder: Path, tokenize: Callable | None, where: str) -> dict[str, int]:
-    """Returns how many values of each modality were not finite. where: file and split, for complaints."""
-    if tokenize is None:
-        lengths = split.text_lengths
-        tokens = (split.text_bert[clip, ::2, :length].T for clip, length in enumerate(lengths))
-    else:
-        ids = tokenize(split.raw_text)
-        lengths = np.array([len(clip) for clip in ids], dtype=np.int64)
-        tokens = (np.stack([clip, np.zeros(len(clip))], axis=1) for clip in map(np.array, ids))
-    Ragged.write(folder, "text", tokens, lengths, 2, np.int32)
-
-    replaced = {}
-    for key in ("audio", "vision"):
-        values, frames = getattr(split, key), getattr(split, f"{key}_lengths")
-        if frames is None:  # aligned: as many frames as tokens
-            frames = lengths
-            if lengths.max() > values.shape[1]:
-                clip = split.ids[lengths.argmax()]
-                raise UserError(
-                    f"{where}: {key}: clip {clip} has {lengths.max()} tokens, more than the {values.shape[1]} frames that the "
-                    "array has: not an aligned file"
-                )
-        cleaner = _Cleaner(values, frames)
-        Ragged.write(folder, key, cleaner, frames, values.shape[2], np.float32)
-        replaced[key] = cleaner.replaced
-    np.savez(folder / "labels.npz", **split.labels)
-    clips = {"ids": split.ids, "raw_text": split.raw_text}
-    (folder / "clips.json").write_text(json.dumps(clips, ensure_ascii=False), encoding="utf-8")
-    return replaced
-
-
-class _Cleaner:
-    """Gives the real frames of each clip in float32, with 0 for what is not finite (the released code: -inf in audio)."""
-
-    def __init__(self, values: np.ndarray, lengths: np.ndarray):
-        self._values, self._lengths = values, lengths
-        self.replaced = 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for clip, length in zip(self._values, self._lengths, strict=True):
-            frames = clip[:length].astype(np.float32)
-            finite = np.isfinite(frames)
-            if not finite.all():
-                self.replaced += int((~finite).sum())
-                frames[~finite] = 0
-            yield frames
+def _finite_frames(values: np.ndarray, lengths: np.ndarray, replaced: Counter, key: str) -> Iterator[np.ndarray]:
+    """Yields each clip's real frames in float32. As in the released code, non-finite values become 0; counts them."""
+    for clip, length in zip(values, lengths, strict=True):
+        frames = clip[:length].astype(np.float32)
+        finite = np.isfinite(frames)
+        replaced[key] += int((~finite).sum())
+        frames[~finite] = 0
+        yield frames

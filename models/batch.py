@@ -1,8 +1,8 @@
-"""What passes between the data and the model: the clips of one window, without their padding where that pays.
+"""The network's input: the clips of one window, packed so that little is computed for padding.
 
-Within a batch, sentences and sequences stand in the order of their lengths, the longest first; `inverse_order` leads back to the
-order of the clips. So those of like length can be worked on together, and what the longest of all needs isn't computed for
-everyone. How finely they are parted is chosen where a batch is made: a CPU gains by many small parts, a GPU by one large.
+Within a batch, sentences and sequences are sorted by length, longest first; `inverse_order` restores the order of the clips.
+Sequences of similar length can then be processed together. How finely a batch is divided depends on the device: a CPU
+profits from many small parts, a GPU from one large one.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device; to a GPU from pinned memory, so that nobody waits for the copy."""
+    """The tensor on a device. Copies to a GPU from pinned memory, without waiting."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def positions_within(lengths: np.ndarray) -> np.ndarray:
-    """(N,) lengths -> (sum of lengths,): 0 ... length - 1 of each sequence, one after the other."""
+    """(N,) lengths -> (sum of lengths,): 0 ... length - 1 for each sequence in turn."""
     first = np.cumsum(lengths) - lengths
     return np.arange(lengths.sum()) - np.repeat(first, lengths)
 
 
 class _Movable:
-    """Gives a dataclass of tensors (or of further such dataclasses) `to` and `pin_memory`."""
+    """Adds `to` and `pin_memory` to a dataclass of tensors (or of such dataclasses)."""
 
     def _map(self, function):
         def moved(value):
@@ -51,13 +51,13 @@ class _Movable:
 
 @dataclass
 class Group(_Movable):
-    """Sentences that go through attention together: `sentences` rows of `length` positions."""
+    """Sentences that share one attention call: `sentences` rows of `length` positions."""
 
     sentences: int
     length: int
-    tokens: int  # real ones
-    slots: Tensor | None  # (tokens,) int64, positions in the flattened rows; None: the tokens fill them
-    mask: Tensor | None  # (sentences, length) bool, True where a token stands; None: everywhere
+    tokens: int  # without padding
+    slots: Tensor | None  # (tokens,) int64, positions in the flattened rows; None: no padding
+    mask: Tensor | None  # (sentences, length) bool, True for real tokens; None: no padding
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray) -> Group:
@@ -70,11 +70,11 @@ class Group(_Movable):
         return cls(len(lengths), length, len(slots), torch.from_numpy(slots), torch.from_numpy(mask))
 
     def first_tokens(self) -> Group:
-        """The same sentences, of which only the first token goes through."""
+        """The group of these sentences' first tokens."""
         return Group(self.sentences, 1, self.sentences, None, None)
 
     def pad(self, rows: Tensor, heads: int) -> Tensor:
-        """(tokens, width) -> (sentences, heads, length, width / heads), zero where no token stands."""
+        """(tokens, width) -> (sentences, heads, length, width / heads), zero-padded."""
         if self.slots is not None:
             padded = rows.new_zeros(self.sentences * self.length, rows.shape[1])
             rows = padded.index_copy(0, self.slots, rows)
@@ -88,20 +88,20 @@ class Group(_Movable):
 
 @dataclass
 class PackedText(_Movable):
-    """The real tokens of B sentences, end to end, the longest sentence first: T tokens in all."""
+    """The T real tokens of B sentences, concatenated, longest sentence first."""
 
     tokens: Tensor  # (T,) int64, vocabulary ids
     segments: Tensor  # (T,) int64, BERT's token types
-    positions: Tensor  # (T,) int64, position in its sentence, from 0
-    first: Tensor  # (B,) int64, where each sentence's first token stands among the T
+    positions: Tensor  # (T,) int64, position in the sentence, from 0
+    first: Tensor  # (B,) int64, index of each sentence's first token
     groups: list[Group]
-    inverse_order: Tensor  # (B,) int64, the position of each clip's sentence
+    inverse_order: Tensor  # (B,) int64, index of each clip's sentence
 
     @classmethod
     def pack(cls, tokens: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, by_length: bool) -> PackedText:
-        """tokens: (T, 2) ids and segments, sentence after sentence. lengths: (B,) in descending order, T in all. inverse_order: (B,).
+        """tokens: (T, 2) ids and segments, concatenated. lengths: (B,) in descending order, sum T. inverse_order: (B,).
 
-        by_length: sentences of one length form a group, so that nothing is padded; else all of them do.
+        by_length: one group for each length, so that nothing is padded; otherwise a single group.
         """
         starts = np.flatnonzero(np.diff(lengths, prepend=-1)) if by_length else [0]
         groups = [Group.from_lengths(part) for part in np.split(lengths, starts[1:])]
@@ -111,28 +111,28 @@ class PackedText(_Movable):
 
 
 class Stretch(NamedTuple):
-    """Frames `start` to `end` of those sequences that reach beyond `start`."""
+    """Frames `start` to `end` of the sequences longer than `start`."""
 
     start: int
     end: int
-    sequences: int  # so many, the longest
-    going_on: int  # so many of them reach beyond `end`
+    sequences: int  # number of sequences longer than `start`
+    continuing: int  # number of sequences longer than `end`
 
 
 @dataclass
 class Frames(_Movable):
-    """B sequences of frames, the longest first, zero-padded at the end to its length."""
+    """B sequences of frames, longest first, zero-padded at the end."""
 
     values: Tensor  # (B, L, width) float32
-    lengths: Tensor  # (B,) int64, real frames of each
-    stretches: list[Stretch]  # one after the other, to the longest sequence's end
-    inverse_order: Tensor  # (B,) int64, the position of each clip's sequence
+    lengths: Tensor  # (B,) int64, real frames per sequence
+    stretches: list[Stretch]  # consecutive, up to the end of the longest sequence
+    inverse_order: Tensor  # (B,) int64, index of each clip's sequence
 
     @classmethod
     def pack(cls, frames: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, stretches: int) -> Frames:
-        """frames: (F, width), sequence after sequence. lengths: (B,) in descending order, F in all. inverse_order: (B,).
+        """frames: (F, width), concatenated. lengths: (B,) in descending order, sum F. inverse_order: (B,).
 
-        stretches: so many at most; about as many sequences end in each.
+        stretches: their maximum number; about equally many sequences end in each.
         """
         count, longest = len(lengths), int(lengths[0])
         real = np.flatnonzero(np.arange(longest) < lengths[:, None])
@@ -148,19 +148,19 @@ class Frames(_Movable):
 
 @dataclass
 class Batch(_Movable):
-    """B clips that go through the network together."""
+    """B clips that pass through the network together."""
 
-    clips: Tensor  # (B,) int64, the clips' numbers in their split
-    shares: Tensor  # (B,) float32, 1 / size of the clip's micro-batch: its share of the mean loss there
-    text: PackedText | Tensor  # or (B, width) float32, text vectors that were computed before
+    clips: Tensor  # (B,) int64, indices into the split
+    shares: Tensor  # (B,) float32, 1 / size of the clip's micro-batch: its share of that micro-batch's mean loss
+    text: PackedText | Tensor  # or (B, width) float32, vectors encoded beforehand
     audio: Frames
     vision: Frames
 
 
 @dataclass
 class Window(_Movable):
-    """What one optimizer step learns from: micro-batches, in order, in one pass or several."""
+    """The input of one optimizer step: consecutive micro-batches, in one pass or several."""
 
     clips: Tensor  # (B,) int64
-    microbatches: list[int]  # their sizes; they add up to B
-    passes: list[Batch]  # all of the clips; with several ranks, this one's share of them
+    microbatches: list[int]  # sizes, with sum B
+    passes: list[Batch]  # together all clips or, with several ranks, this rank's share

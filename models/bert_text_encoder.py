@@ -1,9 +1,8 @@
-"""BERT over the real tokens only: sentences stand end to end, and nothing is computed for padding.
+"""BERT on the real tokens only: sentences are concatenated, and nothing is computed for padding.
 
-Every part of BERT but attention treats each token alone, so it runs on one long row of T tokens. Attention needs the
-sentences apart: there, they are taken in groups of like length. The model reads nothing but each sentence's first token, so
-the last layer computes query, output and feed-forward for these alone. All of it is exact: it leaves out only what nobody
-reads.
+Everything in BERT except attention treats tokens independently, so it runs on one row of T tokens. Attention processes
+sentences in groups of similar length. The model reads only each sentence's first token, so the last layer computes query,
+output and feed-forward for these alone. The result is exact: only unused values are skipped.
 """
 
 import torch
@@ -17,7 +16,7 @@ from models.cpu_kernels import dropout, linear, ready
 
 
 class BertTextEncoder(nn.Module):
-    """Sentences -> the last layer's vector of their first token, [CLS]."""
+    """Encodes a sentence as the last layer's vector of its first token, [CLS]."""
 
     def __init__(self, bert: BertModel):
         super().__init__()
@@ -25,7 +24,7 @@ class BertTextEncoder(nn.Module):
 
     @classmethod
     def from_config(cls, stored: dict) -> "BertTextEncoder":
-        """An encoder with random weights. stored: the contents of a BERT folder's config.json."""
+        """An encoder with random weights. stored: the content of a BERT folder's config.json."""
         return cls(BertModel(bert_config(stored), add_pooling_layer=False))
 
     @property
@@ -45,37 +44,37 @@ class BertTextEncoder(nn.Module):
 
 
 def _run_layer(
-    layer: nn.Module, asking: Tensor, asking_groups: list[Group], hidden: Tensor, groups: list[Group]
+    layer: nn.Module, queried: Tensor, queried_groups: list[Group], hidden: Tensor, groups: list[Group]
 ) -> Tensor:
-    """One layer of BERT, for the tokens whose new vectors are asked for.
+    """One layer of BERT, evaluated for the queried tokens: (Q, width).
 
-    asking: (Q, width), these tokens; hidden: (T, width), all tokens; both sentence after sentence, grouped alike.
-    Returns (Q, width).
+    queried: (Q, width), the tokens that need new vectors; hidden: (T, width), all tokens. Both are concatenated sentences
+    in matching groups.
     """
     after_attention, after_inner = layer.attention.output, layer.output
-    context = _attend(layer.attention.self, asking, asking_groups, hidden, groups)
+    context = _attend(layer.attention.self, queried, queried_groups, hidden, groups)
     context = dropout(after_attention.dropout, linear(after_attention.dense, ready(context)))
-    attended = after_attention.LayerNorm(context + asking)
+    attended = after_attention.LayerNorm(context + queried)
     inner = layer.intermediate.intermediate_act_fn(linear(layer.intermediate.dense, ready(attended)))
     inner = dropout(after_inner.dropout, linear(after_inner.dense, ready(inner)))
     return after_inner.LayerNorm(inner + attended)
 
 
 def _attend(
-    attention: nn.Module, asking: Tensor, asking_groups: list[Group], hidden: Tensor, groups: list[Group]
+    attention: nn.Module, queried: Tensor, queried_groups: list[Group], hidden: Tensor, groups: list[Group]
 ) -> Tensor:
-    """Each asking token's mean of its sentence's values: (Q, width)."""
+    """Each queried token's attention-weighted mean of its sentence's values: (Q, width)."""
     heads = attention.num_attention_heads
     probability = attention.dropout.p if attention.training else 0.0
     rows = ready(hidden)
-    asking_rows = rows if asking is hidden else ready(asking)
+    queried_rows = rows if queried is hidden else ready(queried)
     sizes = [group.tokens for group in groups]
-    queries = linear(attention.query, asking_rows).split([group.tokens for group in asking_groups])
+    queries = linear(attention.query, queried_rows).split([group.tokens for group in queried_groups])
     keys, values = linear(attention.key, rows).split(sizes), linear(attention.value, rows).split(sizes)
     contexts = []
-    for asking_group, group, query, key, value in zip(asking_groups, groups, queries, keys, values, strict=True):
-        query, key, value = asking_group.pad(query, heads), group.pad(key, heads), group.pad(value, heads)
+    for queried_group, group, query, key, value in zip(queried_groups, groups, queries, keys, values, strict=True):
+        query, key, value = queried_group.pad(query, heads), group.pad(key, heads), group.pad(value, heads)
         mask = None if group.mask is None else group.mask[:, None, None]
         context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=probability)
-        contexts.append(asking_group.unpad(context))
+        contexts.append(queried_group.unpad(context))
     return torch.cat(contexts)

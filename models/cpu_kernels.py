@@ -1,4 +1,4 @@
-"""What PyTorch does slower on a CPU than that CPU can, done another way: the same arithmetic, rounded differently."""
+"""Faster CPU versions of operations that PyTorch runs below the hardware's speed; they differ in rounding only."""
 
 import torch
 from torch import Tensor, nn
@@ -6,10 +6,10 @@ from torch.nn import functional
 
 
 def ready(rows: Tensor) -> Tensor:
-    """The rows as `linear` wants them.
+    """Prepares rows for `linear`.
 
-    For float32 on an x86 CPU, PyTorch multiplies by MKL, which on AMD's processors has half the rate of oneDNN. What is in
-    oneDNN's layout it gives to oneDNN: the same arithmetic, summed in another order.
+    For float32 on an x86 CPU, PyTorch multiplies with MKL, which runs at half the speed of oneDNN on some AMD processors.
+    Tensors in oneDNN's layout are multiplied by oneDNN: the same arithmetic, summed in another order.
     """
     x86 = rows.device.type == "cpu" and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     in_float32 = rows.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -21,7 +21,7 @@ def linear(layer: nn.Linear, rows: Tensor) -> Tensor:
 
 
 def dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
-    """layer(rows). PyTorch draws a Bernoulli number for each value, which a CPU does slower than uniform ones."""
+    """layer(rows). PyTorch draws Bernoulli numbers, which is slower on a CPU than drawing uniform ones."""
     if not layer.training or not 0 < layer.p < 1 or rows.device.type != "cpu":
         return layer(rows)
     kept = torch.rand(rows.shape) >= layer.p

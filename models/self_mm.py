@@ -1,4 +1,4 @@
-"""Self-MM's network (section 3.2 of the paper): three encoders, their concatenation, and one head for each task."""
+"""Self-MM's network (section 3.2 of the paper): three encoders, their concatenation, and one head per task."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ from models.lstm_encoder import LSTMEncoder
 
 @dataclass
 class Outputs:
-    """What the model says of B clips, for each task in use."""
+    """The model's outputs for B clips, by task."""
 
     scores: dict[str, Tensor]  # task -> (B,) float32
-    features: dict[str, Tensor]  # task -> (B, D) float32, D of Config.head_sizes: what ULGM compares with the centres
+    features: dict[str, Tensor]  # task -> (B, D) float32, D from Config.head_sizes: compared with the centres by ULGM
 
 
 class Head(nn.Module):
-    """One task's regressor. Its first hidden layer is the task's feature F_s; the released code adds the second."""
+    """One task's regressor. The first hidden layer is the feature F_s; the second is an addition of the released code."""
 
     def __init__(self, width: int, hidden_size: int, dropout: float):
         super().__init__()
@@ -48,7 +48,7 @@ class SelfMM(
     paper_url="https://arxiv.org/abs/2102.04830",
     tags=["multimodal-sentiment-analysis"],
 ):
-    """Text, audio and vision of B clips -> a sentiment score and a feature for each task.
+    """Maps text, audio and vision of B clips to a sentiment score and a feature for each task.
 
     `save_pretrained(folder)` and `SelfMM.from_pretrained(folder)` write and read config.json and model.safetensors.
     """
@@ -61,9 +61,9 @@ class SelfMM(
         vision_width: int,
         bert: BertModel | None = None,
     ):
-        """bert_config: a BERT folder's config.json, for its sizes. audio_width, vision_width: values in a frame.
+        """bert_config: the content of a BERT folder's config.json. audio_width, vision_width: values per frame.
 
-        bert: the encoder with its pretrained weights, without a pooler; None: random weights, to be overwritten by a checkpoint's.
+        bert: the pretrained encoder without pooler; None: random weights, for loading a checkpoint.
         """
         super().__init__()
         self.hyper_parameters = config = hyper_parameters
@@ -80,11 +80,11 @@ class SelfMM(
         widths = {"text": self.text_encoder.width, "audio": config.audio_out, "vision": config.video_out}
         widths["fusion"] = sum(widths.values())
         sizes = config.head_sizes
-        # All four, in the released order, whatever the tasks: a checkpoint then always has the same parts.
+        # All four in the released order, whatever the tasks, so that every checkpoint has the same tensors.
         self.heads = nn.ModuleDict({task: Head(widths[task], *sizes[task]) for task in TASKS})
 
     def forward(self, batch: Batch) -> Outputs:
-        """The clips of a batch -> scores and features."""
+        """Scores and features of a batch of clips."""
         with self.autocast(batch):
             audio = self.audio_encoder(batch.audio)  # (B, audio_out)
             vision = self.vision_encoder(batch.vision)  # (B, video_out)
@@ -100,12 +100,12 @@ class SelfMM(
         return outputs
 
     def autocast(self, batch: Batch) -> torch.autocast:
-        """In this context encoders and heads compute in bfloat16, if the config says so; LSTMs only on a CPU."""
+        """Runs encoders and heads in bfloat16 if the config asks for it. LSTMs follow on a CPU only."""
         in_bf16 = self.hyper_parameters.precision == "bf16"
         return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=in_bf16)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        # cuDNN keeps all weights of an LSTM in one block of a GPU's memory. The mixin refuses to save such tensors; on the
-        # CPU each is a copy of its own.
+        # cuDNN keeps an LSTM's weights in one block of GPU memory, and the mixin refuses to save tensors that share memory.
+        # Moving them to the CPU separates them.
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, save_directory / SAFETENSORS_SINGLE_FILE)

@@ -1,4 +1,4 @@
-"""A tiny corpus as CMU's pickles have it, with a frame for each word, and a table of its transcripts."""
+"""A tiny corpus as a CMU pickle, with a frame for each word, and the table of its transcripts."""
 
 import numpy as np
 import tiny
@@ -7,7 +7,7 @@ VOCABULARY = [*tiny.VOCABULARY, "good", "long", "##er", "##est", "don", "'", "t"
 GOOD, LONG, ER, EST, DON, QUOTE, T, MARK = range(len(tiny.VOCABULARY), len(VOCABULARY))
 SENTENCE = "good longerest don't word1"  # 4 words, 8 tokens
 FRAMES, WIDTHS = 6, {"audio": 3, "vision": 2}
-TEXTS = {  # of each clip, by split
+TEXTS = {
     "train": [SENTENCE, "word1", "good", "word2 good word3 !", "long word4"],
     "valid": ["word5 word6", "good !"],
     "test": ["longer good", "word7"],
@@ -40,7 +40,7 @@ def make_cmu(in_front: bool = True) -> dict:
 
 
 def write_table(path, numbered_from: int = 0):
-    """What is said, as a table with times: clip n from 10 n to 10 n + 5 s."""
+    """A table of the transcripts: clip n lasts from 10 n to 10 n + 5 s."""
     rows = ["video_id,clip_id,text,start,end"]
     for split, texts in TEXTS.items():
         video = IDS[split][0].rsplit("_", 1)[0]

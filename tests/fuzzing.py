@@ -1,4 +1,4 @@
-"""What the fuzz tests share: damage to bytes and JSON, and a guard that sees what a reader must never do.
+"""Shared by the fuzz tests: damage to bytes and JSON, and a guard against what a reader must never do.
 
     @fuzzing.SETTINGS
     @given(data=fuzzing.mutated_bytes(GOOD))
@@ -7,9 +7,9 @@
             (folder / "thing").write_bytes(data)
             content = fuzzing.loaded(lambda: read_thing(folder / "thing"), folder)  # None: refused with a UserError
         if content is not None:
-            assert content equals what a trusted reader makes of the same bytes
+            assert something about it
 
-`make fuzz` runs the same tests, in files named test_fuzz*.py, with FUZZ_EXAMPLES of each.
+`make fuzz` runs the same tests, in files named test_fuzz*.py, with FUZZ_EXAMPLES examples each.
 """
 
 import contextlib
@@ -30,9 +30,13 @@ from hypothesis import HealthCheck, strategies
 
 from utils.errors import UserError
 
-SECONDS = 10  # longer than any of the small files here may take
+with contextlib.suppress(ImportError):  # not on Windows
+    import resource
+
+SECONDS = 10  # more than any of these small files takes
+MEMORY = 4 << 30  # bytes that a reader may add
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 0))
-# Few examples, and the same in each run, where the tests are to be stable; new ones each time in a long run.
+# Few examples, the same in each run, for stable tests; new ones each time in a long run.
 SETTINGS = hypothesis.settings(
     max_examples=EXAMPLES or 60,
     derandomize=not EXAMPLES,
@@ -41,7 +45,7 @@ SETTINGS = hypothesis.settings(
     suppress_health_check=list(HealthCheck),
 )
 
-# Numbers at which sizes and signs turn over, as they stand in files.
+# Numbers at which sizes and signs overflow, as files store them.
 INTERESTING = [
     number.to_bytes(width, order)
     for width in (1, 2, 4, 8)
@@ -73,7 +77,7 @@ VALUES = [
 
 @strategies.composite
 def mutated_bytes(draw: Callable, data: bytes, pieces: tuple[bytes, ...] = ()) -> bytes:
-    """One to three changes to a file's bytes. pieces: what else may be written into it, such as instructions."""
+    """One to three changes to a file's bytes. pieces: further byte strings to write into it, such as opcodes."""
     inserts = strategies.sampled_from([*INTERESTING, *pieces]) | strategies.binary(min_size=1, max_size=8)
     for _ in range(draw(strategies.integers(1, 3))):
         kind = draw(strategies.sampled_from(["flip", "overwrite", "insert", "delete", "repeat", "copy", "cut"]))
@@ -101,7 +105,7 @@ def mutated_bytes(draw: Callable, data: bytes, pieces: tuple[bytes, ...] = ()) -
 
 @strategies.composite
 def mutated_pickle(draw: Callable, data: bytes) -> bytes:
-    """A pickle with damaged bytes, or with whole instructions left out, swapped, repeated or put elsewhere."""
+    """A pickle with damaged bytes, or with instructions removed, swapped, repeated or inserted."""
     if draw(strategies.booleans()):
         return draw(mutated_bytes(data, tuple(OPCODES)))
     starts = [position for _, _, position in pickletools.genops(data)] + [len(data)]
@@ -125,7 +129,7 @@ def mutated_pickle(draw: Callable, data: bytes) -> bytes:
 
 @strategies.composite
 def mutated_json(draw: Callable, value: object) -> bytes:
-    """JSON text with values anywhere in it replaced, left out or added, or with damaged bytes."""
+    """JSON text with values replaced, removed or added at any depth, or with damaged bytes."""
     if draw(strategies.integers(0, 3)) == 0:
         return draw(mutated_bytes(json.dumps(value).encode()))
     value = copy.deepcopy(value)
@@ -164,9 +168,9 @@ def fresh_folder() -> Iterator[Path]:
 
 
 def loaded(load: Callable[[], object], folder: Path) -> object | None:
-    """What a reader makes of a damaged file, under guard; None where it refused with the one clear error.
+    """The result of reading a damaged file, under guard; None if it was refused with a UserError of one line.
 
-    Any other exception passes through, and fails the test. Counts the outcomes for --hypothesis-show-statistics.
+    Any other exception fails the test. Counts the outcomes for --hypothesis-show-statistics.
     """
     try:
         with guarded(folder):
@@ -180,29 +184,42 @@ def loaded(load: Callable[[], object], folder: Path) -> object | None:
 
 
 class ForbiddenError(BaseException):
-    """A reader did what no file may make it do. No Exception, lest the reader take it for a damaged file."""
+    """A reader did what no file may make it do. Not an Exception, which the reader would take for a damaged file."""
 
 
 @contextlib.contextmanager
 def guarded(folder: Path) -> Iterator[None]:
-    """Fails what runs inside if it takes too long, starts a program, calls a network, or writes outside the folder."""
+    """Fails the block if it takes too long, starts a program, opens a connection, or writes outside the folder."""
     _install()
     _guard.folder, _guard.seen = os.path.realpath(folder), []
+    limits = _limit_memory()
     if hasattr(signal, "setitimer"):
         previous = signal.signal(signal.SIGALRM, _too_long)
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         with warnings.catch_warnings():
             for kind in (RuntimeWarning, UserWarning):
-                warnings.simplefilter("error", kind)  # it would be printed beside the one line
+                warnings.simplefilter("error", kind)  # would be printed next to the one line
             yield
     finally:
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
+        if limits is not None:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
         _guard.folder = None
         if _guard.seen:
             raise ForbiddenError(", ".join(_guard.seen))
+
+
+def _limit_memory() -> tuple[int, int] | None:
+    """Bounds the memory of this process, on Linux only. Returns the limits to restore."""
+    if not sys.platform.startswith("linux"):
+        return None
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limits[1]))
+    return limits
 
 
 def _too_long(*_: object) -> None:
@@ -211,7 +228,7 @@ def _too_long(*_: object) -> None:
 
 
 class _Guard:
-    """Python's audit hooks can't be taken out again: this one looks on while a folder is set."""
+    """An audit hook, active while a folder is set. Python cannot remove audit hooks."""
 
     folder: str | None = None
     seen: list[str] = []
@@ -243,13 +260,13 @@ class _Guard:
             path, mode, flags = arguments
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             if writes and not isinstance(path, int):
-                self._look_at(event, path)
+                self._check_path(event, path)
         elif event in self.WRITING:
-            within_rmtree = event in ("os.remove", "os.rmdir") and arguments[1] != -1  # whose folder was looked at
+            within_rmtree = event in ("os.remove", "os.rmdir") and arguments[1] != -1  # whose folder was checked
             if not within_rmtree:
-                self._look_at(event, arguments[0])
+                self._check_path(event, arguments[0])
 
-    def _look_at(self, event: str, path: object) -> None:
+    def _check_path(self, event: str, path: object) -> None:
         where = os.path.realpath(os.fsdecode(path))
         if where != os.devnull and not where.startswith(self.folder + os.sep):
             self._refuse(event, (where,))

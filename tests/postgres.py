@@ -1,4 +1,4 @@
-"""A PostgreSQL server of Debian's, on loopback, for the tests of sweeps over several workers."""
+"""A temporary PostgreSQL server on loopback, from Debian's packages, for the tests of sweeps."""
 
 import contextlib
 import getpass
@@ -14,27 +14,27 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-SERVERS = Path("/usr/lib/postgresql")  # where Debian has them, by version
-USER = "postgres"  # made by Debian's package; the server refuses to run as root
+SERVERS = Path("/usr/lib/postgresql")  # Debian's folder, with one subfolder per version
+USER = "postgres"  # created by Debian's package; the server refuses to run as root
 
 
 def programs() -> Path:
-    """The folder with initdb and pg_ctl. Where they are missing, root installs them; others skip the test."""
+    """The folder with initdb and pg_ctl. If they are missing, root installs them; other users skip the test."""
     with FileLock(Path(tempfile.gettempdir()) / "self-mm-tests-postgresql.lock"):
         if not list(SERVERS.glob("*/bin/initdb")):
             if os.getuid() != 0 or not shutil.which("apt-get"):
                 pytest.skip("no PostgreSQL: apt-get install postgresql")
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-            for words in (["update"], ["install", "-y", "--no-install-recommends", "postgresql"]):
-                if subprocess.run(["apt-get", *words], env=environment, **quiet).returncode != 0:
-                    pytest.skip("no PostgreSQL, and it can't be installed from Debian's packages")
+            for argv in (["update"], ["install", "-y", "--no-install-recommends", "postgresql"]):
+                if subprocess.run(["apt-get", *argv], env=environment, **quiet).returncode != 0:
+                    pytest.skip("no PostgreSQL, and its Debian package cannot be installed")
     return max(SERVERS.glob("*/bin"), key=lambda folder: float(folder.parent.name))
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
-    """A server with an empty database. Gives its URL."""
+    """Runs a server with an empty database. Yields its URL."""
     folder = programs()
     as_root = os.getuid() == 0
     user = USER if as_root else getpass.getuser()
@@ -46,9 +46,9 @@ def postgres() -> Iterator[str]:
             port = free.getsockname()[1]
         data = f"{home}/data"
 
-        def call(program: str, *words: str) -> None:
-            who = {"user": USER} if as_root else {}
-            subprocess.run([folder / program, *words], check=True, cwd=home, stdout=subprocess.DEVNULL, **who)
+        def call(program: str, *argv: str) -> None:
+            account = {"user": USER} if as_root else {}
+            subprocess.run([folder / program, *argv], check=True, cwd=home, stdout=subprocess.DEVNULL, **account)
 
         call("initdb", "-D", data, "-U", user, "--auth=trust", "--no-sync")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"

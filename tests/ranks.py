@@ -1,4 +1,4 @@
-"""Starts the ranks of a run: as torchrun does, or, quicker, as forks of this process."""
+"""Starts the ranks of a run under torchrun or, faster, as forks of this process."""
 
 import os
 import signal
@@ -12,21 +12,21 @@ from torch.distributed import TCPStore
 
 from config.config_regression import REPOSITORY
 
-PATIENCE = 100  # seconds
+TIMEOUT = 100  # seconds
 
 
 def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
-    """Calls a function with the rank's number in every rank. Returns what it returned in each (None: 0)."""
-    keeper, port = _start_store()
+    """Calls a function with the rank's number in every rank. Returns the results by rank (None: 0)."""
+    store, port = _start_store()
     place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     place["TORCHELASTIC_USE_AGENT_STORE"] = True
     processes = []
     for rank in range(size):
         process = os.fork()
         if process == 0:
-            mine = place | {"RANK": rank, "LOCAL_RANK": rank}
-            os.environ.update({name: str(value) for name, value in mine.items()})
-            signal.alarm(PATIENCE)  # a rank that the others don't come to waits for long
+            variables = place | {"RANK": rank, "LOCAL_RANK": rank}
+            os.environ.update({name: str(value) for name, value in variables.items()})
+            signal.alarm(TIMEOUT)  # a rank waits long for ranks that never join
             status = 99
             try:
                 status = each(rank) or 0
@@ -40,21 +40,21 @@ def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
                 os._exit(status)
         processes.append(process)
     statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
-    os.kill(keeper, signal.SIGKILL)
-    os.waitpid(keeper, 0)
+    os.kill(store, signal.SIGKILL)
+    os.waitpid(store, 0)
     return statuses
 
 
 def _start_store() -> tuple[int, int]:
-    """The process that keeps the ranks' store, as torchrun's own does, and the store's port.
+    """Starts a process with the ranks' store, as torchrun does. Returns its id, and the store's port.
 
-    The store's thread looks up addresses, under a lock of the C library: a fork of the process that it runs in could
-    inherit the lock as held, and would wait for it for ever.
+    The store's thread resolves addresses under a lock of the C library. A fork of its own process could inherit the lock
+    in the locked state, and would deadlock.
     """
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
-        signal.alarm(2 * PATIENCE)
+        signal.alarm(2 * TIMEOUT)
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         os.write(writer, f"{store.port}\n".encode())
         while True:
@@ -64,10 +64,10 @@ def _start_store() -> tuple[int, int]:
         return process, int(pipe.readline())
 
 
-def start_torchrun(size: int, *words: str, cwd: Path) -> subprocess.Popen:
+def start_torchrun(size: int, *argv: str, cwd: Path) -> subprocess.Popen:
     """run.py under torchrun."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size)]
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [*launcher, str(REPOSITORY / "run.py"), *words], cwd=cwd, stdout=pipe, stderr=pipe, text=True
+        [*launcher, str(REPOSITORY / "run.py"), *argv], cwd=cwd, stdout=pipe, stderr=pipe, text=True
     )

@@ -1,7 +1,8 @@
-"""What the tests of sweeps share."""
+"""Helpers for the tests of sweeps."""
 
 from pathlib import Path
 
+import optuna
 import pandas as pd
 
 import run
@@ -10,6 +11,7 @@ from config.config_tune import Range
 TUNES = Path("results/results/tunes")
 CSV = TUNES / "mosi-self_mm-regression-tune.csv"
 BEST = TUNES / "mosi-self_mm-regression-best.json"
+DATABASE = f"sqlite:///{TUNES}/mosi-self_mm-regression-tune.db"
 SPACE = {
     "batch_size": [4, 8],
     "learning_rate_other": Range(1e-4, 1e-2, log=True),
@@ -18,10 +20,15 @@ SPACE = {
 }
 
 
-def tune(place, *words: str, times: int = 4) -> int:
+def tune(place, *argv: str, times: int = 4) -> int:
     flags = ["--is_tune", "--tune_times", str(times), "--heartbeat", "1", "--threads", "1", "--set", "update_epochs=2"]
-    return run.main(place.command("--datasetName", "mosi", "--seeds", "1111", *flags, *words))
+    return run.main(place.command("--datasetName", "mosi", "--seeds", "1111", *flags, *argv))
 
 
 def rows(csv: Path = CSV) -> pd.DataFrame:
     return pd.read_csv(csv)
+
+
+def trials(database: str = DATABASE) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a database's only study."""
+    return optuna.load_study(study_name=None, storage=database).trials

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from assets.make_speed_figure import draw
 from benchmarks import start, throughput, ulgm_cost
 from benchmarks.corpora import SHAPES, make_features
 from benchmarks.machine import describe, needed_flops, peak_memory
+from benchmarks.speed_figure import draw
 from benchmarks.tables import as_table
 
 CPU = torch.device("cpu")

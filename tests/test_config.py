@@ -1,4 +1,4 @@
-"""Every hyper-parameter against the published tables, and the rules of the config."""
+"""Every hyper-parameter matches the published tables; the config is typed and checked."""
 
 import dataclasses
 import subprocess
@@ -12,7 +12,7 @@ from config.run_options import parse_setting
 from trains.runs.report import published_scores
 from utils.errors import UserError
 
-# As published, in the order of the columns. A key with a / stands for several keys, in the order given.
+# As published, one column per dataset and preset. {a/b} in a key stands for several keys.
 COLUMNS = [("mosi", "released"), ("mosei", "released"), ("sims", "released")]
 COLUMNS += [("mosi", "mmsa"), ("mosei", "mmsa"), ("simsv2", "mmsa")]
 TABLE = """
@@ -35,7 +35,7 @@ TABLE = """
 | {a/v}_lstm_layers | 1 / 1 | 1 / 1 | 1 / 1 | 1 / 1 | 1 / 1 | 1 / 1 |
 | {a/v}_lstm_dropout | 0 / 0 | 0 / 0 | 0 / 0 | 0 / 0 | 0 / 0 | 0 / 0 |
 """
-# Keys of ours that the published tables don't have, and the value that does as the released code did.
+# Our additional keys, with the values that reproduce the released code.
 OURS = {
     "max_epochs": 0,
     "KeyEval": "Loss",
@@ -69,12 +69,12 @@ def test_every_key_has_the_published_value(where, published):
         assert config[key] == value, key
 
 
-def test_sims_is_the_same_in_both_presets_but_for_neutral_clips():
+def test_sims_presets_differ_only_in_neutral_clips():
     released, mmsa = make_config("sims", "released"), make_config("sims", "mmsa")
     assert dataclasses.replace(released, exclude_zero=True) == mmsa
 
 
-def test_without_a_preset_the_released_values_hold_where_there_are_some():
+def test_released_is_the_default_preset_where_it_exists():
     assert make_config("mosi") == make_config("mosi", "released")
     assert make_config("simsv2") == make_config("simsv2", "mmsa")
     with pytest.raises(UserError, match="mmsa"):
@@ -82,7 +82,7 @@ def test_without_a_preset_the_released_values_hold_where_there_are_some():
     assert make_config("demo") == make_config("demo", "released") == make_config("demo", "mmsa")
 
 
-def test_a_label_bound_is_the_datasets_own_and_h_agrees_with_it():
+def test_h_equals_the_datasets_label_bound():
     for tables in PRESETS.values():
         for dataset, table in tables.items():
             assert table["H"] == DATASETS[dataset].label_bound
@@ -109,42 +109,48 @@ def test_a_config_is_frozen_typed_and_checked():
         ("KeyEval=MAE", "KeyEval", "MAE"),
     ],
 )
-def test_settings_of_the_command_line_are_typed(text, key, value):
+def test_set_converts_values_to_the_type_of_their_key(text, key, value):
     parsed_key, parsed = parse_setting(text)
     assert (parsed_key, parsed, type(parsed)) == (key, value, type(value))
     assert getattr(make_config("mosi", **{key: parsed}), key) == value
 
 
 def test_every_field_is_read_somewhere():
-    """A hyper-parameter that nothing reads would be a promise not kept."""
+    """A hyper-parameter without effect would mislead."""
     code = "".join(
         path.read_text()
         for folder in ("models", "trains", "data")
         for path in sorted((REPOSITORY / folder).rglob("*.py"))
     )
-    built = ("learning_rate_", "weight_decay_", "post_")  # read by names put together
+    built = ("learning_rate_", "weight_decay_", "post_")  # read by composed names
     for field in dataclasses.fields(Config):
         if not field.name.startswith(built) and field.name != "tasks":
             assert f".{field.name}" in code, field.name
 
 
-def test_the_data_root_can_be_set_by_the_environment(monkeypatch, tmp_path):
+def test_an_environment_variable_sets_the_data_root(monkeypatch, tmp_path):
     monkeypatch.setenv("SELF_MM_DATA", str(tmp_path))
     assert DATASETS["sims"].feature_file(False) == tmp_path / "SIMS" / "Processed" / "features" / "unaligned_39.pkl"
     assert DATASETS["mosei"].feature_file(True) == tmp_path / "MOSEI" / "Processed" / "aligned_50.pkl"
 
 
-def test_published_scores_fit_the_tasks():
+def test_published_scores_depend_on_the_tasks():
     assert published_scores("mosi", "MTAV")["paper"]["MAE"] == 0.713
-    assert published_scores("mosi", "MAT") == {"paper": {"MAE": 0.712, "Corr": 0.797}}
+    assert published_scores("mosi", "MTA") == {"paper": {"MAE": 0.712, "Corr": 0.797}}
     assert published_scores("demo", "MTAV") == published_scores("sims", "M") == {}
 
 
-def test_the_config_is_read_without_torch():
+def test_the_config_imports_neither_torch_nor_numpy():
     code = "import config.config_regression, sys; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
-def test_a_seed_named_twice_is_refused():
-    with pytest.raises(UserError, match="--seeds 1 2 1: a seed is named twice"):
+def test_a_bad_hyper_parameter_is_reported_before_torch_is_imported():
+    command = [sys.executable, "-X", "importtime", "run.py", "--set", "batchsize=8"]
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert finished.returncode == 2 and "'batch_size'" in finished.stderr and "| torch" not in finished.stderr
+
+
+def test_duplicate_seeds_are_rejected():
+    with pytest.raises(UserError, match="--seeds 1 2 1"):
         parse_arguments(["--seeds", "1", "2", "1"])

@@ -1,12 +1,11 @@
-"""Google's TensorFlow checkpoints become folders for --bert, exactly, and nothing of the user's is lost for it.
+"""Google's TensorFlow checkpoints become folders for --bert, exactly; no existing folder is overwritten.
 
-TensorFlow itself writes some of the checkpoints here, where another interpreter has it: see `tensorflow`.
+TensorFlow writes some of the checkpoints here if another interpreter has it: see `tensorflow`.
 """
 
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import bundles
@@ -17,7 +16,6 @@ import torch
 from google_checkpoints import (
     ARRAYS,
     BESIDES,
-    DATA,
     MODEL,
     SIZES,
     WORDS,
@@ -32,19 +30,19 @@ from transformers import AutoTokenizer, BertModel
 
 from config.config_regression import REPOSITORY
 from models.pretrained_bert import find_bert, load_pretrained
-from utils import tensor_bundle
 from utils.convert_bert import main
+from utils.files import previous_folder
 
 
 @pytest.fixture
 def converted(tmp_path, capsys):
     """Converts a checkpoint, which must succeed with one line. Returns the folder."""
 
-    def convert(folder: Path) -> Path:
-        assert main([str(folder), str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    def convert(folder: Path, name: str = "out") -> Path:
+        assert main([str(folder), str(tmp_path / name)]) == 0, capsys.readouterr().err
         captured = capsys.readouterr()
         assert captured.out.count("\n") == 1 and captured.err == ""
-        return tmp_path / "out"
+        return tmp_path / name
 
     return convert
 
@@ -62,7 +60,7 @@ def test_a_converted_bert_computes_the_same_to_the_bit(google_checkpoint, conver
         assert torch.equal(whole.eval()(**tokens).pooler_output, expected.pooler_output)
 
 
-def test_the_last_line_says_what_was_written_and_how_to_use_it(google_checkpoint, tmp_path, capsys):
+def test_the_last_line_names_what_was_written_and_the_flag(google_checkpoint, tmp_path, capsys):
     assert main([str(google_checkpoint), str(tmp_path / "made" / "out")]) == 0
     line = capsys.readouterr().out
     assert "39 tensors, 2 layers x 16, uncased" in line and line.endswith(f"--bert {tmp_path / 'made' / 'out'}\n")
@@ -70,24 +68,24 @@ def test_the_last_line_says_what_was_written_and_how_to_use_it(google_checkpoint
     assert files == {"config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"}
 
 
-def test_settings_are_those_of_the_checkpoint(google_checkpoint, converted):
+def test_settings_come_from_the_checkpoint(google_checkpoint, converted):
     write_texts(google_checkpoint, hidden_dropout_prob=0.25, hidden_act="relu")
     config = load_pretrained(str(converted(google_checkpoint))).bert.config
     assert {name: getattr(config, name) for name in SIZES} == SIZES
     assert (config.hidden_dropout_prob, config.hidden_act) == (0.25, "relu")
 
 
-def test_what_is_beside_the_encoder_is_left_out(tmp_path, converted):
+def test_heads_and_optimizer_state_are_left_out(tmp_path, converted):
     assert_holds(converted(write_checkpoint(tmp_path / "checkpoint", ARRAYS | BESIDES)), ARRAYS)
 
 
-def test_several_shards_and_any_size_of_block(tmp_path, converted):
+def test_several_shards_and_block_sizes(tmp_path, converted):
     for shards, names_in_block in ((3, 1), (2, 7), (1, 1000)):
         folder = write_checkpoint(tmp_path / f"{shards}", shards=shards, names_in_block=names_in_block)
-        assert_holds(converted(folder), ARRAYS)
+        assert_holds(converted(folder, f"out{shards}"), ARRAYS)
 
 
-def test_a_checkpoint_of_another_name_if_it_is_the_only_one(tmp_path, converted, refused):
+def test_a_checkpoint_with_another_name_is_used_if_it_is_the_only_one(tmp_path, converted, refused):
     folder = write_checkpoint(tmp_path / "checkpoint", name="model.ckpt-1000")
     assert_holds(converted(folder), ARRAYS)
     bundles.write_bundle(folder / "model.ckpt-2000", ARRAYS)
@@ -97,9 +95,9 @@ def test_a_checkpoint_of_another_name_if_it_is_the_only_one(tmp_path, converted,
     assert_holds(converted(folder), ARRAYS)
 
 
-def test_half_precision_stays_what_it_is(tmp_path, converted):
+def test_half_precision_is_kept(tmp_path, converted):
     halves = {name: values.astype(np.float16) for name, values in ARRAYS.items()}
-    written = load_file(converted(write_checkpoint(tmp_path / "f16", halves)) / "model.safetensors")
+    written = load_file(converted(write_checkpoint(tmp_path / "f16", halves), "out16") / "model.safetensors")
     assert {values.dtype.name for values in written.values()} == {"float16"}
     np.testing.assert_array_equal(written["pooler.dense.weight"], halves["bert/pooler/dense/kernel"].T)
 
@@ -121,7 +119,7 @@ def test_half_precision_stays_what_it_is(tmp_path, converted):
         ("[unused1A]", "WORD5", False),
     ],
 )
-def test_case_matters_where_the_vocabulary_has_capitals(google_checkpoint, converted, word, text, cased):
+def test_a_vocabulary_with_capitals_makes_the_tokenizer_case_sensitive(google_checkpoint, converted, word, text, cased):
     write_texts(google_checkpoint, [*tiny.VOCABULARY[:-1], word])
     tokenizer = AutoTokenizer.from_pretrained(converted(google_checkpoint))
     assert tokenizer.model_max_length == 20 and type(tokenizer).__name__.startswith("BertTokenizer")
@@ -129,65 +127,33 @@ def test_case_matters_where_the_vocabulary_has_capitals(google_checkpoint, conve
     assert ("[UNK]" in tokenizer.tokenize("WORD5")) == cased
 
 
-def test_line_ends_of_windows_and_words_beyond_ascii(google_checkpoint, converted):
-    vocabulary = [*tiny.VOCABULARY[:-2], "我", "\u2028"]  # Unicode's line separator, which ends no line here
+def test_windows_line_ends_and_non_ascii_tokens(google_checkpoint, converted):
+    vocabulary = [*tiny.VOCABULARY[:-2], "我", "\u2028"]  # Unicode's line separator, not a line end here
     (google_checkpoint / "vocab.txt").write_bytes("\r\n".join(vocabulary).encode())
     out = converted(google_checkpoint)
     assert (out / "vocab.txt").read_bytes() == ("\n".join(vocabulary) + "\n").encode()
     assert AutoTokenizer.from_pretrained(out).convert_tokens_to_ids("我") == len(vocabulary) - 2
 
 
-def test_the_checksum_is_crc_32c():
-    assert tensor_bundle.crc32c(np.frombuffer(b"123456789", np.uint8)) == 0xE3069283
-    data = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8)
-    row = 4 * tensor_bundle.LANES
-    for length in [*range(9), 255, *(row + more for more in (-5, -1, 0, 1, 3)), 2 * row - 3, 3 * row + 6]:
-        part = data[length % 5 :][:length]
-        assert tensor_bundle.crc32c(part) == bundles.crc32c(part.tobytes()), length
-
-
-def test_neither_torch_nor_transformers_is_imported():
-    code = "import sys, utils.convert_bert; sys.exit(bool({'torch', 'transformers', 'tensorflow'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=60).returncode == 0
-
-
-# Where the result goes.
-
-
-def test_a_folder_of_the_users_is_not_replaced(google_checkpoint, tmp_path, refused):
+def test_an_existing_folder_is_not_replaced(google_checkpoint, tmp_path, refused):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("all of it")
-    assert "holds other files" in refused(google_checkpoint)
-    (tmp_path / "out" / "config.json").write_text("{}")
-    assert "holds other files" in refused(google_checkpoint)
-    assert "holds the checkpoint's folder" in refused(google_checkpoint, google_checkpoint)
-    assert "holds the checkpoint's folder" in refused(google_checkpoint, tmp_path)
-    assert "is a file" in refused(google_checkpoint, google_checkpoint / "vocab.txt")
+    assert f"{tmp_path / 'out'}: exists" in refused(google_checkpoint)
+    assert "exists" in refused(google_checkpoint, google_checkpoint)
+    assert "exists" in refused(google_checkpoint, tmp_path)
+    assert "exists" in refused(google_checkpoint, google_checkpoint / "vocab.txt")
 
 
-def test_nor_is_one_that_has_the_name_of_a_former_result(google_checkpoint, tmp_path, refused):
-    (tmp_path / "former-out").mkdir()
-    (tmp_path / "former-out" / "thesis.tex").write_text("all of it")
-    assert "former-out: holds other files" in refused(google_checkpoint)
+def test_a_folder_that_the_conversion_would_move_is_not_replaced(google_checkpoint, tmp_path, refused):
+    former = previous_folder(tmp_path / "out")
+    former.mkdir()
+    (former / "thesis.tex").write_text("all of it")
+    assert f"{former}: exists" in refused(google_checkpoint)
 
 
-def test_an_empty_folder_and_an_earlier_result_are_replaced(google_checkpoint, tmp_path, converted):
+def test_an_empty_folder_is_filled(google_checkpoint, tmp_path, converted):
     (tmp_path / "out").mkdir()
     assert_holds(converted(google_checkpoint), ARRAYS)
-    other = as_google_names_them(make_model(seed=1))
-    bundles.write_bundle(google_checkpoint / "bert_model.ckpt", other)
-    assert_holds(converted(google_checkpoint), other)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out"]
-
-
-def test_an_earlier_result_survives_a_conversion_that_fails(google_checkpoint, tmp_path, converted, capsys):
-    out = converted(google_checkpoint)
-    content = bytearray((google_checkpoint / DATA).read_bytes())
-    content[-1] ^= 1
-    (google_checkpoint / DATA).write_bytes(content)
-    assert main([str(google_checkpoint), str(out)]) == 2
-    assert "is damaged: its checksum differs" in capsys.readouterr().err
-    assert_holds(out, ARRAYS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "out"]
 
 
@@ -228,11 +194,11 @@ for name, devices, parts in (("whole", 1, 1), ("sharded", 3, 1), ("partitioned",
 
 @pytest.fixture(scope="module")
 def tensorflow(tmp_path_factory) -> Path:
-    """A folder with checkpoints that TensorFlow wrote: whole, in shards, with a partitioned variable."""
+    """A folder with checkpoints written by TensorFlow: whole, in shards, with a partitioned variable."""
     local = REPOSITORY / ".venv-tensorflow" / "bin" / "python"
     python = os.environ.get("TENSORFLOW_PYTHON") or (str(local) if local.exists() else None)
     if python is None:
-        pytest.skip(f"no TensorFlow: neither TENSORFLOW_PYTHON is set, nor is there {local.relative_to(REPOSITORY)}")
+        pytest.skip(f"no TensorFlow: set TENSORFLOW_PYTHON or make {local.relative_to(REPOSITORY)}")
     folder = tmp_path_factory.mktemp("tensorflow")
     np.savez(folder / "arrays.npz", **ARRAYS, **BESIDES)
     for name in ("whole", "sharded", "partitioned"):
@@ -244,11 +210,11 @@ def tensorflow(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("name", "shards"), [("whole", 1), ("sharded", 3)])
-def test_what_tensorflow_writes_is_converted_to_the_bit(tensorflow, converted, name, shards):
-    """With an optimizer's variables and the pretraining's heads among them, as in BESIDES."""
+def test_checkpoints_written_by_tensorflow_are_converted_to_the_bit(tensorflow, converted, name, shards):
+    """They also hold optimizer state and pretraining heads, as in BESIDES."""
     assert len(list((tensorflow / name).glob("bert_model.ckpt.data-*"))) == shards
     assert_holds(converted(tensorflow / name), ARRAYS)
 
 
-def test_a_partitioned_variable_of_tensorflow_is_refused(tensorflow, refused):
+def test_a_partitioned_variable_is_refused(tensorflow, refused):
     assert f"{WORDS} is stored in slices" in refused(tensorflow / "partitioned")

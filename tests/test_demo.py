@@ -1,4 +1,4 @@
-"""The demo corpus: always the same, valid, and hard enough to need all three modalities."""
+"""The demo corpus is reproducible, valid, and hard enough to need all three modalities."""
 
 import random
 from pathlib import Path
@@ -33,7 +33,7 @@ def corpus(folder: Path) -> FeatureFile:
     return read_feature_file(folder / "Processed" / "unaligned.pkl", DATASETS["demo"], aligned=False)
 
 
-def test_two_makes_are_equal_in_every_array_and_weight(folder: Path, tmp_path: Path):
+def test_corpus_and_bert_are_reproducible(folder: Path, tmp_path: Path):
     demo.make_demo(tmp_path / "again")
     first, again = (load_pickle(home / "Processed" / "unaligned.pkl")[0] for home in (folder, tmp_path / "again"))
     assert first.keys() == again.keys() == set(SPLITS)
@@ -46,7 +46,7 @@ def test_two_makes_are_equal_in_every_array_and_weight(folder: Path, tmp_path: P
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
 
 
-def test_the_global_random_streams_stay_where_they_are(tmp_path: Path):
+def test_global_random_streams_are_untouched(tmp_path: Path):
     def state() -> tuple:
         return random.getstate(), str(np.random.get_state(legacy=False)), torch.get_rng_state().tolist()
 
@@ -56,31 +56,31 @@ def test_the_global_random_streams_stay_where_they_are(tmp_path: Path):
     assert state() == before
 
 
-def test_what_is_there_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_existing_corpus_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(demo, "make_demo")
     demo.ensure_demo(folder)
 
 
-def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def killed(folder: Path) -> None:
+def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(folder: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "_write_bert", killed)
+    monkeypatch.setattr(demo, "_write_bert", interrupt)
     with pytest.raises(KeyboardInterrupt):
         demo.ensure_demo(tmp_path / "DEMO")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path):
+def test_other_folder_of_that_name_is_left_alone(tmp_path: Path):
     (tmp_path / "DEMO").mkdir()
     (tmp_path / "DEMO" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="DEMO: can't make the demo corpus there"):
+    with pytest.raises(UserError, match="DEMO: cannot make the demo corpus"):
         demo.ensure_demo(tmp_path / "DEMO")
     assert [path.name for path in tmp_path.iterdir()] == ["DEMO"]
     assert (tmp_path / "DEMO" / "notes.txt").read_text() == "mine"
 
 
-def test_the_file_is_in_the_official_layout(corpus: FeatureFile):
+def test_file_has_the_official_layout(corpus: FeatureFile):
     assert {name: len(split) for name, split in corpus.splits.items()} == demo.CLIPS
     for split in corpus.splits.values():
         assert set(split.labels) == {"fusion", *MODALITIES}
@@ -90,12 +90,12 @@ def test_the_file_is_in_the_official_layout(corpus: FeatureFile):
             assert len(set(lengths.tolist())) > 5
 
 
-def test_no_speaker_is_in_two_splits(corpus: FeatureFile):
+def test_splits_share_no_speaker(corpus: FeatureFile):
     videos = [{clip.split("$_$")[0] for clip in split.ids} for split in corpus.splits.values()]
     assert len(set.union(*videos)) == sum(map(len, videos))
 
 
-def test_the_tokeniser_of_the_bert_gives_text_bert(folder: Path, corpus: FeatureFile, monkeypatch: pytest.MonkeyPatch):
+def test_tokenizer_of_the_bert_reproduces_text_bert(folder: Path, corpus: FeatureFile, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     source = find_bert(None, DATASETS["demo"])
     tokenizer = load_tokenizer(source)
@@ -107,7 +107,7 @@ def test_the_tokeniser_of_the_bert_gives_text_bert(folder: Path, corpus: Feature
         assert tokenizer.unk_token_id not in split.text_bert[:, 0]
 
 
-def test_unimodal_labels_go_with_the_clips_label_and_at_times_contradict_it(corpus: FeatureFile):
+def test_unimodal_labels_mostly_agree_with_the_label(corpus: FeatureFile):
     for split in corpus.splits.values():
         fusion = split.labels["fusion"]
         for task in MODALITIES:
@@ -115,14 +115,14 @@ def test_unimodal_labels_go_with_the_clips_label_and_at_times_contradict_it(corp
             assert 0.03 < (split.labels[task] * fusion < 0).mean() < 0.3, task
 
 
-def test_no_two_modalities_tell_the_clips_label(corpus: FeatureFile):
-    """Not even with their hidden sentiments known, as long as the third's is not."""
+def test_two_modalities_do_not_determine_the_label(corpus: FeatureFile):
+    """Even if their hidden sentiments are known, without that of the third."""
     for left_out in MODALITIES:
-        known = [task for task in MODALITIES if task != left_out]
+        two = [task for task in MODALITIES if task != left_out]
         inputs, labels = {}, {}
         for name in ("train", "test"):
             split = corpus.splits[name].labels
-            inputs[name] = np.stack([split[task] for task in known] + [np.ones_like(split["fusion"])], axis=1)
+            inputs[name] = np.stack([split[task] for task in two] + [np.ones_like(split["fusion"])], axis=1)
             labels[name] = split["fusion"]
         best = np.linalg.lstsq(inputs["train"], labels["train"])[0]
         assert np.abs(inputs["test"] @ best - labels["test"]).mean() > 0.25, left_out
@@ -131,7 +131,7 @@ def test_no_two_modalities_tell_the_clips_label(corpus: FeatureFile):
 
 
 def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Far better than guessing the mean: the fusion score, and each modality's against labels it never saw."""
+    """The fusion score, and each modality against labels unseen in training, are far better than guessing the mean."""
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     monkeypatch.chdir(tmp_path)
     assert run.main(["--datasetName", "demo", "--seeds", "1111", "--gpu_ids", "-1"]) == 0

@@ -1,4 +1,4 @@
-"""Our windowed, packed, running-centre step against the plain way, that of the released code."""
+"""A step on a packed window with running centres equals the plain algorithm of the released code."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def into_windows(microbatches: list[torch.Tensor], update_epochs: int) -> list[l
 
 
 def make_pair(tmp_path, config):
-    """The same weights and clips for our way and the plain way."""
+    """The same weights and clips for our step and the plain one."""
     features = tiny.make_features(audio_width=5)
     store = open_store(tiny.write_features(tmp_path / "f.pkl", features), DATASETS["mosi"], False, None, None)
     torch.manual_seed(1)
@@ -48,7 +48,7 @@ def make_pair(tmp_path, config):
     ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items()) or "default",
 )
 def test_windowed_training_equals_the_plain_way(tmp_path, changes):
-    """21 clips in micro-batches of 4 and windows of 2: two full windows and one of 4 + 4 and one micro-batch of 1 left."""
+    """21 clips in micro-batches of 4 and windows of 2: the last window is incomplete."""
     config = dataclasses.replace(CONFIG, **changes)
     model, clips, plain = make_pair(tmp_path, config)
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(3)).split(config.batch_size)

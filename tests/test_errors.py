@@ -1,4 +1,4 @@
-"""What other libraries raise, each told in one line; a bug is none of it."""
+"""Errors of other libraries are reported in one line; bugs keep their traceback."""
 
 import errno
 
@@ -14,7 +14,7 @@ def too_much_memory() -> None:
 
 
 class Breaking(Dataset):
-    """In a worker process it ends that process."""
+    """Ends the worker process that reads it."""
 
     def __len__(self) -> int:
         return 4
@@ -50,15 +50,15 @@ def full_gpu_by_cublas() -> None:
 @pytest.mark.parametrize(
     ("fail", "fact", "advice"),
     [
-        (full_gpu, "the GPU's memory is full", "--max_clips_per_pass"),
-        (full_gpu_by_cublas, "the GPU's memory is full", "--gpu_ids"),
-        (too_much_memory, "the machine's memory is full", "--num_workers"),
-        (lost_worker, "a worker process is gone", "--num_workers 0"),
+        (full_gpu, "the GPU is out of memory", "--max_clips_per_pass"),
+        (full_gpu_by_cublas, "the GPU is out of memory", "--gpu_ids"),
+        (too_much_memory, "this machine is out of memory", "--num_workers"),
+        (lost_worker, "a data worker died", "--num_workers 0"),
         (full_disk, "No space left on device", "make room"),
         (full_disk_in_rust, "No space left on device", "make room"),
     ],
 )
-def test_a_library_s_error_is_one_line_with_what_to_do(fail, fact, advice, capsys):
+def test_a_library_error_is_one_line_with_advice(fail, fact, advice, capsys):
     assert run_program(fail) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1 and fact in line and advice in line
@@ -79,13 +79,15 @@ def test_a_bug_is_not_translated(bug):
 
 def test_notes_end_the_line():
     error = torch.OutOfMemoryError("CUDA out of memory")
-    error.add_note("seed 1: all is saved")
-    assert str(translate(error)) == "the GPU's memory is full; seed 1: all is saved"
+    error.add_note("seed 1: saved")
+    assert str(translate(error)) == "the GPU is out of memory; seed 1: saved"
     error = OSError(errno.ENOSPC, "No space left on device")
-    error.add_note("seed 1: what was saved last stays")
-    assert "make room" in str(translate(error)) and str(translate(error)).endswith("seed 1: what was saved last stays")
+    error.add_note("seed 1: the last saved state remains")
+    assert "make room" in str(translate(error)) and str(translate(error)).endswith(
+        "seed 1: the last saved state remains"
+    )
 
 
-def test_what_the_program_says_itself_stays():
+def test_our_own_errors_are_unchanged():
     assert str(translate(UserError("--bert x: no such folder"))) == "--bert x: no such folder"
-    assert str(translate(DivergedError("epoch 1: no number"))) == "epoch 1: no number"
+    assert str(translate(DivergedError("epoch 1: non-finite loss"))) == "epoch 1: non-finite loss"

@@ -1,8 +1,7 @@
-"""Files that this program wrote itself, damaged since: stores, checkpoints, states and CSVs."""
+"""Damaged files that this program has written itself: checkpoints, states and CSVs."""
 
 import functools
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import torch
 from hypothesis import given, strategies
 from safetensors.torch import load
 
-from config.config_regression import DATASETS, make_config
-from data.store import FeatureStore, open_store
+from config.config_regression import make_config
 from models.pretrained_bert import load_tokenizer
 from models.self_mm import SelfMM
 from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
@@ -35,7 +33,7 @@ def write(files: dict[str, bytes], folder: Path) -> None:
 
 @strategies.composite
 def one_damaged(draw, make) -> tuple[str, dict[str, bytes]]:
-    """The files that a function makes, one of them damaged or gone. Returns its name too."""
+    """The name of a damaged or missing file, and all files that `make` returns, with it."""
     files = dict(make())
     name = draw(strategies.sampled_from(sorted(files)))
     if draw(strategies.integers(0, 19)) == 0:
@@ -45,42 +43,6 @@ def one_damaged(draw, make) -> tuple[str, dict[str, bytes]]:
     else:
         files[name] = draw(fuzzing.mutated_bytes(files[name]))
     return name, files
-
-
-def open_tiny_store(folder: Path) -> FeatureStore:
-    os.utime(folder / "f.pkl", (1, 1))  # by which, among others, a store belongs to a file
-    return open_store(folder / "f.pkl", DATASETS["mosi"], False, None, None)
-
-
-@functools.cache
-def store_files() -> tuple[bytes, dict[str, bytes], dict[str, object]]:
-    """A feature file, the files of its store, and what is in it."""
-    with tempfile.TemporaryDirectory() as name:
-        tiny.write_features(Path(name) / "f.pkl")
-        expected = values(open_tiny_store(Path(name)))
-        return (Path(name) / "f.pkl").read_bytes(), contents(Path(name) / "f.pkl.store"), expected
-
-
-def values(store: FeatureStore) -> dict[str, object]:
-    found = {"sha1": store.sha1, "replaced": store.replaced}
-    for name, split in store.splits.items():
-        found |= {f"{name} ids": split.ids, f"{name} raw_text": split.raw_text}
-        found |= {f"{name} {task}": labels.tolist() for task, labels in split.labels.items()}
-        for key in ("text", "audio", "vision"):
-            part = getattr(split, key)
-            found[f"{name} {key}"] = [part[clip].tolist() for clip in range(len(split))]
-    return found
-
-
-@fuzzing.SETTINGS
-@given(damaged=one_damaged(lambda: store_files()[1]))
-def test_a_damaged_store_is_made_anew(damaged):
-    features, _, expected = store_files()
-    with fuzzing.fresh_folder() as folder:
-        write({"f.pkl": features}, folder)
-        write(damaged[1], folder / "f.pkl.store")
-        store = fuzzing.loaded(lambda: open_tiny_store(folder), folder)
-        assert store is not None and values(store) == expected
 
 
 @functools.cache
@@ -118,8 +80,10 @@ def test_a_damaged_checkpoint_is_loaded_as_it_says_or_refused(damaged):
 @functools.cache
 def state_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as name:
-        save_state(Path(name) / "s", {"a": torch.randn(3, 5), "b": torch.zeros(2)}, {"epochs": 3, "random": [1, 2]})
-        return contents(Path(name) / "s")
+        save_state(
+            Path(name) / "s.safetensors", {"a": torch.randn(3, 5), "b": torch.zeros(2)}, {"epochs": 3, "random": [1, 2]}
+        )
+        return contents(Path(name))
 
 
 @fuzzing.SETTINGS
@@ -127,11 +91,11 @@ def state_files() -> dict[str, bytes]:
 def test_a_damaged_state_is_refused(damaged):
     _, files = damaged
     with fuzzing.fresh_folder() as folder:
-        write(files, folder / "s")
-        found = fuzzing.loaded(lambda: load_state(folder / "s"), folder)
+        write(files, folder)
+        found = fuzzing.loaded(lambda: load_state(folder / "s.safetensors"), folder)
         if found is not None:
             tensors, state = found
-            expected = load(state_files()["state.safetensors"])
+            expected = load(state_files()["s.safetensors"])
             assert all(torch.equal(tensors[name], expected[name]) for name in expected)
             assert {"epochs": 3, "random": [1, 2]}.items() <= state.items()
 
@@ -155,6 +119,6 @@ def test_a_damaged_csv_is_read_or_refused(data):
 
 def test_the_undamaged_files_load(tmp_path):
     write(checkpoint_files(), tmp_path / "c")
-    write(state_files(), tmp_path / "s")
+    write(state_files(), tmp_path)
     assert np.isfinite(load_checkpoint(tmp_path / "c", SelfMM).heads["fusion"].layer_1.weight.detach().numpy()).all()
-    assert load_state(tmp_path / "s")[1]["epochs"] == 3
+    assert load_state(tmp_path / "s.safetensors")[1]["epochs"] == 3

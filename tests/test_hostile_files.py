@@ -1,10 +1,13 @@
-"""Files that try to run code, to corrupt memory, or to take all of it or all time: each is refused in one line."""
+"""Files that try to run code or to corrupt memory: each is refused in one line. So are other formats, by name."""
 
+import collections
+import gzip
+import io
 import os
 import pickle
 import struct
-import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import fuzzing
@@ -16,6 +19,7 @@ import torch
 from config.config_regression import DATASETS
 from data.schema import read_feature_file
 from utils.errors import UserError
+from utils.safe_pickle import load_pickle
 
 
 class Attack:
@@ -38,7 +42,6 @@ def test_a_pickle_that_calls_os_system(fails, workplace):
         b"cbuiltins\ngetattr\n.",
         b"cnumpy\nload\n(S'x'\ntR.",
         b"cnumpy.core.multiarray\nfromfile\n.",
-        b"ctorch\nload\n.",
         pickle.dumps(np.array([1.0]))[:-1] + b"cos\nsystem\n.",
     ],
 )
@@ -47,7 +50,7 @@ def test_pickles_that_name_anything_else(fails, workplace, hostile):
     assert "refused" in fails()
 
 
-# dtype("O8") whose flags say that it holds no pointers: numpy would take the bytes that follow for the address of an object.
+# dtype("O8") whose flags deny pointers: numpy would take the bytes that follow for the address of an object.
 POINTERS = (
     b"cnumpy\ndtype\n(X\x02\x00\x00\x00O8\x89\x88tR(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 )
@@ -64,12 +67,12 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01bt
         ARRAY + b"(K\x01(M\x00\x10tcnumpy\ndtype\n(X\x02\x00\x00\x00f8\x89\x88tR\x89" + BYTES + b"tb.",
         b"cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",  # memory without end
         b"cbuiltins\nbytes\n(J\xff\xff\xff\x7ftR.",
-        b"cnumpy\ndtype\n(N}X\x08\x00\x00\x00__call__K\x01stb.",  # changes what the reader itself calls
+        b"cnumpy\ndtype\n(N}X\x08\x00\x00\x00__call__K\x01stb.",  # changes what the reader calls
     ],
 )
-def test_pickles_that_would_corrupt_the_reader(fails, workplace, hostile):
+def test_pickles_that_would_corrupt_memory(fails, workplace, hostile):
     workplace.features.write_bytes(b"\x80\x02" + hostile)
-    assert "not a feature pickle" in fails()
+    assert "unaligned.pkl: " in fails()
 
 
 def test_a_pth_that_runs_code(fails, workplace):
@@ -81,10 +84,10 @@ def text(word: str) -> bytes:
     return b"X" + struct.pack("<I", len(word)) + word.encode()
 
 
-# What known attacks name. The reader stops at the name, whatever they would call it with.
+# What known attacks name. The reader stops at the name, before any call.
 NAMES = """
     os system|posix system|nt system|os popen|os execv|subprocess Popen|subprocess check_output|pty spawn|webbrowser open
-    builtins eval|builtins exec|builtins compile|builtins getattr|builtins open|builtins __import__|builtins map
+    builtins type|builtins object|builtins super|builtins eval|builtins exec|builtins compile|builtins getattr|builtins open|builtins __import__|builtins map
     builtins bytearray|builtins complex|__builtin__ eval|__builtin__ getattr|__builtin__ apply|importlib import_module
     runpy run_path|code InteractiveInterpreter|types FunctionType|types CodeType|functools partial|functools reduce
     operator attrgetter|operator methodcaller|operator itemgetter|copyreg _reconstructor|copyreg __newobj__
@@ -95,8 +98,8 @@ NAMES = """
     numpy.f2py compile|numpy.testing._private.utils runstring|numpy.ctypeslib load_library|numpy.lib.npyio NpzFile
     numpy.core.multiarray fromfile|numpy.core.multiarray frombuffer|numpy._core.multiarray empty|numpy.random _pickle
     numpy dtype.__class__.__mro__|numpy ndarray.__reduce__|builtins bytes.fromhex|numpy.core.multiarray _reconstruct.__self__
-    torch load|torch.storage _load_from_bytes|torch.jit load|torch.hub load|torch._utils _rebuild_tensor_v2|torch FloatStorage
-    pandas read_pickle|joblib load|collections OrderedDict|collections Counter|argparse Namespace|sys modules|sys exit
+    joblib load|collections Counter|_collections OrderedDict|numpy.ma.core _mareconstruct|numpy.dtypes Float64DType
+    copyreg __newobj_ex__|argparse Namespace|sys modules|sys exit
 """
 NAMES = [tuple(name.split()) for line in NAMES.strip().split("\n") for name in line.split("|")]
 
@@ -109,27 +112,58 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES)
-def test_whatever_else_a_pickle_names_is_refused(tmp_path, module, name):
+def test_every_other_name_is_refused(tmp_path, module, name):
     by_line = f"c{module}\n{name}\n".encode()
     by_stack = text(module) + text(name) + b"\x93"
     call = text("echo attacked > attacked.txt") + b"\x85R."
     made_by_class = b"(S'echo attacked > attacked.txt'\n" + f"i{module}\n{name}\n.".encode()
     for attack in (by_line + call, b"\x80\x04" + by_stack + call, made_by_class, by_line + b"."):
         (tmp_path / "f.pkl").write_bytes(attack)
-        assert "refused: the pickle asks for" in refusal(tmp_path / "f.pkl")
+        assert f"asks for {module}.{name}" in refusal(tmp_path / "f.pkl")
     assert [path.name for path in tmp_path.iterdir()] == ["f.pkl"]
 
 
 SET = b"cbuiltins\nset\n"
+DTYPE = b"cnumpy\ndtype\n"
+RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+ODICT = b"ccollections\nOrderedDict\n"
+FACTORY = b"ccollections\ndefaultdict\n"
+
+
+def a_dtype(name: str, order: str = "<", flags: bytes = b"K\x00") -> bytes:
+    state = b"(K\x03" + text(order) + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff" + flags + b"tb"
+    return DTYPE + text(name) + b"\x89\x88\x87R" + state
+
+
+def an_array(dtype: str, shape: bytes, data: bytes = b"C\x00", flags: bytes = b"K\x00") -> bytes:
+    return ARRAY + b"(K\x01" + shape + a_dtype(dtype, flags=flags) + b"\x89" + data + b"tb."
+
+
+def buffered(buffer: bytes, dtype: str, shape: bytes, order: bytes) -> bytes:
+    """An array as protocol 5 writes it."""
+    return b"cnumpy.core.numeric\n_frombuffer\n(" + buffer + a_dtype(dtype) + shape + order + b"tR."
 
 
 @pytest.mark.parametrize(
-    ("instruction", "attack"),
+    "valid",
+    [
+        an_array("f8", b"K\x01\x85", b"C\x08AAAAAAAA"),
+        an_array("O8", b"K\x01\x85", b"]K\x01a"),
+        buffered(b"C\x08AAAAAAAA", "f8", b"K\x01\x85", text("C")),
+        buffered(b"C\x08AAAAAAAA", "u1", b"K\x02K\x04\x86", text("K") + b"K\x01K\x00\x86"),
+    ],
+)
+def test_the_parts_of_the_attacks_are_valid(tmp_path, valid):
+    (tmp_path / "f.pkl").write_bytes(b"\x80\x04" + valid)
+    assert isinstance(load_pickle(tmp_path / "f.pkl")[0], np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "attack",
     {
-        "INST": b"(ibuiltins\nset\n.",
-        "OBJ": b"(" + SET + b"o.",
         "NEWOBJ": SET + b")\x81.",
         "NEWOBJ_EX": SET + b")}\x92.",
+        "NEWOBJ of a dtype": DTYPE + b")\x81.",
         "EXT1": b"\x82\x01.",
         "EXT2": b"\x83\x01\x00.",
         "EXT4": b"\x84\x01\x00\x00\x00.",
@@ -137,151 +171,122 @@ SET = b"cbuiltins\nset\n"
         "BINPERSID": text("id") + b"Q.",
         "NEXT_BUFFER": b"\x97.",
         "READONLY_BUFFER": b"C\x00\x98.",
-    }.items(),
-)
-def test_instructions_that_features_do_not_need_are_refused(tmp_path, instruction, attack):
-    (tmp_path / "f.pkl").write_bytes(b"\x80\x04" + attack)
-    assert f"refused: the pickle asks for the instruction {instruction}," in refusal(tmp_path / "f.pkl")
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        SET + b"}" + text("__call__") + b"K\x01sb.",
-        b"cnumpy\nndarray\n}" + text("shape") + b"K\x01sb.",
-        b"cnumpy\ndtype\n" + text("f8") + b"\x85R}" + text("dtype") + b"K\x01sb.",
-        b"}N}" + text("__class__") + b"K\x01s\x86b.",
-    ],
-)
-def test_a_pickle_that_sets_attributes_is_refused(tmp_path, attack):
-    (tmp_path / "f.pkl").write_bytes(attack)
-    assert "not a feature pickle" in refusal(tmp_path / "f.pkl")
-
-
-def doubled(value: object, kind: type = list, times: int = 60) -> object:
-    for _ in range(times):
-        value = kind([value, value])
-    return value
-
-
-def in_features(key: str, value: object) -> bytes:
-    features = tiny.make_features()
-    features["train"][key] = value
-    return pickle.dumps(features)
-
-
-def an_array(dtype: str, shape: bytes, itemsize: int = -1, data: bytes = b"C\x00", flags: bytes = b"K\x00") -> bytes:
-    kind = b"cnumpy\ndtype\n" + text(dtype) + b"\x89\x88\x87R(K\x03" + text("<") + b"NNNJ"
-    kind += struct.pack("<i", itemsize) + b"J\xff\xff\xff\xff" + flags + b"tb"
-    return ARRAY + b"(K\x01" + shape + kind + b"\x89" + data + b"tb."
-
-
-HUGE = b"\x8a\x05\x00\x00\x00\x00\x01"  # 2 ** 32
-TUPLE_OF_TUPLES = b")" + b"2\x86" * 100  # 2 ** 100 of them
-HIMSELF = []
-HIMSELF.append(HIMSELF)
-ARRAYS_IN_ARRAYS = np.array([None], object)
-for _ in range(200):
-    ARRAYS_IN_ARRAYS = np.array([ARRAYS_IN_ARRAYS, None], object)
-
-
-def bombs() -> dict[str, bytes]:
-    """Short files that ask for memory or time without end."""
-    eight = struct.pack("<Q", 1 << 34)
-    encode = b"c_codecs\nencode\nq\x00" + text("x" * 100_000) + text("latin1") + b"\x86q\x010"
-    two_keys = text("k" * 100_000) + b"q\x000" + text("k" * 100_000) + b"q\x010"
-    multiples = b"".join(b"\x8a\x09" + ((2**61 - 1) * factor).to_bytes(9, "little") for factor in range(32, 64))
-    return {
-        "memo of 4 billion": b"Nr\xff\xff\xff\xff.",
-        "memo of 4 billion, as text": b"Np4294967295\n.",
-        "bytes": b"\x8e" + eight + b".",
-        "text": b"\x8d" + eight + b".",
-        "bytearray": b"\x96" + eight + b".",
-        "frame": b"\x80\x04\x95" + eight + b"N.",
-        "short bytes": b"B\xff\xff\xff\xff.",
-        "short text": b"X\xff\xff\xff\xff.",
-        "old text": b"T\xff\xff\xff\x7f.",
-        "whole number": b"\x8b\xff\xff\xff\x7f.",
-        "digits": b"I" + b"9" * 1_000_000 + b"\n.",
-        "a number of a million bytes": in_features("id", [1 << 8_000_000] * 21),
-        "tuples as a key": b"}" + TUPLE_OF_TUPLES + b"Ns.",
-        "tuples as keys": b"}(" + TUPLE_OF_TUPLES + b"Nu.",
-        "tuples in a dict": b"(" + TUPLE_OF_TUPLES + b"Nd.",
-        "tuples in a set": b"\x8f(" + TUPLE_OF_TUPLES + b"\x90.",
-        "tuples in a frozenset": b"(" + TUPLE_OF_TUPLES + b"\x91.",
-        "tuples in an old set": SET + b"](" + TUPLE_OF_TUPLES + b"e\x85R.",
-        "tuples as a shape": an_array("f8", TUPLE_OF_TUPLES),
-        "tuples as a type": b"cnumpy\ndtype\n" + TUPLE_OF_TUPLES + b"\x85R.",
-        "tuples as flags": an_array("f8", b"K\x00\x85", flags=TUPLE_OF_TUPLES),
-        "a million axes": an_array("f8", b"(" + HUGE + b"2" * 1_000_000 + b"t"),
-        "tuples as arguments": b"c_codecs\nencode\n" + TUPLE_OF_TUPLES + b"R.",
-        "colliding keys": b"}(" + multiples.replace(b"\x8a\x09", b"N\x8a\x09")[1:] + b"Nu.",
-        "long keys": two_keys + b"}" + b"h\x00Nsh\x01Ns" * 100_000 + b".",
-        "copies": encode + b"h\x00h\x01R0" * 100_000 + b"N.",
-        "list in a list": TUPLE_OF_TUPLES + b".",
-        **{
-            f"doubled {key}": in_features(key, doubled([1]))
-            for key in ("id", "audio", "raw_text", "extra", "audio_lengths")
-        },
-        **{f"doubled tuples {key}": in_features(key, [doubled((), tuple)] * 21) for key in ("id", "raw_text")},
-        "holds itself": in_features("id", HIMSELF),
-        "an array 10,000 times": in_features("audio", [np.zeros((1000, 1000))] * 10_000),
-        "a long text 100,000 times": in_features("raw_text", ["x" * 100_000] * 100_000),
-        "a long text among numbers": in_features("audio_lengths", ["x" * 1_000_000] + [1] * 50_000),
-        "a long text among texts": in_features("id", ["x" * 1_000_000] + ["y"] * 50_000),
+        "a function": SET + b".",
+        "a list of functions": b"]" + SET + b"a.",
+        "a dtype": a_dtype("f8") + b".",
+        "an array without content": ARRAY + b".",
+        "a type by a stand-in": b"cnumpy\nndarray\n" + text("os") + b"\x85R.",
+        "BUILD on a dict": b"}" + text("a") + b"K\x01sb.",
+        "BUILD on a dict with slots": b"}N}" + text("__class__") + b"K\x01s\x86b.",
+        "BUILD on an OrderedDict": ODICT + b")R}" + text("items") + b"K\x01sb.",
+        "BUILD on a defaultdict": FACTORY + SET + b"\x85R}" + text("default_factory") + b"K\x01sb.",
+        "BUILD on a list": b"]}" + text("append") + b"K\x01sb.",
+        "BUILD on a set": b"\x8fN}" + text("__class__") + SET + b"s\x86b.",
+        "a state without its parts": DTYPE + text("f8") + b"\x85R)b.",
+        "a structured type": an_array("V8", b"K\x01\x85", b"C\x08AAAAAAAA"),
+        "pointers as numbers": an_array("O8", b"K\x01\x85", b"C\x08AAAAAAAA")[:-1] + b"K\x01a.",
+        "a negative size": an_array("f8", b"J\xff\xff\xff\xffJ\xf8\xff\xff\xff\x86", b"C\x08AAAAAAAA"),
+        "sizes that overflow": an_array(
+            "i1", b"\x8a\x09\x01\x00\x00\x00\x00\x00\x00\x00\x01K\x08\x86", b"C\x08AAAAAAAA"
+        ),
+        "data too short": an_array("f8", b"K\x02\x85", b"C\x08AAAAAAAA"),
+        "data too long": an_array("f8", b"K\x00\x85", b"C\x08AAAAAAAA"),
+        "too few objects": an_array("O8", b"K\x05\x85", b"]K\x01a"),
+        "too many axes": an_array("f8", b"(" + b"K\x01" * 1000 + b"t", b"C\x08AAAAAAAA"),
+        "long texts": an_array("U500000000", b"K\x01\x85"),
+        "a size that overflows": an_array("U999999999", b"K\x01\x85"),
+        "not characters": an_array("U1", b"K\x01\x85", b"C\x04\xff\xff\xff\xff"),
+        "swapped not characters": buffered(b"C\x04\x00\x00\x00\xff", "U1", b"K\x01\x85", text("C")),
+        "buffer too short": buffered(b"C\x08AAAAAAAA", "f8", b"K\x02\x85", text("C")),
+        "buffer of objects": buffered(b"C\x08AAAAAAAA", "O8", b"K\x02\x85", text("C")),
+        "buffer of another array": buffered(
+            an_array("O8", b"K\x01\x85", b"]K\x01a")[:-1], "u8", b"K\x01\x85", text("C")
+        ),
+        "buffer that is no buffer": buffered(b"]K\x01a", "u1", b"K\x01\x85", text("C")),
+        "axes beyond the shape": buffered(b"C\x08AAAAAAAA", "u1", b"K\x02K\x04\x86", text("K") + b"K\x07K\x00\x86"),
+        "an object scalar": b"cnumpy.core.multiarray\nscalar\n" + a_dtype("O8") + b"C\x08AAAAAAAA\x86R.",
+        "a scalar too short": b"cnumpy.core.multiarray\nscalar\n" + a_dtype("f8") + b"C\x01A\x86R.",
+        "an array that holds itself": ARRAY + b"q\x01(K\x01K\x01\x85" + a_dtype("O8") + b"\x89]h\x01atb.",
+        "a list that holds itself": b"]q\x01h\x01a.",
+        "bytes on demand": b"cbuiltins\nbytes\nJ\xff\xff\xff\x7f\x85R.",
+        "an integer of a megabyte": b"\x8b" + struct.pack("<I", 1 << 20) + bytes((1 << 20) - 1) + b"\x01.",
         "deep lists": b"]" * 500_000 + b"a" * 499_999 + b".",
         "deep tuples": b")" + b"\x85" * 500_000 + b".",
         "deep dicts": b"}" + b"N}" * 200_000 + b"s" * 200_000 + b".",
         "marks": b"(" * 200_000 + b".",
-        "deep arrays": pickle.dumps(ARRAYS_IN_ARRAYS),
-        "array of objects": an_array("O8", b"(" + HUGE + b"t", data=b"]", flags=b"K\x3f"),
-        "array of numbers": an_array("f8", HUGE + HUGE + b"\x86"),
-        "array of shape that overflows": an_array("f8", HUGE * 2 + b"\x86", data=b"C\x08AAAAAAAA"),
-        "array of nothing": an_array("f8", b"(K\x00" + HUGE * 3 + b"t"),
-        "array of empty texts": an_array("U0", b"(" + HUGE + b"t", itemsize=0),
-        "long texts": an_array("U500000000", b"K\x01\x85", itemsize=2_000_000_000),
-        "void": an_array("V2000000000", b"K\x01\x85", itemsize=2_000_000_000),
-        "no characters": an_array("U1", b"K\x01\x85", itemsize=4, data=b"C\x04\xff\xff\xff\xff"),
-        "made huge": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(" + HUGE + b"tU\x01btR.",
-    }
+    }.items(),
+    ids=lambda attack: attack[0],
+)
+def test_a_pickle_outside_the_format_of_features_is_refused(tmp_path, attack):
+    (tmp_path / "f.pkl").write_bytes(b"\x80\x04" + attack[1])
+    assert str(tmp_path / "f.pkl") in refusal(tmp_path / "f.pkl")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.pkl"]
 
 
-BOMBS = bombs()
-LOAD_ALL = """
-import resource, sys, time
-from pathlib import Path
-from config.config_regression import DATASETS
-from data.feature_file import read_feature_file
-from utils.errors import UserError
-
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)  # what is asked for counts, touched or not
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for path in sorted(Path(sys.argv[1]).iterdir()):
-    start = time.process_time()
-    try:
-        read_feature_file(path, DATASETS["mosi"], aligned=False)
-        print(f"{path.name}: loaded")
-    except UserError as error:
-        if "this machine's memory" in str(error):
-            print(f"{path.name}: asked for memory")
-    if time.process_time() - start > 5:
-        print(f"{path.name}: took {time.process_time() - start:.1f} s")
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(f"grew by {grown >> 10} MiB" if grown > 300 << 10 else "", end="")
-"""
+# Each sets attributes of a stand-in, which must not outlive the pickle.
+@pytest.mark.parametrize("stand_in", [SET, DTYPE, RECONSTRUCT, ODICT, b"c_codecs\nencode\n", b"cnumpy\nndarray\n"])
+@pytest.mark.parametrize("attribute", ["__call__", "__code__", "__defaults__", "__setstate__", "__class__", "dtype"])
+@pytest.mark.parametrize("slots", [False, True])
+def test_a_pickle_does_not_change_the_reader(tmp_path, stand_in, attribute, slots):
+    values = b"}" + text(attribute) + b"K\x01\x85s"
+    state = b"N" + values + b"\x86" if slots else values
+    (tmp_path / "f.pkl").write_bytes(b"\x80\x04" + stand_in + state + b"b.")
+    refusal(tmp_path / "f.pkl")
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(CONTENT, 2))
+    loaded, _ = load_pickle(tmp_path / "f.pkl")
+    assert repr(loaded) == repr(CONTENT)
 
 
-@pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused(tmp_path, name):
-    (tmp_path / "f.pkl").write_bytes(BOMBS[name])
-    assert "this machine's memory" not in refusal(tmp_path / "f.pkl")
+CONTENT = {"array": np.array([[1.5, 2]]), "objects": np.array(["a", [1]], object), "bytes": b"x", "set": {1}}
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds a process' memory")
-def test_no_bomb_takes_memory(tmp_path):
-    for number, (name, content) in enumerate(BOMBS.items()):
-        (tmp_path / f"{number} {name}".replace("/", " ")).write_bytes(content)
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-c", LOAD_ALL, tmp_path], cwd=root, capture_output=True, text=True)
-    assert done.stdout == done.stderr == "", done.stdout + done.stderr[-500:]
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_are_plain_and_shared_objects_stay_shared(tmp_path, protocol):
+    array = np.arange(6).reshape(2, 3)
+    content = {"a": [array, array.T], "b": (array, None), "c": np.array([array, "x"], object)}
+    content = collections.OrderedDict(content, d=collections.defaultdict(list, e=[array]))
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(content, protocol))
+    loaded, _ = load_pickle(tmp_path / "f.pkl")
+    assert type(loaded) is type(loaded["d"]) is dict
+    same = [loaded["a"][0], loaded["b"][0], loaded["c"][0], loaded["d"]["e"][0]]
+    assert all(type(value) is np.ndarray and value is same[0] for value in same)
+    np.testing.assert_array_equal(same[0], array, strict=True)
+    np.testing.assert_array_equal(loaded["a"][1], array.T, strict=True)
+
+
+def zipped(name: str) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr(name, "content")
+    return file.getvalue()
+
+
+def torch_file(**how: bool) -> bytes:
+    torch.save({"train": torch.zeros(2)}, file := io.BytesIO(), **how)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (gzip.compress(pickle.dumps({})), "gunzip"),
+        (zipped("features.pkl"), "zip file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html></html>", "web page"),
+        (b"<HTML></HTML>", "web page"),
+        (torch_file(), "torch.save"),
+        (torch_file(_use_new_zipfile_serialization=False), "torch.save"),
+        (pickle.dumps({"train": torch.zeros(2)}), ".numpy()"),
+        (b"cpandas.core.series\nSeries\n)\x81.", ".to_numpy()"),
+    ],
+)
+def test_what_the_user_has_is_named_with_what_to_do(fails, workplace, content, named):
+    workplace.features.write_bytes(content)
+    line = fails()
+    assert "unaligned.pkl: " in line and named in line and "run code" not in line
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds a process's memory")
+@pytest.mark.parametrize("bomb", [b"Nr\xff\xff\xff\x7f.", b"\x8e" + struct.pack("<Q", 1 << 40) + b"."])
+def test_memory_that_the_system_refuses_is_one_line(tmp_path, bomb):
+    (tmp_path / "f.pkl").write_bytes(b"\x80\x04" + bomb)
+    assert "memory" in refusal(tmp_path / "f.pkl") or "damaged" in refusal(tmp_path / "f.pkl")

@@ -1,4 +1,4 @@
-"""The label table of own data is read as it was meant, or what is wrong with it is named."""
+"""The label table of the user's clips is read as intended, or refused with the reason."""
 
 import pytest
 
@@ -10,11 +10,10 @@ from utils.errors import UserError
 MOSI = DATASETS["mosi"]
 
 
-def test_the_table_keeps_leading_zeros_and_derives_annotations(label_table):
+def test_reads_clips_and_keeps_leading_zeros(label_table):
     clips, refused = read_label_table(label_table(), MOSI)
     assert not refused
     assert [clip.id for clip in clips] == ["001$_$0001", "001$_$0002", "002$_$1", "003$_$1"]
-    assert [clip.annotation for clip in clips] == ["Positive", "Negative", "Neutral", "Positive"]
     assert clips[0].text == "so good, really" and clips[1].split == "train"
     assert clips[0].unimodal == {"text": 1, "audio": 2, "vision": 3} and "audio" not in clips[3].unimodal
 
@@ -27,46 +26,46 @@ def test_the_table_keeps_leading_zeros_and_derives_annotations(label_table):
         ("9,1,a,1,,dev,,,", "mode is 'dev'"),
         ("9,1,a,1,,train,x,,", "label_T is 'x'"),
         (",1,a,1,,train,,,", "is empty"),
-        ("001,0001,a,1,,test,,,", "twice"),
+        ("001,0001,a,1,,test,,,", "duplicate"),
     ],
 )
-def test_rows_that_cannot_be_used_are_named(label_table, row, reason):
+def test_unusable_rows_are_listed_with_the_reason(label_table, row, reason):
     clips, refused = read_label_table(label_table(row), MOSI)
     assert len(clips) == 4 and len(refused) == 1 and reason in next(iter(refused.values()))
 
 
-def test_what_is_no_label_table_is_one_line(tmp_path, label_table):
+def test_files_that_are_not_label_tables_are_refused(tmp_path, label_table):
     for content in (b"", b"\xff\xfe\x00", b"video_id,clip_id\n1,2\n", b"video_id,clip_id,text,label,mode\n"):
         (tmp_path / "other.csv").write_bytes(content)
         with pytest.raises(UserError, match="other.csv"):
             read_label_table(tmp_path / "other.csv", MOSI)
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="nowhere.csv: cannot be read"):
         read_label_table(tmp_path / "nowhere.csv", MOSI)
 
 
 @pytest.mark.parametrize(
     "content, complaint",
     [
-        ("video_id;clip_id;text;label;mode\n1;1;a;1;train\n", "separate the columns by commas"),
-        ("video_id,clip_id,text,label,label,mode\n", "label: expected one such column"),
-        ("video_id,clip_id,text,label,mode\n1,1,well, no,1,train\n", "line 2 has 6 values, and the header 5"),
+        ("video_id;clip_id;text;label;mode\n1;1;a;1;train\n", "separated by commas"),
+        ("video_id,clip_id,text,label,label,mode\n", ": label missing or repeated"),
+        ("video_id,clip_id,text,label,mode\n1,1,well, no,1,train\n", "line 2 has 6 values"),
         ('video_id,clip_id,text,label,mode\n1,1,"a\nb",1,train\n2,2\n', "line 4 has 2 values"),
-        ("video_id,clip_id,text,label,mode\n1,1,a,nan,train\n", "of those left out, line 2: label is 'nan'"),
+        ("video_id,clip_id,text,label,mode\n1,1,a,nan,train\n", "mode train, valid, test.*line 2: label is 'nan'"),
         (
             "video_id,clip_id,text,label,mode\n"
             + "".join(f"1,{n},a,1,{m}\n" for n, m in enumerate(("train", "valid", "test"))),
-            "one sign",
+            "same sign",
         ),
-        ('video_id,clip_id,text,label,mode\n1,1,"a,1,train\n', "line 2: no row"),
+        ('video_id,clip_id,text,label,mode\n1,1,"a,1,train\n', "after line 1"),
     ],
 )
-def test_a_table_that_would_be_misread_is_one_line(tmp_path, content, complaint):
+def test_tables_that_would_be_misread_are_refused(tmp_path, content, complaint):
     (tmp_path / "label.csv").write_text(content)
     with pytest.raises(UserError, match=complaint):
         read_label_table(tmp_path / "label.csv", MOSI)
 
 
-def test_long_names_are_no_files(label_table, tmp_path):
+def test_names_that_are_too_long_for_files_are_missing_files(label_table, tmp_path):
     clips, _ = read_label_table(label_table(f"{'é' * 300},1,a,1,,train,,,"), MOSI)
     assert clips[-1].find_video(tmp_path).suffix == ".mp4"
     assert feature_file.main(["CHECK", str(tmp_path)]) == 2

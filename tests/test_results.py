@@ -1,4 +1,4 @@
-"""The CSVs, and checkpoints read back."""
+"""The CSVs, and checkpoints read back from disk."""
 
 import json
 import subprocess
@@ -31,9 +31,9 @@ def row(seed: int, mae: float, config_hash: str = "0123456789") -> dict:
 
 def test_the_summary_is_mean_and_population_std_in_percent(tmp_path):
     seeds, summary = tmp_path / "a" / "seeds.csv", tmp_path / "a" / "summary.csv"
-    for seed, mae in ((3, 0.9), (1, 0.7), (2, 0.8), (1, 0.6)):  # seed 1 was run again: the later row counts
+    for seed, mae in ((3, 0.9), (1, 0.7), (2, 0.8), (1, 0.6)):  # seed 1 ran twice: the last row counts
         add_seed_row(seeds, row(seed, mae))
-    add_seed_row(seeds, row(1, 0.5, "1e10000000"))  # another config, whose hash reads like a number
+    add_seed_row(seeds, row(1, 0.5, "1e10000000"))  # another config, whose hash looks like a number
     write_summary(seeds, summary, ["MAE", "Corr"])
     lines = pd.read_csv(summary, dtype={"config_hash": str})
     assert lines.columns.tolist()[:5] == ["Model", "MAE_mean", "MAE_std", "Corr_mean", "Corr_std"]
@@ -60,7 +60,7 @@ def test_a_damaged_row_is_one_clear_error(tmp_path, damage):
         write_summary(seeds, tmp_path / "summary.csv", ["MAE", "Corr"])
 
 
-def test_processes_that_write_at_once_lose_no_row(tmp_path):
+def test_concurrent_processes_lose_no_row(tmp_path):
     code = (
         "import sys; from pathlib import Path; from trains.runs.results import add_seed_row\n"
         "for seed in range(8): add_seed_row(Path(sys.argv[1]), {'model': 'm', 'seed': seed, 'worker': sys.argv[2], 'config_hash': 'x'})"

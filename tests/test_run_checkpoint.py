@@ -1,4 +1,4 @@
-"""The checkpoint that a run leaves: what it holds, and that --test_only repeats its test."""
+"""The checkpoint of a run: its content, and --test_only, which repeats its test."""
 
 import json
 import re
@@ -19,8 +19,8 @@ def test_test_only_repeats_the_test_of_a_checkpoint(workplace, capsys):
     capsys.readouterr()
     import run
 
-    words = ["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]
-    assert run.main(words) == 0
+    flags = ["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]
+    assert run.main(flags) == 0
     printed = capsys.readouterr().out
     for metric in ("MAE", "Corr", "Loss"):
         assert re.search(rf"{metric} +{row[metric]:.4f} ", printed), printed
@@ -52,8 +52,14 @@ def test_test_only_reads_a_pth_of_the_released_code(workplace, capsys):
     capsys.readouterr()
     assert workplace.run("--test_only", "self_mm-mosi.pth") == 0
     assert re.search(rf"Loss +{row['Loss']:.4f} ", capsys.readouterr().out)
-    assert workplace.run("--test_only", "self_mm-mosi.pth", "--preset", "mmsa") == 2
-    assert "--preset" in capsys.readouterr().err
+    for change in (["--preset", "mmsa"], ["--set", "post_text_dim=8"]):  # other sizes than it was trained with
+        assert workplace.run("--test_only", "self_mm-mosi.pth", *change) == 2
+        error = capsys.readouterr().err
+        assert "self_mm-mosi.pth: " in error and "--preset" in error and error.count("\n") == 1
+    del released["Model.post_text_layer_1.weight"]
+    torch.save(released, "self_mm-mosi.pth")
+    assert workplace.run("--test_only", "self_mm-mosi.pth") == 2
+    assert "heads.text.layer_1.weight is missing in the file" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_vocabulary_is_tested_by_its_token_ids(workplace):
@@ -74,7 +80,7 @@ def test_a_checkpoint_keeps_no_vocabulary_of_an_earlier_run(workplace):
 def test_the_checkpoint_says_what_it_was_trained_on(workplace):
     assert workplace.run() == 0
     facts = json.loads((CHECKPOINT / "config.json").read_text())["trained_on"]
-    assert str(workplace.folder) not in (CHECKPOINT / "config.json").read_text()  # it may be pushed to the hub
+    assert str(workplace.folder) not in (CHECKPOINT / "config.json").read_text()  # it may be published
     assert facts["dataset"] == "mosi" and facts["seed"] == 1 and len(facts["features_sha1"]) == 40
     row = pd.read_csv(SEEDS_CSV, dtype=str).iloc[0]
     for key in ("config_hash", "versions", "commit", "features_sha1", "bert"):

@@ -1,24 +1,25 @@
-"""What a sweep leaves, how it goes on, and that it never sees the test split."""
+"""One worker: the files that a sweep leaves, stop and resume, and that the test split is never opened."""
 
 import json
 import os
 import signal
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
+import sqlalchemy
 import tiny
 from optuna.trial import TrialState
-from sweeps import BEST, CSV, SPACE, TUNES, rows, tune
+from sweeps import BEST, CSV, DATABASE, SPACE, TUNES, rows, trials, tune
 
 import run
 from config import config_tune
 from config.config_regression import Config
-from config.config_tune import Range, combinations, count
+from config.config_tune import Range
 from data.load_data import ClipDataset
 from models.self_mm import SelfMM
-from trains.sweep import study as sweep
-from trains.sweep.budget import REPEATS
+from trains.sweep import study
 from trains.sweep.report import SweepReport
 
 DRAW = SweepReport.draw
@@ -26,61 +27,64 @@ DRAW = SweepReport.draw
 
 @pytest.fixture
 def place(workplace, monkeypatch):
-    """A workplace whose sweeps search a small space, and draw no pictures, which take a second."""
+    """A workplace whose sweeps search SPACE and draw no plots, which would take a second."""
     monkeypatch.setitem(config_tune.SPACES, "mosi", SPACE)
-    monkeypatch.setattr(SweepReport, "draw", lambda self: [])
+    monkeypatch.setattr(SweepReport, "draw", lambda self: None)
     return workplace
 
 
-def test_a_sweep_leaves_a_row_for_each_trial_a_table_pictures_and_the_best(place, capsys, monkeypatch):
+def test_sweep_writes_csv_best_trial_table_and_plots(place, capsys, monkeypatch):
     monkeypatch.setattr(SweepReport, "draw", DRAW)
     assert tune(place, times=5) == 0
     table = rows()
+    columns = ["study", "trial", "state", "batch_size", "learning_rate_other", "post_fusion_dim", "post_text_dropout"]
+    assert list(table)[:7] == columns and list(table)[7].startswith("valid_")
+    assert list(table)[-8:] == ["best_epoch", "epochs", "seconds", "seed", "device", "threads", "worker", "note"]
     assert table["state"].tolist() == ["complete"] * 5 and table["trial"].tolist() == [0, 1, 2, 3, 4]
     assert table["batch_size"].isin([4, 8]).all() and table["learning_rate_other"].between(1e-4, 1e-2).all()
     assert table["post_fusion_dim"].between(8, 16).all() and (table["epochs"] == 2).all()
-    assert (table["seconds"] > 0).all() and {"valid_Loss", "valid_MAE", "valid_Corr", "threads"} <= set(table)
+    assert (table["seconds"] > 0).all() and {"valid_Loss", "valid_MAE", "valid_Corr"} <= set(table)
     best = json.loads(BEST.read_text())
     assert best["score"] == ["Loss", table["valid_Loss"].min()] and best["seed"] == 1111
     assert Config(**best["hyper_parameters"]).batch_size == table["batch_size"][best["trial"]]
-    printed = capsys.readouterr().out
-    assert "5 of 5 trials finished" in printed and f"trial {best['trial']}" in printed.split("the best of")[1]
+    output = capsys.readouterr().out
+    assert "5 trials finished, 5 requested" in output
+    assert output.split("the best of")[1].splitlines()[1].split()[:2] == ["trial", str(best["trial"])]
     for name in ("history", "importances", "slices"):
-        picture = TUNES / f"mosi-self_mm-regression-{name}.png"
-        assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
+        plot = TUNES / f"mosi-self_mm-regression-{name}.png"
+        assert plot.read_bytes().startswith(b"\x89PNG") and plot.stat().st_size > 5000
 
 
-@pytest.mark.parametrize("how", ["--preset tuned", "--params copy.json"])
-def test_the_best_trial_run_again_comes_to_its_validation_score_to_the_bit(place, how):
-    assert tune(place, "--set", "post_audio_dropout=0.3", "--max_epochs", "4") == 0
-    BEST.parent.joinpath("copy.json").write_text(BEST.read_text())
-    words = [word.replace("copy.json", str(TUNES / "copy.json")) for word in how.split()]
-    assert run.main(place.command("--datasetName", "mosi", "--seeds", "1111", "1112", "--max_epochs", "4", *words)) == 0
+@pytest.mark.parametrize("flags", ["--preset tuned", "--params copy.json"])
+def test_tuned_hyper_parameters_reproduce_the_score_of_the_best_trial(place, flags):
+    assert tune(place, "--set", "post_audio_dropout=0.3", "--max_epochs", "4", times=2) == 0
+    (TUNES / "copy.json").write_text(BEST.read_text())
+    argv = flags.replace("copy.json", str(TUNES / "copy.json")).split()
+    assert run.main(place.command("--datasetName", "mosi", "--seeds", "1111", "1112", "--max_epochs", "4", *argv)) == 0
     seeds = pd.read_csv("results/results/normals/mosi-regression-seeds.csv")
     best = json.loads(BEST.read_text())
     assert seeds["valid_Loss"][0] == best["score"][1] != seeds["valid_Loss"][1]
     assert seeds["threads"].tolist() == [best["threads"]] * 2
     log = Path("logs/self_mm-mosi.log").read_text()
-    assert f"of trial {best['trial']} of mosi-self_mm-regression-" in log and "post_audio_dropout=0.3" in log
+    assert best["study"] in log and f"trial {best['trial']}" in log and "post_audio_dropout=0.3" in log
 
 
-def test_the_objective_has_no_test_split(place, monkeypatch):
-    seen = []
+def test_trials_cannot_see_the_test_split(place, monkeypatch):
+    sizes, sweeps = [], []
     original = ClipDataset.__init__
 
-    def spied(self, split, *rest):
-        seen.append(len(split))
+    def spy(self, split, *rest):
+        sizes.append(len(split))
         original(self, split, *rest)
 
-    monkeypatch.setattr(ClipDataset, "__init__", spied)
-    opened = []
-    monkeypatch.setattr(sweep.Sweep, "work", lambda self, log, after_each: opened.append(self))
+    monkeypatch.setattr(ClipDataset, "__init__", spy)
+    monkeypatch.setattr(study.Sweep, "work", lambda self, log, after_each: sweeps.append(self))
     assert tune(place) == 0
-    assert seen == [tiny.SIZES["train"], tiny.SIZES["valid"]]
-    assert opened[0].experiment.store.splits.keys() == opened[0].experiment.clips.keys() == {"train", "valid"}
+    assert sizes == [tiny.SIZES["train"], tiny.SIZES["valid"]]
+    assert sweeps[0].experiment.store.splits.keys() == sweeps[0].experiment.clips.keys() == {"train", "valid"}
 
 
-def test_a_sweep_goes_on_and_a_finished_one_trains_nothing(place, monkeypatch):
+def test_sweep_resumes_and_a_finished_one_trains_nothing(place, monkeypatch):
     assert tune(place, times=2) == 0
     first = rows()
     assert tune(place, times=5) == 0
@@ -89,116 +93,126 @@ def test_a_sweep_goes_on_and_a_finished_one_trains_nothing(place, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delattr("trains.runs.experiment.Experiment.new_training")
         assert tune(place, times=5) == 0
-        assert tune(place, times=3) == 0  # fewer than there are
-    assert len(rows()) == 3
+        assert tune(place, times=3) == 0
+    assert len(rows()) == 5
     monkeypatch.setitem(config_tune.SPACES, "mosi", {"batch_size": [4, 8]})
     assert tune(place, times=1) == 0  # another space is another study
-    assert rows()["study"].nunique() == 2 and len(rows()) == 4
+    assert rows()["study"].nunique() == 2 and len(rows()) == 6
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_no_trial_is_repeated_and_a_small_space_ends(place, monkeypatch, sampler, capsys):
-    space = {"batch_size": [4, 8], "post_fusion_dim": Range(8, 10)}
-    monkeypatch.setitem(config_tune.SPACES, "mosi", space)
+def test_small_space_is_searched_completely_and_without_repetition(place, monkeypatch, sampler, capsys):
+    monkeypatch.setitem(config_tune.SPACES, "mosi", {"batch_size": [4, 8], "post_fusion_dim": Range(8, 10)})
     assert tune(place, "--sampler", sampler, "--max_epochs", "1", times=50) == 0
-    found = rows()[list(space)].to_dict("records")
-    assert sorted(map(str, found)) == sorted(map(str, combinations(space))) and len(found) == count(space) == 6
-    assert "no more than 6 different trials" in capsys.readouterr().out
+    combinations = [(size, dim) for size in (4, 8) for dim in (8, 9, 10)]
+    assert sorted(zip(rows()["batch_size"], rows()["post_fusion_dim"], strict=True)) == combinations
+    assert "only 6 different trials" in capsys.readouterr().out
 
 
-def test_what_set_names_is_not_searched(place):
-    assert tune(place, "--set", "batch_size=8", "post_text_dim=7", times=3) == 0
+def test_set_excludes_a_hyper_parameter_from_the_search(place):
+    assert tune(place, "--set", "batch_size=8", "post_text_dim=7", times=1) == 0
     assert "batch_size" not in rows()
     assert {json.loads(BEST.read_text())["hyper_parameters"][key] for key in ("batch_size", "post_text_dim")} == {8, 7}
 
 
-def test_a_training_that_diverges_counts_as_pruned_with_the_reason(place, monkeypatch):
+def test_diverged_training_counts_as_pruned_with_the_reason(place, monkeypatch):
     monkeypatch.setitem(config_tune.SPACES, "mosi", {"learning_rate_other": [1e-3, 1e30]})
     assert tune(place, "--set", "batch_size=4", times=2) == 0
     table = rows().set_index("learning_rate_other")
     assert table["state"].to_dict() == {1e-3: "complete", 1e30: "pruned"}
-    assert "no number" in table["note"][1e30]
+    assert "epoch" in table["note"][1e30]
 
 
-def test_the_pruner_is_fed_the_validation_score_of_each_epoch(place, monkeypatch):
-    fed = []
-
-    class Pruner(sweep.optuna.pruners.BasePruner):
-        def prune(self, study, trial) -> bool:
-            fed.append((trial.number, trial.last_step, trial.intermediate_values[trial.last_step]))
-            return trial.number == 1 and trial.last_step == 2
-
-    monkeypatch.setitem(sweep.PRUNERS, "median", Pruner)
-    assert tune(place, "--pruner", "median", "--max_epochs", "4", times=2) == 0
-    table = rows()
-    assert table["state"].tolist() == ["complete", "pruned"] and table["epochs"].tolist() == [4, 2]
-    assert [(trial, step) for trial, step, _ in fed] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
-    assert min(value for trial, _, value in fed if trial == 1) == table["valid_Loss"][1]
-
-
-def test_a_score_that_is_undefined_counts_as_pruned(place, monkeypatch):
+def test_undefined_score_counts_as_pruned(place, monkeypatch):
     monkeypatch.setattr("utils.metrics._correlation", lambda prediction, truth: float("nan"))
     assert tune(place, "--set", "KeyEval=Corr", "batch_size=4", times=2) == 0
     assert rows()["state"].tolist() == ["pruned"] * 2 and rows()["note"].tolist() == ["Corr is undefined"] * 2
+    assert not BEST.exists()
 
 
-@pytest.mark.parametrize(("score", "kept"), [(0.0, True), (99.0, False)])
-def test_a_better_trial_of_another_sweep_on_the_same_data_is_kept(place, monkeypatch, capsys, score, kept):
-    assert tune(place, times=1) == 0
-    other = json.loads(BEST.read_text()) | {"score": ["Loss", score]}
-    BEST.write_text(json.dumps(other))
-    monkeypatch.setitem(config_tune.SPACES, "mosi", {"batch_size": [4]})  # another study
-    assert tune(place, times=1) == 0
-    assert (json.loads(BEST.read_text()) == other) is kept
-    assert ("keeps a better trial of another sweep" in capsys.readouterr().out) is kept
+def test_pruner_receives_the_validation_score_of_each_epoch(place, monkeypatch):
+    reports = []
 
+    class Pruner(optuna.pruners.BasePruner):
+        def prune(self, study, trial) -> bool:
+            reports.append((trial.number, trial.last_step, trial.intermediate_values[trial.last_step]))
+            return trial.number == 1 and trial.last_step == 2
 
-def test_a_database_that_is_away_for_a_while_costs_nothing(place, monkeypatch, capsys):
-    """At the worst moments: as a trial begins, and as its end is told."""
-    away = {"set_user_attr": [1], "report": [2], "tell": [1, 3]}
-
-    def now_and_then(owner, name: str) -> None:
-        original, calls = getattr(owner, name), []
-
-        def call(*arguments, **settings):
-            calls.append(1)
-            if len(calls) in away[name]:
-                raise sweep.StorageInternalError("server closed the connection")
-            return original(*arguments, **settings)
-
-        monkeypatch.setattr(owner, name, call)
-
-    now_and_then(sweep.Trial, "set_user_attr")
-    now_and_then(sweep.Trial, "report")
-    now_and_then(sweep.optuna.study.Study, "tell")
-    assert tune(place, times=2) == 0
-    assert rows()["trial"].tolist() == [0, 1]
-    assert capsys.readouterr().err.count("waiting for it") == 4
+    monkeypatch.setitem(study.PRUNERS, "median", Pruner)
+    assert tune(place, "--pruner", "median", "--max_epochs", "4", times=2) == 0
+    table = rows()
+    assert table["state"].tolist() == ["complete", "pruned"] and table["epochs"].tolist() == [4, 2]
+    assert [(trial, step) for trial, step, _ in reports] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
+    assert min(value for trial, _, value in reports if trial == 1) == table["valid_Loss"][1]
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_the_pruners_work(place, pruner):
+def test_pruners_work(place, pruner):
     assert tune(place, "--pruner", pruner, "--sampler", "tpe", "--max_epochs", "4", times=7) == 0
     assert len(rows()) == 7
 
 
-def test_a_stopped_trial_is_given_back_and_repeated_with_the_same_values(place, monkeypatch, capsys):
+def call_at(monkeypatch, number: int, action) -> None:
+    """Runs an action before one of the network's forward passes, counted from 1."""
     original, calls = SelfMM.forward, []
 
-    def counted(*arguments):
+    def forward(*arguments):
         calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if len(calls) == number:
+            action()
         return original(*arguments)
 
-    monkeypatch.setattr(SelfMM, "forward", counted)
+    monkeypatch.setattr(SelfMM, "forward", forward)
+
+
+def test_stopped_trial_is_retried_with_the_same_values(place, monkeypatch, capsys):
+    call_at(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert tune(place, times=2) == 143
     assert "--is_tune" in capsys.readouterr().err and not CSV.exists()
+    assert [trial.state for trial in trials()] == [TrialState.FAIL, TrialState.WAITING]
     assert tune(place, times=2) == 0
-    assert rows()["trial"].tolist() == [1, 2]  # 0 broke off, and 1 repeats it
-    study = sweep.optuna.load_study(
-        study_name=rows()["study"][0], storage=f"sqlite:///{TUNES}/mosi-self_mm-regression-tune.db"
-    )
-    broken, repeated, _ = study.trials
-    assert broken.state == TrialState.FAIL and repeated.user_attrs[REPEATS] == 0
-    assert broken.params == repeated.params
+    assert rows()["trial"].tolist() == [1, 2]
+    stopped, retried, _ = trials()
+    assert stopped.params == retried.params
+
+
+def test_trial_that_ends_with_an_error_is_retried(place, monkeypatch, capsys):
+    def fail() -> None:
+        raise MemoryError
+
+    call_at(monkeypatch, 3, fail)
+    assert tune(place, times=2) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    failed, retried = trials()
+    assert (failed.state, retried.state) == (TrialState.FAIL, TrialState.WAITING) and failed.params == retried.params
+
+
+def test_worker_without_heartbeat_leaves_its_trial_to_another(place, monkeypatch, capsys):
+    """As after a suspension, in which another worker has found its trial stale."""
+    take_over = lambda: optuna.storages.RDBStorage(DATABASE).set_trial_state_values(1, TrialState.FAIL)  # noqa: E731
+    call_at(monkeypatch, 1, take_over)
+    assert tune(place, times=2) == 0
+    assert rows()["trial"].tolist() == [1, 2]
+    assert "trial 0  sent no heartbeat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["suggest_categorical", "report", "set_user_attr", "tell"])
+def test_lost_database_ends_the_worker_with_one_line(place, monkeypatch, capsys, method):
+    """The database fails for good from one of the calls on."""
+
+    def lose(*arguments, **settings):
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, OSError("server closed the connection"))
+
+    def call_without_database(*arguments, **settings):
+        patch.setattr("sqlalchemy.orm.Session.query", lose)
+        return original(*arguments, **settings)
+
+    owner, name = (optuna.study._optimize, "_tell_with_warning") if method == "tell" else (optuna.Trial, method)
+    original = getattr(owner, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, call_without_database)
+        assert tune(place, times=1) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "(server closed the connection); the same command resumes" in error
+    assert tune(place, times=1) == 0
+    assert len(rows()) == 1

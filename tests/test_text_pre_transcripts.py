@@ -1,4 +1,4 @@
-"""A clip of a CMU pickle finds its transcript, in whatever form its id is."""
+"""Clips of a CMU pickle find their transcripts by any form of id."""
 
 import numpy as np
 import pytest
@@ -33,23 +33,24 @@ def test_every_form_of_id_finds_its_transcript(tmp_path, prepare, form):
         assert made[split]["id"].tolist() == [name.replace("_", "$_$") for name in IDS[split]]
 
 
-def test_places_count_from_0_and_the_clips_of_mosi_from_1(tmp_path, prepare):
+def test_indices_count_from_0_and_the_clips_of_mosi_from_1(tmp_path, prepare):
     content = make_cmu()
     for split in TEXTS:
         content[split]["id"] = [name.replace("_", "[") + "]" for name in IDS[split]]
     status, made, printed = prepare(content, "--transcripts", write_table(tmp_path / "label.csv", numbered_from=1))
-    assert status == 0 and "video[0] was taken for clip 1" in printed
+    assert status == 0 and "video[0] is clip 1" in printed
     assert made["train"]["raw_text"].tolist() == TEXTS["train"] and made["train"]["id"][0] == "vid$_$1"
-    for split in TEXTS:  # in a part of a corpus, without any [0], a place is a number
+    # In a part of a corpus, without any [0], an index is a clip number.
+    for split in TEXTS:
         content[split]["id"] = [f"{name.split('_')[0]}[{clip + 1}]" for clip, name in enumerate(IDS[split])]
     status, made, _ = prepare(content, "--transcripts", tmp_path / "label.csv")
     assert status == 0 and made["train"]["id"][0] == "vid$_$1"
     transcripts = Transcripts(tmp_path / "label.csv")
-    transcripts.count_places([ClipName.read("vid[0]")])
+    transcripts.align_indices([ClipName.read("vid[0]")])
     assert transcripts.find(ClipName.read("vid[3]"))[1] == "4" and transcripts.find(ClipName.read("vid_3"))[1] == "3"
 
 
-def test_transcripts_are_read_as_cmu_ships_them(tmp_path):
+def test_reads_transcripts_as_distributed_by_cmu(tmp_path):
     mosi, mosei = tmp_path / "MOSI" / "Segmented", tmp_path / "MOSEI" / "Combined"
     mosi.mkdir(parents=True)
     mosei.mkdir(parents=True)
@@ -58,12 +59,12 @@ def test_transcripts_are_read_as_cmu_ships_them(tmp_path):
     (mosei / "notes.txt").write_text("not a transcript")
     (tmp_path / "x.txt").write_text("x____0___0___15___another of the same clip")
     videos = Transcripts(tmp_path).videos
-    assert {clip: line.text for clip, line in videos["a_b"].items()} == {"1": "FIRST ONE", "12": "IT'S _DELIM_"}
+    assert {clip: row["text"] for clip, row in videos["a_b"].items()} == {"1": "FIRST ONE", "12": "IT'S _DELIM_"}
     assert set(videos) == {"a_b", "x_"} and set(videos["x_"]) == {"0", "1"}
-    assert videos["x_"]["0"].times == (0, 15) and videos["x_"]["0"].text == "I said ___ \u201cso\u201d"
+    assert videos["x_"]["0"]["end"] == "1.5e1" and videos["x_"]["0"]["text"] == "I said ___ \u201cso\u201d"
 
 
-def test_times_that_fit_no_clip_or_two_are_refused(tmp_path):
+def test_times_must_match_exactly_one_transcript(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(
         "video_id,clip_id,text,start,end\na_1,3,near,1.0,2.0\na_1,4,nearer,1.05,2.0\nb,1,x,1,2\nb,2,y,1,2\nc,1,z,,\n"
@@ -71,19 +72,19 @@ def test_times_that_fit_no_clip_or_two_are_refused(tmp_path):
     transcripts = Transcripts(path)
     assert transcripts.find(ClipName.read(["a_1", "1.06", 2.01])) == ("a_1", "4", "nearer")
     for name, reason in {
-        ("a_1", 1.2, 2): "no transcript of the video from 1.2 to 2 s",
+        ("a_1", 1.2, 2): "0 transcripts within 0.1 s of 1.2 to 2 s",
         ("b", 1, 2): "2 transcripts",
-        ("c", 1, 2): "say no times",
+        ("c", 1, 2): "have no times",
         ("d_1", "x", "y"): "no transcript of the video d",
         "a": "no transcript of the video a",
-        ("b",): "names no clip",
+        ("b",): "neither a clip number nor start and end",
         "b[7]": "no transcript of clip 7 of the video b",
     }.items():
         with pytest.raises(ValueError, match=reason):
             transcripts.find(ClipName.read(name))
 
 
-def test_ids_that_name_no_clip_stay_as_they_are_where_the_pickle_has_the_words(prepare):
+def test_ids_without_a_clip_stay_as_written_if_the_pickle_has_the_texts(prepare):
     content = make_cmu()
     content["valid"]["id"] = np.array([["a_1", "1.5", "2"], ["a_1", "2", "3"]])
     content["test"]["id"] = np.array([b"one", b"two[3]"])
@@ -95,14 +96,25 @@ def test_ids_that_name_no_clip_stay_as_they_are_where_the_pickle_has_the_words(p
     ]
 
 
-def test_a_pickle_without_words_needs_transcripts(prepare):
+def test_a_pickle_without_texts_needs_transcripts(prepare):
     content = make_cmu()
     del content["train"]["raw_text"]
-    assert "train: raw_text: missing; say with --transcripts" in prepare(content)[2]
+    complaint = prepare(content)[2]
+    assert all(word in complaint for word in ("train", "raw_text", "--transcripts"))
 
 
-def test_tables_that_are_none_are_refused(tmp_path, prepare):
-    (tmp_path / "a.csv").write_text("video_id,text\nvid,word1\n")
-    assert "has no column clip_id; it has video_id, text" in prepare(make_cmu(), "--transcripts", tmp_path / "a.csv")[2]
-    (tmp_path / "a.csv").write_text("")
-    assert "no transcript there" in prepare(make_cmu(), "--transcripts", tmp_path / "a.csv")[2]
+@pytest.mark.parametrize(
+    "table, complaint",
+    [
+        ("video_id,text\nvid,word1\n", "clip_id missing"),
+        ("video_id,clip_id,text\nvid,0,well, really\n", "line 2 has 4 values"),
+        ("", "video_id, clip_id, text"),
+        ("video_id,clip_id,text\n", "no transcripts found"),
+    ],
+)
+def test_tables_that_would_be_misread_are_refused(tmp_path, prepare, table, complaint):
+    path = tmp_path / "transcripts.csv"
+    path.write_text(table)
+    status, made, printed = prepare(make_cmu(), "--transcripts", path)
+    assert status == 2 and made is None and printed.count("\n") == 1
+    assert str(path) in printed and complaint in printed

@@ -90,9 +90,9 @@ def test_neutral_clips_count_as_positive_unless_zero_is_excluded():
 
 
 def test_a_class_without_clips_is_an_error():
-    with pytest.raises(UserError, match="fusion labels were all of one sign"):
+    with pytest.raises(UserError, match="all fusion labels had the same sign"):
         ULGM(torch.tensor([1.0, 0.0]), {"fusion": 1}, 3.0).check()
-    with pytest.raises(UserError, match="0 positive, 1 negative"):
+    with pytest.raises(UserError, match="0 positive and 1 negative"):
         ULGM(torch.tensor([0.0, -1.0]), {"fusion": 1}, 3.0, exclude_zero=True).check()
 
 

@@ -1,4 +1,4 @@
-"""Small corpora and text encoders, made on the spot, for the tests."""
+"""Tiny corpora and text encoders for the tests."""
 
 import pickle
 from pathlib import Path
@@ -62,13 +62,13 @@ def make_bert(seed: int = 0, **settings) -> BertModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         bert = BertModel(make_bert_config(**settings), add_pooling_layer=False)
-        for parameter in bert.parameters():  # zero biases and unit gains would hide mistakes
+        for parameter in bert.parameters():  # zero biases and unit gains would hide bugs
             parameter.data += 0.1 * torch.randn_like(parameter)
         return bert
 
 
 def write_bert(folder: Path, **settings) -> Path:
-    """A folder as the hub has it: config, weights, vocabulary."""
+    """A folder as on the hub: config, weights, vocabulary."""
     make_bert(**settings).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     return folder

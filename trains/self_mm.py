@@ -1,4 +1,4 @@
-"""The training of Self-MM (Algorithm 1 of the paper): one network, four tasks, and labels that are made on the way."""
+"""Self-MM's training (Algorithm 1 of the paper): one network, four tasks, and labels generated along the way."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,18 +19,18 @@ from utils.metrics import lower_is_better, mean_absolute_error
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
-# A score must be better than the best so far by at least this, as in the released code.
+# As released, a score must beat the best so far by at least this margin.
 MARGIN = 1e-6
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch came to."""
+    """The results of one epoch."""
 
     epoch: int  # from 1
-    train_loss: float  # mean over micro-batches of the loss, summed over tasks
-    valid: dict[str, float]  # metrics, and Loss: the mean absolute error of fusion
-    best_epoch: int  # so far, by KeyEval on the validation split
+    train_loss: float  # summed over tasks, mean over micro-batches
+    valid: dict[str, float]  # metrics, and Loss, the fusion task's mean absolute error
+    best_epoch: int  # so far, by the validation split's KeyEval
     seconds: float
 
     @property
@@ -39,10 +39,10 @@ class EpochResult:
 
 
 def fit(training: Training, train: Windows, valid: Windows, config: Config, metrics: Metrics) -> Iterator[EpochResult]:
-    """Trains a model from where the training stands, and yields after each epoch, until it is over.
+    """Continues a training run to its end, and yields after each epoch, with the model as that epoch left it.
 
-    At each yield the model is as that epoch left it. Raises UserError for a loss, gradient or label that is not finite, or a
-    class that has no clip left; and Stopped after the window in which a signal came.
+    Raises DivergedError for a non-finite loss, gradient or label, or a class without clips; and Stopped at the end of the
+    window during which a signal arrived.
     """
     sign = 1 if lower_is_better(config.KeyEval) else -1
     while not training.is_over(config):
@@ -50,11 +50,11 @@ def fit(training: Training, train: Windows, valid: Windows, config: Config, metr
         train_loss = train_one_epoch(training, train, config)
         valid_metrics, _ = evaluate(training.model, valid, metrics)
         if not np.isfinite(valid_metrics["Loss"]):
-            raise DivergedError(f"epoch {training.epoch}: the validation loss is no number: try a lower learning rate")
+            raise DivergedError(f"epoch {training.epoch}: non-finite validation loss: try a lower learning rate")
         score = sign * valid_metrics[config.KeyEval]
         if score <= training.best_score - MARGIN or training.epoch == 1:
             training.best_epoch = training.epoch
-            if np.isfinite(score):  # a correlation may be undefined
+            if np.isfinite(score):  # a correlation can be undefined
                 training.best_score = score
         training.finish_epoch()
         seconds = time.perf_counter() - start
@@ -62,11 +62,11 @@ def fit(training: Training, train: Windows, valid: Windows, config: Config, metr
 
 
 def train_one_epoch(training: Training, train: Windows, config: Config) -> float:
-    """Runs the remaining windows of the current epoch. Returns its loss, a mean over micro-batches."""
+    """Runs the remaining windows of the current epoch. Returns the epoch's loss, a mean over micro-batches."""
     model, ulgm, optimizer = training.model, training.ulgm, training.optimizer
     model.train()
     for window in train.of_epoch(training.epoch, done=training.windows):  # one optimizer step
-        # As released: an epoch's incomplete last window updates labels and features, but no weights.
+        # As released, an epoch's incomplete last window updates labels and features, but no weights.
         updates_weights = config.keep_last_window or len(window.microbatches) == config.update_epochs
         with torch.set_grad_enabled(updates_weights):
             features, losses = forward_backward(model, ulgm, window)
@@ -82,13 +82,13 @@ def train_one_epoch(training: Training, train: Windows, config: Config) -> float
 
 
 def forward_backward(model: nn.Module, ulgm: ULGM, window: Window) -> tuple[dict[str, Tensor], Tensor]:
-    """Adds up the gradient of a window's loss, where gradients are enabled.
+    """Runs a window, and accumulates the gradient of its loss if gradients are enabled.
 
-    The released code runs a window's micro-batches one by one and adds their gradients up. Neither the weights nor the
-    window's own labels change inside a window, so one pass over all of it, with the sum of the micro-batches' mean losses,
-    has the same gradient. Returns task -> (B, D) features, and (B,) the clips' parts of that sum.
+    The released code runs the micro-batches one by one and accumulates their gradients. Neither the weights nor the window's
+    labels change within a window, so a single pass over it, with the sum of the micro-batches' mean losses, has the same
+    gradient. Returns task -> (B, D) features, and (B,) each clip's part of that sum.
     """
-    features, losses = [], []  # of each pass
+    features, losses = [], []  # one item per pass
     for batch in window.passes:
         output = model(batch)
         clip_losses = batch.shares * multitask_loss(output, ulgm, batch)
@@ -100,7 +100,7 @@ def forward_backward(model: nn.Module, ulgm: ULGM, window: Window) -> tuple[dict
 
 
 def multitask_loss(outputs: Outputs, ulgm: ULGM, batch: Batch) -> Tensor:
-    """(B,) each clip's weighted absolute errors, summed over the tasks (section 3.4); `Batch.shares` make them a mean."""
+    """(B,) each clip's weighted absolute error, summed over tasks (section 3.4). `Batch.shares` turn the sum into a mean."""
     errors = [
         ulgm.weights(task, batch.clips) * torch.abs(score - ulgm.targets(task, batch.clips))
         for task, score in outputs.scores.items()
@@ -109,21 +109,21 @@ def multitask_loss(outputs: Outputs, ulgm: ULGM, batch: Batch) -> Tensor:
 
 
 def evaluate(model: nn.Module, windows: Windows, metrics: Metrics) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The fusion score's metrics and Loss on a split, and each task's scores (N,) in the file's order."""
+    """The fusion task's metrics and Loss on a split, and each task's scores (N,) in file order."""
     scores = predict(model, windows)
     values = metrics(scores["fusion"], windows.labels)
     values["Loss"] = float(mean_absolute_error(scores["fusion"], windows.labels))
-    return windows.ranks.broadcast_object(values), scores  # rank 0's: with other last bits, ranks would decide apart
+    return windows.ranks.broadcast_object(values), scores  # the last bits differ between ranks, and they must agree
 
 
 def predict(model: nn.Module, windows: Windows) -> dict[str, np.ndarray]:
-    """Each task's scores (N,), in the file's order."""
+    """Each task's scores (N,), in file order."""
     scores = for_all_clips(model, windows, lambda batch: model(batch).scores)
     return {task: values.numpy() for task, values in scores.items()}
 
 
 def encode_texts(model: nn.Module, windows: Windows) -> None:
-    """Reads every text once, with an encoder that isn't trained, so that no epoch needs to."""
+    """Encodes every text once, for an encoder that isn't trained."""
 
     def encode(batch: Batch) -> dict[str, Tensor]:
         with model.autocast(batch):
@@ -134,7 +134,7 @@ def encode_texts(model: nn.Module, windows: Windows) -> None:
 
 @torch.no_grad()
 def for_all_clips(model: nn.Module, windows: Windows, call: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """name -> (N, ...) on the CPU: what a call returns for each clip, by the model in evaluation mode, in the file's order."""
+    """Applies a function to all clips, with the model in evaluation mode: name -> (N, ...) on the CPU, in file order."""
     model.eval()
     clips, results = [], []
     for window in windows:
@@ -145,6 +145,6 @@ def for_all_clips(model: nn.Module, windows: Windows, call: Callable[[Batch], di
 
 
 def concatenate(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Joins the parts of several batches, name by name."""
+    """Concatenates the results of several batches, name by name."""
     parts = list(parts)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,4 +1,4 @@
-"""A training under way: all that it is made of, and so all that must be kept for going on with it another day."""
+"""The state of a training run: everything that must be saved to resume it."""
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,10 @@ from trains.finite_check import FiniteCheck
 
 
 class Training:
-    """The model with what trains it, and how far it has come."""
+    """A model, what trains it, and its progress."""
 
     def __init__(self, model: nn.Module, train: Windows, config: Config):
-        if model.hyper_parameters != config:  # it computes by its own
+        if model.hyper_parameters != config:  # it computes with its own config
             raise ValueError("the model was made with another config")
         sizes = {task: config.head_sizes[task][0] for task in config.task_names}
         self.model = model
@@ -22,28 +22,28 @@ class Training:
         self.optimizer = make_optimizer(model, config)
         self.check = FiniteCheck(train.ids, self.ulgm)
         self.epochs = 0  # finished
-        self.best_epoch = 0  # counted from 1; 0: none yet
-        self.best_score = float("inf")  # less is better
-        # Of the epoch under way, so far: windows, their micro-batches, and the sum of these' losses.
+        self.best_epoch = 0  # from 1; 0: none yet
+        self.best_score = float("inf")  # lower is better
+        # Of the current epoch, so far: windows, their micro-batches, and the sum of the micro-batches' losses.
         self.windows = self.microbatches = 0
         self.loss = torch.zeros((), dtype=torch.float64, device=train.device)
-        self.seconds = 0.0  # spent so far
+        self.seconds = 0.0  # of training time
         self.between_windows = True  # False while a window changes weights and labels
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch under way, from 1."""
+        """The current epoch, from 1."""
         return self.epochs + 1
 
     @property
     def at_best(self) -> bool:
-        """Whether it stands at the end of its best epoch."""
+        """Whether the model is that of the best epoch's end."""
         return self.epochs == self.best_epoch > 0 and self.windows == 0
 
     def finish_window(self, window: Window, clip_losses: Tensor) -> None:
-        """Closes a window that was learned from. clip_losses: (B,), weighted: they add up to its micro-batches' losses.
+        """Counts a finished window. clip_losses: (B,), weighted so that they add up to its micro-batches' losses.
 
-        Raises UserError where it has broken the training: see FiniteCheck.
+        Raises DivergedError if training has diverged: see FiniteCheck.
         """
         self.windows += 1
         self.microbatches += len(window.microbatches)
@@ -57,16 +57,16 @@ class Training:
         self.loss.zero_()
 
     def is_over(self, config: Config) -> bool:
-        """Whether `early_stop` epochs in a row were no better, or max_epochs are done (0: no limit)."""
-        without_better = self.epochs - self.best_epoch
-        return self.epochs > 0 and (without_better >= config.early_stop or self.epochs == config.max_epochs)
+        """Whether the last `early_stop` epochs brought no improvement, or max_epochs (0: no limit) are done."""
+        without_improvement = self.epochs - self.best_epoch
+        return self.epochs > 0 and (without_improvement >= config.early_stop or self.epochs == config.max_epochs)
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}, window {self.windows}" if self.windows else f"the end of epoch {self.epochs}"
 
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:
-    """Adam with the released groups: BERT's weights; its biases and LayerNorms, without decay; audio; vision; the rest."""
+    """Adam with the released groups: BERT's weights; its biases and LayerNorms, without decay; audio; vision; other."""
     groups: dict[str, list] = {"bert": [], "bert_no_decay": [], "audio": [], "video": [], "other": []}
     prefixes = {"text_encoder.": "bert", "audio_encoder.": "audio", "vision_encoder.": "video"}
     for name, parameter in model.named_parameters():
@@ -81,7 +81,7 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:
         decay = 0.0 if group.endswith("_no_decay") else getattr(config, f"weight_decay_{source}")
         return {"lr": getattr(config, f"learning_rate_{source}"), "weight_decay": decay}
 
-    # fused: one pass over the parameters, four times as fast on a CPU, and equal to the plain one within rounding
+    # fused: one pass over the parameters, four times as fast on a CPU, equal within rounding
     return torch.optim.Adam(
         [{"params": members, "name": group, **settings(group)} for group, members in groups.items() if members],
         fused=True,

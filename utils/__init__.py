@@ -1,1 +1,1 @@
-"""Metrics, results, checkpoints and the small helpers that the rest stands on."""
+"""Metrics, errors, files, devices and other helpers. Imports none of the other folders."""

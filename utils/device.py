@@ -1,4 +1,4 @@
-"""Which processor a run computes on, and how."""
+"""Selects and sets up the processor."""
 
 import ctypes
 import os
@@ -9,56 +9,48 @@ import torch
 
 from utils.errors import UserError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers of its settings
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers for these settings
 
 
 def known_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
-    """The GPUs that --gpu_ids names; where it names none, all; [] where it names the CPU, or there is none.
-
-    Raises UserError for a GPU that isn't there.
-    """
+    """The GPUs in --gpu_ids, or all GPUs if None; [] for the CPU. Raises UserError for a GPU that doesn't exist."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     for gpu in gpu_ids or []:
         if not -1 <= gpu < count:
-            there = f"0 to {count - 1}" if count else "none: leave the flag out to run on the CPU"
-            raise UserError(f"--gpu_ids {gpu}: no such GPU; PyTorch sees {there}")
+            available = f"0 to {count - 1}" if count else "none: leave the flag out to run on the CPU"
+            raise UserError(f"--gpu_ids {gpu}: no such GPU; PyTorch sees {available}")
     return [gpu for gpu in (range(count) if gpu_ids is None else gpu_ids) if gpu != -1]
 
 
 def pick_device(gpu_ids: Sequence[int] | None) -> torch.device:
-    """The device to run on: of the GPUs that --gpu_ids names, the one with most free memory; where there is none, the CPU.
-
-    Raises UserError for a GPU that isn't there.
-    """
+    """The GPU with the most free memory among `known_gpus`, or the CPU. Raises UserError for a GPU that doesn't exist."""
     gpus = known_gpus(gpu_ids)
     if not gpus:
         return torch.device("cpu")
-    # Asking for its free memory starts a GPU up, so the only one isn't asked.
+    # Querying a GPU's free memory initializes it, so a single one isn't queried.
     gpu = gpus[0] if len(gpus) == 1 else max(gpus, key=lambda gpu: torch.cuda.mem_get_info(gpu)[0])
-    torch.cuda.set_device(gpu)  # what names no GPU, such as pinning memory, then doesn't wake another one
-    # In bfloat16 PyTorch would choose cuDNN's attention, which plans anew for every length of sentence: on an H200 a window
-    # took 0.7 s of planning for 0.05 s of work.
+    torch.cuda.set_device(gpu)  # otherwise pinning memory would initialize GPU 0
+    # In bfloat16 PyTorch would choose cuDNN's attention, which makes a new plan for every sentence length: on an H200 a
+    # window spent 0.7 s on planning and 0.05 s on work.
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.set_float32_matmul_precision("high")  # TF32: float32 products with 10 bits of mantissa, sums in float32
     return torch.device("cuda", gpu)
 
 
 def make_deterministic() -> None:
-    """Makes a GPU compute the same to the bit each time. Must be called before it is first used."""
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # NVIDIA's condition for its libraries to repeat themselves
+    """Makes a GPU reproduce its results to the bit. Call before its first use."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # all memory is written before it is read
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep what a training step frees, for the next step.
+    """Lets the C library keep the memory that a training step frees for the next step.
 
-    glibc returns blocks of 32 MB and more to the system at once, as BERT's larger activations are, and each of their pages
-    must be got anew in the next step.
+    By default glibc returns blocks of 32 MB and more, such as BERT's activations, to the system, and each page must be
+    faulted in again.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        if libc.mallopt(M_MMAP_THRESHOLD, 1 << 28):  # refused by old versions, which keep their own rule then
+        if libc.mallopt(M_MMAP_THRESHOLD, 1 << 28):  # old versions refuse and keep their own threshold
             libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

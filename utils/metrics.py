@@ -1,4 +1,4 @@
-"""The released code's metrics. Each takes float32 arrays (N,), prediction first, and returns name -> value."""
+"""The released code's metrics. Each maps float32 arrays (N,), prediction and truth, to name -> value."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 def mosi_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """MOSI and MOSEI, labels in [-3, 3]; rounded to 4 digits as the released code does.
 
-    Has0 takes all clips, as y >= 0 against y < 0. Non0 leaves out the clips whose true label is 0: y > 0 against y < 0.
+    Has0 covers all clips, y >= 0 against y < 0. Non0 excludes clips with true label 0: y > 0 against y < 0.
     """
     prediction, truth = np.float32(prediction), np.float32(truth)
     decided = truth != 0
@@ -30,7 +30,7 @@ SIMS_EDGES = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
 
 
 def sims_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes; a bin's right edge belongs to it."""
+    """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes. A bin includes its right edge."""
     prediction, truth = np.clip(np.float32(prediction), -1, 1), np.clip(np.float32(truth), -1, 1)
     values = {
         f"Mult_acc_{count}": _accuracy(sims_classes(prediction, count), sims_classes(truth, count))
@@ -46,12 +46,12 @@ METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
 
 
 def metric_names(metrics: Callable) -> list[str]:
-    """Of a family of metrics and of Loss, which every evaluation adds."""
+    """The names of a family's metrics, and Loss, which every evaluation adds."""
     return [*metrics(np.ones(2), np.ones(2)), "Loss"]
 
 
 def mean_absolute_error(prediction: np.ndarray, truth: np.ndarray) -> np.float32:
-    """In float32: the released code rounds that, and now and then its 4th digit differs from a float64's."""
+    """In float32, as released: a float64 mean sometimes rounds to another 4th digit."""
     return np.mean(np.abs(prediction - truth))
 
 
@@ -60,12 +60,12 @@ def lower_is_better(name: str) -> bool:
 
 
 def _rounded_accuracy(prediction: np.ndarray, truth: np.ndarray, bound: int) -> float:
-    """The share of clips whose label, clipped to [-bound, bound] and rounded (half to even), is hit."""
+    """Accuracy of labels clipped to [-bound, bound] and rounded half to even."""
     return _accuracy(np.round(np.clip(prediction, -bound, bound)), np.round(np.clip(truth, -bound, bound)))
 
 
 def sims_classes(values: np.ndarray, count: int) -> np.ndarray:
-    # The edges in float32, as the labels are: a label of 0.1 must not lie right of the edge 0.1.
+    # The edges are float32, as the labels are: a label of 0.1 must not exceed the edge 0.1.
     return np.digitize(values, np.float32(SIMS_EDGES[count]), right=True)
 
 
@@ -78,7 +78,7 @@ def _f1(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _correlation(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Pearson's; undefined (nan) for a single clip or for equal values."""
+    """Pearson correlation; nan for a single clip or constant values."""
     if len(truth) < 2 or np.ptp(prediction) == 0 or np.ptp(truth) == 0:
         return float("nan")
     return float(np.corrcoef(prediction, truth)[0, 1])

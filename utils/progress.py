@@ -1,4 +1,4 @@
-"""Progress bars, all of one style: they vanish when done, and are silent where the output is no terminal."""
+"""Progress bars: they disappear when done, and are not shown unless stderr is a terminal."""
 
 from collections.abc import Iterable
 
@@ -13,11 +13,9 @@ def progress(
     done: int = 0,
     shown: bool = True,
 ) -> tqdm:
-    """A bar over items; without items, one that is moved by `update`.
+    """A bar over items, or, without items, one to be advanced with `update`. unit: "B" shows kB, MB, ...
 
-    total: where the items don't tell how many. done: those of the total that are not among the items.
+    total: needed if the items have no length. done: how much of the total precedes the items.
     """
-    scale = unit == "B"
-    return tqdm(
-        items, what, total, leave=False, disable=None if shown else True, unit=unit, unit_scale=scale, initial=done
-    )
+    hidden = None if shown else True  # None: hidden unless stderr is a terminal
+    return tqdm(items, what, total, leave=False, disable=hidden, unit=unit, unit_scale=unit == "B", initial=done)

@@ -1,4 +1,4 @@
-"""The random streams that a training may draw from."""
+"""The random number generators that training draws from."""
 
 import random
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def set_seed(seed: int) -> None:
-    """Seeds every random stream that training draws from."""
+    """Seeds every generator that training draws from."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)  # all GPUs too
 
 
 def random_streams(device: torch.device) -> tuple[dict[str, Tensor], dict]:
-    """Where every random stream stands that training may draw from: tensors, and plain values."""
+    """The state of every generator: tensors, and JSON values."""
     streams = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         streams["cuda"] = torch.cuda.get_rng_state(device)
@@ -24,7 +24,7 @@ def random_streams(device: torch.device) -> tuple[dict[str, Tensor], dict]:
 
 
 def set_random_streams(streams: dict[str, Tensor], values: dict, device: torch.device) -> None:
-    """Takes over what `random_streams` gave."""
+    """Restores the result of `random_streams`."""
     version, key, gauss = values["python"]
     random.setstate((version, tuple(key), gauss))
     np.random.set_state(tuple(values["numpy"]))

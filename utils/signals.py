@@ -1,23 +1,25 @@
-"""Signals that ask the program to stop: Ctrl-C (SIGINT), SIGTERM, and SIGUSR1, which SLURM can send before a time limit.
+"""Signals that stop the program: Ctrl-C (SIGINT), SIGTERM, and SIGUSR1, which SLURM can send before a time limit.
 
-They raise Stopped. Where work would be lost they are held back until it can be saved.
+They raise Stopped. Where that would lose work, they are deferred until it can be saved.
 """
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows has no SIGUSR1
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]  # Windows lacks one
 
-_holding_back = False
-_received: int | None = None
+_deferring = False
+_pending: int | None = None
 
 
 class Stopped(BaseException):
-    """A signal asked the program to stop. Like KeyboardInterrupt, no handler of errors takes it for one."""
+    """A signal asked the program to stop. Like KeyboardInterrupt, `except Exception` doesn't catch it."""
 
     def __init__(self, number: int, deferred: bool):
-        """deferred: until work was in a state to be saved."""
+        """deferred: the work can be saved."""
         self.deferred = deferred
         self.name = signal.Signals(number).name
         self.status = 130 if number == signal.SIGINT else 143
@@ -26,50 +28,50 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """In this context the signals raise Stopped. For the main thread."""
-    global _received
-    _received = None
-    before = {name: signal.signal(getattr(signal, name), _handle) for name in NAMES}
+    """Makes the signals raise Stopped in this context. For the main thread."""
+    global _pending
+    _pending = None
+    handlers = {number: signal.signal(number, _handle) for number in SIGNALS}
     try:
         yield
     finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[None]:
-    """In this context a signal waits for `raise_if_stop_requested`, or for the end. A second Ctrl-C before that doesn't."""
-    global _holding_back
-    _holding_back = True
+    """Defers signals to `raise_if_stop_requested` or the end of the context. A second Ctrl-C stops at once."""
+    global _deferring
+    _deferring = True
     try:
         yield
     finally:
-        _holding_back = False
+        _deferring = False
     raise_if_stop_requested()
 
 
 def raise_if_stop_requested(agree: Callable[[int], int] = int) -> None:
-    """Raises Stopped where a signal was held back.
+    """Raises Stopped if a signal is pending.
 
-    agree: the signal's number here, or 0, -> that of all processes that work together, so that all stop in one place.
+    agree: maps this process's signal number (0: none) to that of all ranks, so that all stop at the same place.
     """
-    global _received
-    if number := agree(_received or 0):
-        _received = None
+    global _pending
+    if number := agree(_pending or 0):
+        _pending = None
         raise Stopped(number, deferred=True)
 
 
 def ignore_signals(_worker: int) -> None:
-    """For a process that only prepares data: who asks the whole process group to stop means the main one."""
-    for name in NAMES:
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    """For a data worker: a signal to the whole process group is meant for the main process."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _handle(number: int, _frame: object) -> None:
-    global _received
-    impatient = number == signal.SIGINT and _received == signal.SIGINT
-    if _holding_back and not impatient:
-        _received = number
+    global _pending
+    second_interrupt = number == signal.SIGINT and _pending == signal.SIGINT
+    if _deferring and not second_interrupt:
+        _pending = number
     else:
         raise Stopped(number, deferred=False)

@@ -1,1 +1,1 @@
-"""Makes feature files: of clips, of CMU's features, of own arrays."""
+"""Builds feature files from video clips, from CMU's features, or from the user's own arrays."""

@@ -1,4 +1,4 @@
-"""Sequences of several lengths -> a feature file in the official layout: cut, padded with zeros at the end, and stacked."""
+"""Writes feature files in the official layout from sequences of any length, which it cuts or pads with zeros at the end."""
 
 import contextlib
 import csv
@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from data.builders.label_table import LabelledClip, common_unimodal_labels
+from data.builders.label_table import LabelledClip
 from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from utils.errors import UserError
-from utils.files import check_output, clear_leftovers, exclusive_lock, remove, replacing
+from utils.files import check_output, exclusive_lock, remove, replacing
 from utils.progress import progress
 
 USUAL_NAME = "features.pkl"
+SEQUENCES = ("audio", "vision")
+SIGNS = {-1: "Negative", 0: "Neutral", 1: "Positive"}
 
 
 @dataclass
 class ClipFeatures:
-    """One clip, before it is padded."""
+    """The features of one clip, without padding."""
 
     audio: np.ndarray  # (L, width)
     vision: np.ndarray  # (L, width)
@@ -31,10 +33,9 @@ class ClipFeatures:
 
 @contextlib.contextmanager
 def writing(output: Path, *inputs: Path) -> Iterator[None]:
-    """In this context nobody else writes the feature file. Raises UserError where it can't be written, or is an input."""
+    """Locks the feature file against other writers. Raises UserError if it cannot be written, or is one of the inputs."""
     check_output(output, *inputs)
-    with exclusive_lock(output, "another process is making it"):
-        clear_leftovers(output)
+    with exclusive_lock(output, "another process is writing it"):
         yield
 
 
@@ -48,86 +49,74 @@ def assemble(
     extractors: dict[str, dict],
     aligned: bool = False,
 ) -> dict[str, int]:
-    """Writes the clips that have sizes to a feature file, and the refused ones, with the reason, to a list beside it.
+    """Writes the clips that have sizes to a feature file, and the refused ones to a list beside it.
 
-    sizes: clip's id -> modality -> frames or tokens. load: gives a clip's features, by its id. padded: modality -> what the
-    sequences are cut or padded to; None: by the released rule. aligned: sound and face are as long as the text, so that the file
-    says no lengths of theirs. Returns these lengths. Raises UserError where a split has no clip left, or the disk is full: the
-    feature file that was there stays.
+    sizes: clip id -> modality -> frames or tokens. load: returns the features of a clip id. padded: modality -> length that the
+    sequences are cut or padded to; None: the released rule. extractors: modality -> `data.extractors.describe`. aligned: audio
+    and vision have a frame for each token, so that the file needs no lengths for them. Returns the padded lengths. Raises
+    UserError, and keeps the previous file, if a split has no clips or the disk is full.
     """
     errors = errors_file(output)
-    _list_errors(errors, refused)
-    clips = [clip for clip in clips if clip.id in sizes]
-    for split in SPLITS:
-        if not any(clip.split == split for clip in clips):
-            raise UserError(f"no clip of the split {split} could be used: {errors} says why; {output} isn't written")
+    if refused:
+        with replacing(errors) as work, open(work, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("id", "reason"), *refused.items()])
+    else:
+        remove(errors)
+    by_split = {split: [clip for clip in clips if clip.split == split and clip.id in sizes] for split in SPLITS}
+    if empty := [split for split, members in by_split.items() if not members]:
+        raise UserError(f"{output}: not written; no clip of {', '.join(empty)} is usable: see {errors}")
+    clips = sum(by_split.values(), [])
     lengths = {key: length or padded_length(sizes[clip.id][key] for clip in clips) for key, length in padded.items()}
-    unimodal = common_unimodal_labels(clips)
-    splits = {}
-    for name in SPLITS:
-        mine = [clip for clip in clips if clip.split == name]
-        features = progress((load(clip.id) for clip in mine), f"padding {name}", "clip", len(mine))
-        splits[name] = make_split(mine, features, lengths, unimodal)
+    unimodal = [task for task in UNIMODAL_LABELS if all(task in clip.unimodal for clip in clips)]
+    content = {}
+    for split, members in by_split.items():
+        features = progress((load(clip.id) for clip in members), f"padding {split}", "clip", len(members))
+        content[split] = _make_split(members, features, lengths, unimodal)
         if aligned:
-            del splits[name]["audio_lengths"], splits[name]["vision_lengths"]
-    save_feature_file(output, splits, {key: facts | {"length": lengths[key]} for key, facts in extractors.items()})
+            del content[split]["audio_lengths"], content[split]["vision_lengths"]
+    content[EXTRACTORS] = {key: described | {"length": lengths[key]} for key, described in extractors.items()}
+    with replacing(output) as work, open(work, "wb") as file:
+        # Protocols before 5 copy each array in memory first.
+        pickle.dump(content, file, protocol=5)
     return lengths
 
 
 def train_command(output: Path, dataset: str, bert: str | None = None, aligned: bool = False) -> str:
-    """How to train on a feature file."""
-    words = ["python", "run.py", "--datasetName", dataset, "--dataPath", str(output)]
-    words += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
-    return f"train on it: {shlex.join(words)}"
+    """A line with the command that trains on a feature file."""
+    argv = ["python", "run.py", "--datasetName", dataset, "--dataPath", str(output)]
+    argv += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
+    return f"train on it: {shlex.join(argv)}"
 
 
 def raise_if_refused(output: Path, refused: dict[str, str], of: int) -> None:
-    """Raises UserError where clips were left out. of: how many there were."""
+    """Raises UserError if any of the `of` clips were left out."""
     if refused:
         raise UserError(
-            f"{len(refused)} of {of} clips were left out: {errors_file(output)} says why; once they are mended, the "
-            "same command adds them"
+            f"{len(refused)} of {of} clips were left out: see {errors_file(output)}; fix them and run the same command again"
         )
 
 
 def errors_file(output: Path) -> Path:
-    """Where the clips that were left out of a feature file are listed."""
+    """The list of the clips that were left out of a feature file."""
     return output.with_name("errors.csv" if output.name == USUAL_NAME else f"{output.stem}.errors.csv")
 
 
-def _list_errors(path: Path, refused: dict[str, str]) -> None:
-    header = ["id", "reason"]
-    if not refused:
-        with contextlib.suppress(OSError, ValueError):
-            if path.read_text(encoding="utf-8").startswith(",".join(header)):  # else it isn't of an earlier run
-                remove(path)
-        return
-    with replacing(path) as work, open(work, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(header)
-        table.writerows(refused.items())
-
-
 def padded_length(lengths: Iterable[int]) -> int:
-    """The released rule: the mean and three standard deviations of the clips' lengths. Longer clips are cut."""
+    """The released rule: mean + 3 standard deviations of the clips' lengths. Longer clips are cut."""
     lengths = np.array(list(lengths))
     return max(1, int(lengths.mean() + 3 * lengths.std()))
 
 
-def make_split(
+def _make_split(
     clips: list[LabelledClip], features: Iterable[ClipFeatures], lengths: dict[str, int], unimodal: list[str]
-) -> dict[str, object]:
-    """A split in the official layout.
-
-    features: those of each clip, in turn: only one at a time need be in memory. lengths: of text, audio and vision once padded.
-    unimodal: the tasks whose human labels go into the file.
-    """
+) -> dict[str, np.ndarray]:
+    """One split in the official layout. features: of each clip in order; only one needs to be in memory at a time."""
     count = len(clips)
     labels = np.array([clip.label for clip in clips], np.float32)
-    split: dict[str, object] = {
+    split = {
         "id": np.array([clip.id for clip in clips]),
         "raw_text": np.array([clip.text for clip in clips]),
-        "annotations": np.array([clip.annotation for clip in clips]),
+        "annotations": np.array([clip.annotation or SIGNS[int(np.sign(clip.label))] for clip in clips]),
         "classification_labels": np.sign(labels).astype(np.int64) + 1,
         "regression_labels": labels,
         "audio_lengths": np.ones(count, np.int64),
@@ -138,31 +127,20 @@ def make_split(
     if "text" in lengths:
         split["text_bert"] = np.zeros((count, 3, lengths["text"]), np.int64)
     for number, clip in enumerate(features):
-        if clip.tokens is not None:
-            tokens = cut_text(clip.tokens, lengths["text"])
-            split["text_bert"][number, 0, : len(tokens)] = tokens
-            split["text_bert"][number, 1, : len(tokens)] = 1
-        sequences = {"audio": clip.audio[: lengths["audio"]], "vision": clip.vision[: lengths["vision"]]}
-        for key, sequence in sequences.items():
-            split[f"{key}_lengths"][number] = len(sequence)
-        if clip.text is not None:
-            sequences["text"] = cut_text(clip.text, lengths["text"])
-        for key, sequence in sequences.items():
+        for key, length in lengths.items():
+            rows = getattr(clip, key)
+            if key == "text":
+                rows, tokens = cut_text(rows, length), cut_text(clip.tokens, length)
+                split["text_bert"][number, :2, : len(tokens)] = tokens, np.ones_like(tokens)
+            else:
+                rows = rows[:length]
+                split[f"{key}_lengths"][number] = len(rows)
             if key not in split:
-                split[key] = np.zeros((count, lengths[key], sequence.shape[1]), np.float32)
-            split[key][number, : len(sequence)] = sequence
+                split[key] = np.zeros((count, length, rows.shape[1]), np.float32)
+            split[key][number, : len(rows)] = rows
     return split
 
 
 def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
-    """(n, ...) for the tokens of a text -> at most `length` of them, [SEP] still the last."""
+    """Cuts (n, ...), one row for each token, to at most `length` rows. The last, [SEP], stays."""
     return rows if len(rows) <= length else np.concatenate([rows[: length - 1], rows[-1:]])
-
-
-def save_feature_file(path: Path, splits: dict[str, dict], extractors: dict[str, dict]) -> None:
-    """Writes a feature file; until all of it is on the disk, the one before stays. Raises UserError on a full disk.
-
-    extractors: modality -> what made its features, as `data.extractors.describe` says it, with the padded length.
-    """
-    with replacing(path) as work, open(work, "wb") as file:
-        pickle.dump(splits | {EXTRACTORS: extractors}, file, protocol=5)  # 4 would copy each array first

@@ -1,4 +1,4 @@
-"""What all seeds of a run share: the data, the pretrained encoder, the config and the device."""
+"""Everything that the seeds of a run share: data, pretrained encoder, config, device."""
 
 import copy
 import dataclasses
@@ -19,7 +19,6 @@ from trains.runs.provenance import Provenance, make_provenance
 from trains.runs.report import closing_report, published_scores
 from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
-from utils.errors import UserError
 from utils.metrics import METRICS, metric_names
 from utils.random_state import set_seed
 from utils.ranks import ALONE, Ranks
@@ -35,18 +34,18 @@ class Experiment:
     encoder: Pretrained
     num_workers: int = 0
     ranks: Ranks = ALONE
-    tuned: Tuned | None = None  # where the config comes from
+    tuned: Tuned | None = None  # the source of the config, if a sweep chose it
 
     def __post_init__(self) -> None:
         self.kind = model_kind(self.model_name)
-        self.clips = {
-            name: ClipDataset(
-                split, self.device, self.config.max_clips_per_pass, ALONE if name == "test" else self.ranks
-            )
-            for name, split in self.store.splits.items()
-        }
         self.metrics = METRICS[self.dataset.metrics]
         self.metric_names = metric_names(self.metrics)
+        passes = self.config.max_clips_per_pass
+        self.clips = {
+            # Rank 0 tests alone.
+            name: ClipDataset(split, self.device, passes, ALONE if name == "test" else self.ranks)
+            for name, split in self.store.splits.items()
+        }
 
     @functools.cached_property
     def provenance(self) -> Provenance:
@@ -60,37 +59,42 @@ class Experiment:
         return make_provenance(data_and_encoder, self.config, self.device, self.ranks.size)
 
     def with_config(self, config: Config) -> "Experiment":
-        """The same data and encoder, for a training with other hyper-parameters."""
+        """The same data and encoder with other hyper-parameters."""
         other = copy.copy(self)
         other.config = config
         other.__dict__.pop("provenance", None)
         return other
 
     def describe(self) -> str:
-        """What the log opens with."""
+        """The first lines of the log."""
         clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
-        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips"]
-        lines += [" ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items())]
-        lines += [str(self.provenance)]
+        lines = [
+            f"{self.model_name} on {self.dataset.name}: {clips} clips",
+            " ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items()),
+            str(self.provenance),
+        ]
         if self.tuned is not None:
-            was, now = self.tuned.trained_on, self.provenance.data_and_encoder()
-            other = [key for key in now if was.get(key, now[key]) != now[key]]
-            elsewhere = f"; now with another {', another '.join(other)}" if other else ""
-            lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{elsewhere}"]
-        replaced = {where: count for where, count in self.store.replaced.items() if count}
-        lines += [f"{where}: {count} values are not finite and are read as 0" for where, count in replaced.items()]
+            before, now = self.tuned.trained_on, self.provenance.data_and_encoder()
+            changed = [key for key in now if before.get(key, now[key]) != now[key]]
+            warning = f"; but this run has another {', another '.join(changed)}" if changed else ""
+            lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{warning}"]
+        lines += [
+            f"{part}: {count} values are not finite and are read as 0"
+            for part, count in self.store.replaced.items()
+            if count
+        ]
         return "\n".join(lines)
 
     def new_model(self) -> nn.Module:
-        """The pretrained encoder, with new, random layers behind it."""
+        """The pretrained encoder with new, random layers on top."""
         bert = copy.deepcopy(self.encoder.bert)
         bert_config = bert.config.to_dict()
-        bert_config.pop("_name_or_path", None)  # a path of this machine has no place in a checkpoint
+        bert_config.pop("_name_or_path", None)  # a local path: checkpoints may be published
         widths = (self.store.audio_width, self.store.vision_width)
         return self.kind.network(self.config, bert_config, *widths, bert).to(self.device)
 
     def new_training(self, seed: int) -> tuple[Training, Windows, Windows]:
-        """A training at its beginning, and the windows that it learns from and is judged by."""
+        """A training before its first epoch, with its training and validation windows."""
         set_seed(seed)
         model = self.new_model()
         if not self.config.use_finetune:
@@ -99,42 +103,36 @@ class Experiment:
                     encode_texts(model, evaluation_windows(clips))
         train = training_windows(self.clips["train"], self.config, seed, self.num_workers)
         valid = evaluation_windows(self.clips["valid"], self.num_workers)
-        self.ranks.broadcast_tensors(model.state_dict().values())  # kinds of processors differ in what they draw
+        # Ranks on different kinds of processors draw different random weights.
+        self.ranks.broadcast_tensors(model.state_dict().values())
         return Training(model, train, self.config), train, valid
 
     def test(self, model: nn.Module) -> dict[str, float]:
-        """The fusion score's metrics on the test split; MAE and Corr of each modality alone that the file has labels for."""
-        values, scores = evaluate(model.to(self.device), evaluation_windows(self.clips["test"]), self.metrics)
-        return values | self._unimodal_metrics(scores)
+        """Metrics of the fusion score on the test split; MAE and Corr of each modality that has human labels."""
+        metrics, scores = evaluate(model.to(self.device), evaluation_windows(self.clips["test"]), self.metrics)
+        return metrics | self._unimodal_metrics(scores)
 
-    def metrics_of_row(self, row: dict[str, str]) -> dict[str, float]:
-        """What `test` returned, from the row of the seeds CSV that it went into. Raises UserError where that is damaged."""
-        names = [*self.metric_names, *self._unimodal_metrics(self._guess_the_mean())]
-        try:
-            return {name: float(row.get(name) or "nan") for name in names}
-        except ValueError as error:
-            raise UserError(f"the seeds CSV: the row of seed {row['seed']} is damaged ({error}); remove it") from None
+    @functools.cached_property
+    def mean_guess(self) -> dict[str, float]:
+        """The metrics of guessing each task's mean training label; as `test` returns them, but without Loss."""
+        train, test = (self.store.splits[name].labels for name in ("train", "test"))
+        scores = {task: np.full_like(test[task], train[task].mean()) for task in self.config.task_names if task in test}
+        return self.metrics(scores["fusion"], test["fusion"]) | self._unimodal_metrics(scores)
 
     def report(self, title: str, tests: list[dict[str, float]]) -> str:
-        """The closing table over what `test` returned for each seed."""
-        guess = self._guess_the_mean()
-        values = self.metrics(guess["fusion"], self.store.splits["test"].labels["fusion"]) | self._unimodal_metrics(
-            guess
-        )
-        own = bool(self.store.extractors)  # features of own making, which no published score is about
-        published = {} if own else published_scores(self.dataset.name, self.config.tasks)
-        return closing_report(title, tests, values, published)
-
-    def _guess_the_mean(self) -> dict[str, np.ndarray]:
-        """For each task in use that has labels, the mean of its training labels, as scores (N,) on the test split."""
-        train, test = (self.store.splits[name].labels for name in ("train", "test"))
-        return {task: np.full_like(test[task], train[task].mean()) for task in self.config.task_names if task in test}
+        """The closing table. tests: metrics for each seed, as `test` returns them."""
+        # Published scores are about the datasets' own features.
+        own_features = bool(self.store.extractors)
+        published = {} if own_features else published_scores(self.dataset.name, self.config.tasks)
+        return closing_report(title, tests, self.mean_guess, published)
 
     def _unimodal_metrics(self, scores: dict[str, np.ndarray]) -> dict[str, float]:
-        """How each modality's scores (N,) agree with labels of its own on the test split, where there are any."""
-        values = {}
-        truth = self.store.splits["test"].labels
-        for task in [task for task in scores if task != "fusion" and task in truth]:
-            metrics = self.metrics(scores[task], truth[task])
-            values |= {f"{task}_{name}": metrics[name] for name in ("MAE", "Corr")}
-        return values
+        """Compares each modality's scores (N,) on the test split with its own human labels, if it has any."""
+        labels = self.store.splits["test"].labels
+        return {
+            f"{task}_{name}": value
+            for task in scores
+            if task != "fusion" and task in labels
+            for name, value in self.metrics(scores[task], labels[task]).items()
+            if name in ("MAE", "Corr")
+        }

@@ -1,154 +1,126 @@
-"""Several processes of this program side by side on one machine: seeds, or the workers of a sweep."""
+"""Runs several processes of run.py side by side on one machine: seeds, or the workers of a sweep."""
 
-import contextlib
 import logging
 import os
-import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from utils.errors import UserError, first_line
 
 PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
+POLL_SECONDS = 0.1
 
 
 class Job:
-    """A process of run.py whose words come out here, as they are said; but for the last one, if that tells why it ended."""
+    """A child process. It writes to our stdout; its stderr is collected and passed on when it ends."""
 
-    def __init__(self, name: str, words: list[str], slot: int, ended: queue.Queue):
-        self.name, self.slot = name, slot
-        self.reason = ""
+    def __init__(self, name: str, argv: list[str]):
+        self.name = name
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *words],
-            stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it does
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            start_new_session=True,  # Ctrl-C reaches it through this process only, and once
+            [sys.executable, str(PROGRAM), *argv],
+            stdin=subprocess.PIPE,  # never written to; closes when this process ends: see stop_with_parent
+            stderr=self._stderr,
+            start_new_session=True,  # so that Ctrl-C reaches the child once, through this process
         )
-        threading.Thread(target=self._attend, args=(ended,), daemon=True).start()
 
-    def _attend(self, ended: queue.Queue) -> None:
-        complaints = threading.Thread(target=self._relay, args=(self.process.stderr, sys.stderr), daemon=True)
-        complaints.start()
-        self._relay(self.process.stdout, sys.stdout)
-        complaints.join()
-        self.process.wait()
-        ended.put(self)
-
-    def _relay(self, words: TextIO, out: TextIO) -> None:
-        for line in words:
-            if line.startswith("error: "):
-                self.reason = line.strip().removeprefix("error: ")
-            elif line.startswith("stopped by "):
-                self.reason = line.split(";")[0]
-            else:
-                with contextlib.suppress(
-                    OSError, ValueError
-                ):  # nobody reads it any more: no reason for the job to wait
-                    out.write(line)
-                    out.flush()
-
-    def __str__(self) -> str:
-        """Why it ended."""
+    def close(self) -> str | None:
+        """After the child has ended: returns why it failed, if it did, and passes on the rest of its stderr."""
         status = self.process.returncode
-        reason = self.reason or f"ended with status {status}"
+        reason = f"exited with status {status}"
+        self._stderr.seek(0)
+        for line in self._stderr:
+            if line.startswith("error: "):
+                reason = line.removeprefix("error: ")
+            elif line.startswith("stopped by "):
+                reason = line.split(";")[0]
+            else:
+                sys.stderr.write(line)
+        self._stderr.close()
         if status < 0:
-            reason = f"was killed ({signal.Signals(-status).name}); if it was for want of memory, lower --jobs"
-        return f"{self.name}: {first_line(reason)}"
+            reason = f"was killed ({signal.Signals(-status).name}); if memory ran out, lower --jobs"
+        return f"{self.name}: {first_line(reason)}" if status else None
 
 
-def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) -> list[Job]:
-    """Runs processes of run.py, so many at once, each slot on the next of the GPUs ([]: as their words say).
+def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: Sequence[int]) -> list[str]:
+    """Runs jobs, at most `at_once` at a time. Returns the failures, one line each.
 
-    jobs: name -> words of the command line. Returns those that failed; after the first, none is started any more.
-    Where this process is told to stop, so are they, and all is over when they have saved what they must.
+    After a failure no further job is started, and the running ones finish. A signal to this process is passed on to the
+    running jobs: they save their state, then this function raises Stopped.
+
+    jobs: name -> command line. gpus: assigned to the jobs in turn; []: the command lines already say where to run.
     """
     waiting = list(jobs.items())
-    ended: queue.Queue[Job] = queue.Queue()
-    free = list(range(at_once))[::-1]
-    running: list[Job] = []
-    failed: list[Job] = []
+    running: dict[int, Job] = {}  # slot -> job; the slot decides the GPU
+    failures: list[str] = []
     try:
-        while running or (waiting and not failed):
-            while waiting and free and not failed:
-                (name, words), slot = waiting.pop(0), free.pop()
-                on_gpu = ["--gpu_ids", str(gpus[slot % len(gpus)])] if gpus else []
-                running.append(Job(name, [*words, *on_gpu], slot, ended))
-            job = ended.get()
-            running.remove(job)
-            free.append(job.slot)
-            if job.process.returncode != 0:
-                failed.append(job)
+        while running or (waiting and not failures):
+            for slot in range(at_once):
+                if slot in running and running[slot].process.poll() is not None:
+                    if failure := running.pop(slot).close():
+                        failures.append(failure)
+                if slot not in running and waiting and not failures:
+                    name, argv = waiting.pop(0)
+                    gpu = ["--gpu_ids", str(gpus[slot % len(gpus)])] if gpus else []
+                    running[slot] = Job(name, [*argv, *gpu])
+            time.sleep(POLL_SECONDS)
     finally:
-        _stop(running)
-    return failed
+        for job in running.values():
+            job.process.terminate()
+        for job in running.values():
+            job.process.wait()
+            job.close()
+    return failures
 
 
 def run_seeds(
-    seeds: Sequence[int], words: Sequence[str], at_once: int, gpu_ids: Sequence[int] | None, threads: int | None
+    seeds: Sequence[int], argv: Sequence[str], at_once: int, gpu_ids: Sequence[int] | None, threads: int | None
 ) -> None:
-    """Trains seeds, several at once. words: this run's command line; threads: of each job; None: its share of the cores.
-
-    Raises UserError where one failed; those under way are finished first.
-    """
-    shared = job_words(words, at_once, threads)
+    """Trains one seed per job. argv: this run's command line. Raises UserError if a seed failed."""
+    shared = job_argv(argv, at_once, threads)
     jobs = {f"seed {seed}": [*shared, "--seeds", str(seed)] for seed in seeds}
-    if failed := run_side_by_side(jobs, at_once, _known_gpus(gpu_ids)):
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise UserError(f"{failed[0]}{more}; --resume goes on with what is unfinished")
+    if failures := run_side_by_side(jobs, at_once, _visible_gpus(gpu_ids)):
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise UserError(f"{failures[0]}{more}; --resume continues the unfinished seeds")
 
 
 def run_workers(
-    words: Sequence[str], count: int, gpu_ids: Sequence[int] | None, threads: int | None, log: logging.Logger
+    argv: Sequence[str], count: int, gpu_ids: Sequence[int] | None, threads: int | None, log: logging.Logger
 ) -> None:
-    """Starts workers of a sweep, and waits for them. Raises UserError where none of them came to the end."""
-    jobs = {f"worker {number}": job_words(words, count, threads) for number in range(1, count + 1)}
-    failed = run_side_by_side(jobs, count, _known_gpus(gpu_ids))
-    if len(failed) == count:
-        raise UserError(str(failed[0]))
-    for job in failed:
-        log.info(f"{job}; the others went on")
+    """Runs the workers of a sweep. argv: this run's command line. Raises UserError if all of them failed."""
+    jobs = {f"worker {number}": job_argv(argv, count, threads) for number in range(1, count + 1)}
+    failures = run_side_by_side(jobs, count, _visible_gpus(gpu_ids))
+    if len(failures) == count:
+        raise UserError(failures[0])
+    for failure in failures:
+        log.info(f"{failure}; the other workers continued")
 
 
-def job_words(words: Sequence[str], at_once: int, threads: int | None) -> list[str]:
-    """A run's words, for one of its jobs, with its share of the threads."""
-    import torch  # what only starts and stops processes needn't wait for it
+def job_argv(argv: Sequence[str], at_once: int, threads: int | None) -> list[str]:
+    """The command line of one job. threads: CPU threads per job; None: an equal share of the cores."""
+    import torch  # here because tests start many small programs that import this file
 
     threads = threads or max(1, torch.get_num_threads() // at_once)
-    return [*words, "--jobs", "1", "--threads", str(threads), "--as_job"]
+    return [*argv, "--jobs", "1", "--threads", str(threads), "--as_job"]
 
 
-def _known_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
-    from utils.device import known_gpus  # which loads torch, too
+def _visible_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
+    from utils.device import known_gpus  # imports torch
 
     return known_gpus(gpu_ids)
 
 
-def _stop(jobs: list[Job]) -> None:
-    try:
-        for job in jobs:
-            job.process.terminate()
-        for job in jobs:
-            job.process.wait()
-    except BaseException:  # asked again: at once, then
-        for job in jobs:
-            job.process.kill()
-        raise
-
-
 def stop_with_parent() -> None:
-    """For a job: lets it stop, as by SIGTERM, when the process that started it is gone."""
+    """Called in a job: sends it SIGTERM when the process that started it ends, even by SIGKILL."""
 
     def watch() -> None:
-        os.read(0, 1)  # comes back when the other end of the pipe is closed
+        os.read(0, 1)  # returns when the parent's end of the pipe closes
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,11 +1,10 @@
-"""What --modelName can name: a network, and what trains it. A new one is a file in models/, one in trains/, and a line below.
+"""The models that --modelName can name. To add one: a network in models/, a trainer in trains/, and a line in MODELS.
 
-A network is made as SelfMM is: Network(config, bert_config, audio_width, vision_width, bert). It keeps `hyper_parameters`,
-`frame_widths` and `text_encoder.bert`, and maps a Batch to Outputs, fusion among the tasks.
+A network has SelfMM's constructor, keeps `hyper_parameters`, `frame_widths` and `text_encoder.bert`, and maps a Batch to
+Outputs, with fusion among the tasks.
 
-A trainer is called as fit is: fit(training, train, valid, config, metrics). It goes on from where the Training stands, keeps
-in it all that it needs to go on, and yields an EpochResult after each epoch. For torchrun it must do what fit does with
-`train.ranks`: windows then hold one rank's share of their clips.
+A trainer has the signature of `fit`. It starts where the Training is, keeps in it whatever resuming needs, and yields an
+EpochResult after each epoch. Under torchrun it shares windows as `fit` does, with `train.ranks`.
 """
 
 from collections.abc import Callable
@@ -27,7 +26,7 @@ MODELS = {"self_mm": ModelKind(SelfMM, fit)}
 
 
 def model_kind(name: str) -> ModelKind:
-    """Raises UserError for a name that nobody knows."""
+    """Raises UserError for an unknown name."""
     if name not in MODELS:
-        raise UserError(f"--modelName {name}: unknown; there are: {', '.join(MODELS)}")
+        raise UserError(f"--modelName {name}: unknown model; expected one of: {', '.join(MODELS)}")
     return MODELS[name]

@@ -1,4 +1,4 @@
-"""Opens and checks what a run works on: features, text encoder, checkpoint. Nothing is written but caches."""
+"""Opens and checks the inputs of a run: features, text encoder, checkpoint. Writes nothing but caches."""
 
 import dataclasses
 from pathlib import Path
@@ -39,15 +39,15 @@ def open_experiment(
     splits: tuple[str, ...] = SPLITS,
     tuned: Tuned | None = None,
 ) -> Experiment:
-    """Opens and checks all that a training needs, the cheap things first.
+    """Opens and checks the inputs of a training. Raises UserError, before anything but caches and the demo is written.
 
-    features, bert: None: the dataset's own. splits: what the experiment is handed; a sweep is handed no test split.
-    tuned: where the config comes from. Raises UserError before anything is written but the features' cache, and the demo corpus.
+    features, bert: None for the dataset's own. splits: the splits that the experiment may see; a sweep must not see the
+    test split. tuned: the source of the config.
     """
     model_kind(model_name)
-    known = metric_names(METRICS[dataset.metrics])
-    if config.KeyEval not in known:
-        raise UserError(f"config: KeyEval = {config.KeyEval!r}: unknown for {dataset.name}; known: {', '.join(known)}")
+    keys = metric_names(METRICS[dataset.metrics])
+    if config.KeyEval not in keys:
+        raise UserError(f"config: KeyEval = {config.KeyEval!r}: not a metric of {dataset.name}: {', '.join(keys)}")
     path = find_features(features, dataset, aligned)
     encoder = load_pretrained(find_bert(bert, dataset))
     store = open_features(path, dataset, aligned, encoder, cache_dir)
@@ -58,7 +58,7 @@ def open_experiment(
 
 
 def open_released_checkpoint(path: Path, experiment: Experiment) -> nn.Module:
-    """The model of a .pth of the released code, which holds no config: the experiment's is taken. Raises UserError."""
+    """Loads a .pth of the released code with the experiment's config, since the file has none. Raises UserError."""
     model = experiment.new_model()
     load_released_weights(model, read_weights(path), path)
     return model
@@ -76,30 +76,28 @@ def open_checkpoint(
     cache_dir: Path | None = None,
     num_workers: int = 0,
 ) -> tuple[Experiment, nn.Module]:
-    """A checkpoint folder's model, with the data to test it on. Raises UserError where either can't be had, or they don't fit.
+    """Loads a checkpoint folder and the data to test it on. Raises UserError, also if the two do not match.
 
-    dataset_name: None: what the checkpoint says. overrides: hyper-parameters that may differ from those of its training.
+    dataset_name: None for the checkpoint's own. overrides: hyper-parameters to change after training.
     """
     trained = load_trained(folder, model_name, dataset_name)
-    dataset, aligned = trained.dataset, aligned or trained.aligned
-    model = trained.model
-    model.hyper_parameters = dataclasses.replace(model.hyper_parameters, **overrides)
+    model, dataset, aligned = trained.model, trained.dataset, aligned or trained.aligned
+    model.hyper_parameters = config = dataclasses.replace(model.hyper_parameters, **overrides)
     path = find_features(features, dataset, aligned)
     store = open_features(path, dataset, aligned, trained.encoder, cache_dir)
     trained.check_features(store, path)
-    experiment = Experiment(model_name, dataset, model.hyper_parameters, device, store, trained.encoder, num_workers)
-    return experiment, model
+    return Experiment(model_name, dataset, config, device, store, trained.encoder, num_workers), model
 
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
-    """The feature file that --dataPath names, or the dataset's own; the demo's is made. Raises UserError if it isn't there."""
+    """The feature file: --dataPath, or the dataset's own; the demo's is created. Raises UserError if it does not exist."""
     if dataset.name == "demo":
         ensure_demo(data_root() / "DEMO")
     path = named or dataset.feature_file(aligned)
     if not path.exists():
         raise UserError(
-            f"{path}: no feature file there; name it with --dataPath, or set its root folder in config/config_regression.py "
-            "(DATA_ROOT) or SELF_MM_DATA; --datasetName demo needs no file"
+            f"{path}: no such feature file; name one with --dataPath, or set the folder of all datasets with SELF_MM_DATA or "
+            "DATA_ROOT in config/config_regression.py; --datasetName demo needs no file"
         )
     return path
 
@@ -107,14 +105,14 @@ def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
 def open_features(
     path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None
 ) -> FeatureStore:
-    """The features, with token ids that fit the encoder."""
+    """Opens a feature file. Raises UserError if it is malformed, or its token ids are not the encoder's."""
     tokenizer = make_tokenizer(encoder.tokenizer) if encoder.tokenizer is not None else None
     store = open_store(path, dataset, aligned, tokenizer, cache_dir)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
     if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
         raise UserError(
-            f"{path}: its token ids were made with another vocabulary than that of the text encoder {encoder.source}; name the "
-            "encoder that it was extracted for with --bert"
+            f"{path}: the vocabulary of its token ids is not that of the text encoder {encoder.source}; name the encoder it "
+            "was extracted for with --bert"
         )
     check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
     return store

@@ -1,4 +1,4 @@
-"""Reads weights under the released code's names."""
+"""Loads weights saved by the released code, which has other names for them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from utils.errors import UserError, first_line
 
-# The released name's beginning -> ours. The heads follow.
+# Prefix of a released name -> prefix of ours.
 PREFIXES = {
     "Model.text_model.model.": "text_encoder.bert.",
     "Model.audio_model.rnn.": "audio_encoder.lstm.",
@@ -19,33 +19,24 @@ PREFIXES = {
         for layer in (1, 2, 3)
     },
 }
-# BERT's pooler, which nothing reads, and a constant that old transformers saved.
+# BERT's pooler, which has no effect, and a constant that old versions of transformers saved.
 UNUSED = ("text_encoder.bert.pooler.", "text_encoder.bert.embeddings.position_ids")
 
 
 def load_released_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str) -> None:
-    """Copies weights with the released names into a SelfMM. Raises UserError where names or shapes don't fit."""
+    """Copies released weights into a SelfMM. Raises UserError for a missing, unknown or differently shaped tensor."""
     renamed = {}
     for name, tensor in weights.items():
-        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
-        ours = PREFIXES[prefix] + name.removeprefix(prefix) if prefix else name
+        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
+        ours = PREFIXES.get(prefix, "") + name.removeprefix(prefix)
         if not ours.startswith(UNUSED):
             renamed[ours] = tensor
     expected = model.state_dict()
-    if not renamed.keys() & expected.keys():
-        raise UserError(f"{source}: holds none of Self-MM's weights; expected names like {next(iter(PREFIXES))}...")
-    if missing := sorted(expected.keys() - renamed.keys()):
-        raise UserError(
-            f"{source}: lacks {len(missing)} tensors of the model, {missing[0]} among them; is it the same BERT?"
-        )
-    if unknown := sorted(renamed.keys() - expected.keys()):
-        raise UserError(
-            f"{source}: has {len(unknown)} tensors that the model lacks, {first_line(unknown[0])} among them; the same BERT?"
-        )
-    for name, tensor in renamed.items():
-        if tensor.shape != expected[name].shape:
+    for name in [*expected, *renamed]:
+        shapes = [tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (renamed, expected)]
+        if shapes[0] != shapes[1]:
             raise UserError(
-                f"{source}: {name} is {tuple(tensor.shape)} there and {tuple(expected[name].shape)} by the flags; give the "
-                "hyper-parameters and features that it was trained with: --preset, --set KEY=VALUE, --bert, --dataPath"
+                f"{source}: {first_line(name)} is {shapes[0]} in the file and {shapes[1]} in the model; give the "
+                "hyper-parameters, features and encoder that it was trained with: --preset, --set, --dataPath, --bert"
             )
     model.load_state_dict(renamed)

@@ -1,4 +1,4 @@
-"""The CSVs that a run leaves behind: a row for each seed, and the summary over seeds."""
+"""The CSVs of a run: one row per seed, and the summary over seeds."""
 
 from pathlib import Path
 
@@ -7,52 +7,47 @@ import pandas as pd
 from utils.errors import UserError, first_line
 from utils.files import exclusive_lock, replacing
 
-RUN = ["model", "config_hash", "seed"]  # rows that agree in these are of the same run, done again
+RUN = ["model", "config_hash", "seed"]  # rows that share these repeat the same run
 
 
 def add_seed_row(path: Path, row: dict, replace: bool = False) -> None:
-    """Adds a row to the seeds CSV. Processes that add to the same file wait for one another, and lose no row.
+    """Adds a row to the seeds CSV. Concurrent processes wait for each other, so that no row is lost.
 
-    replace: let it take the place of the last row of the same run, where there is one.
+    replace: the row replaces the last one of the same run, if there is one.
     """
-    first = {key: row[key] for key in ("model", "dataset", "seed") if key in row}
-    added = pd.DataFrame([first | row]).astype(object)
     with exclusive_lock(path):
         rows = read_rows(path, RUN)
-        same = rows.index[(rows[RUN] == [str(row.get(key)) for key in RUN]).all(axis=1)] if replace else []
-        table = pd.concat([rows, added], ignore_index=True) if len(rows) else added
-        if len(same):
-            table.loc[same[-1]] = table.iloc[-1]
-            table = table.iloc[:-1]
-        write_rows(table, path)
+        if replace:
+            same = rows.index[(rows[RUN] == [str(row[key]) for key in RUN]).all(axis=1)]
+            rows = rows.drop(same[-1:])
+        added = pd.DataFrame([row]).astype(object)
+        write_rows(pd.concat([rows, added], ignore_index=True) if len(rows) else added, path)
 
 
 def finished_rows(path: Path, model: str, seed: int) -> dict[str, dict[str, str]]:
-    """config_hash -> the seed's last row with it, as the CSV has it."""
+    """config_hash -> the seed's last row with it, each cell as written."""
     rows = read_rows(path, RUN)
     same = rows[(rows["model"] == model) & (rows["seed"] == str(seed))]
     return {row["config_hash"]: row for row in same.to_dict("records")}
 
 
 def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
-    """Computes the summary anew from the seed rows: one line for each model and config, in percent.
+    """Computes the summary from the seeds CSV: one line per model and config, in percent.
 
-    Of two rows of the same run the later counts. std is that of the population, as released.
+    The last row of a repeated run counts. std is the population's, as in the released code.
     """
     with exclusive_lock(seeds):
         rows = read_rows(seeds, RUN).drop_duplicates(RUN, keep="last")
         try:
             lines = [_summarise(group, metrics) for _, group in rows.groupby(["model", "config_hash"], sort=False)]
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{seeds}: a row is damaged ({first_line(error)}); mend it, or move the file away"
-            ) from None
+            raise UserError(f"{seeds}: damaged row ({first_line(error)}); repair the file, or move it away") from None
         write_rows(pd.DataFrame(lines), summary)
 
 
 def _summarise(rows: pd.DataFrame, metrics: list[str]) -> dict[str, object]:
     """One line of the summary, from the rows of one model and config."""
-    rows = rows.iloc[rows["seed"].astype(int).argsort()]  # a sum's last bit depends on the order
+    rows = rows.iloc[rows["seed"].astype(int).argsort()]  # the last bit of a sum depends on the order
     line = {"Model": rows["model"].iloc[0]}
     for metric in metrics:
         values = pd.to_numeric(rows[metric]).to_numpy(dtype=float)
@@ -61,19 +56,19 @@ def _summarise(rows: pd.DataFrame, metrics: list[str]) -> dict[str, object]:
 
 
 def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
-    """The rows, each cell as it is written there, so that what is written again is the same; none where there is no file.
+    """The rows of a CSV as strings, so that they are written back unchanged; no rows if there is no file.
 
-    key: columns that must be there.
+    key: required columns. Raises UserError if one is missing or the file is damaged.
     """
     if not path.exists():
         return pd.DataFrame(columns=key)
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if missing := [column for column in key if column not in rows]:
+            raise ValueError(f"no column {missing[0]}")
+        return rows
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"{path}: can't be read ({first_line(error)}); mend it, or move it away") from None
-    if missing := [column for column in key if column not in rows]:
-        raise UserError(f"{path}: has no column {missing[0]}; mend it, or move it away")
-    return rows
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); repair the file, or move it away") from None
 
 
 def write_rows(table: pd.DataFrame, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A trained model: what its checkpoint holds and says, and whether features are of the kind that it knows."""
+"""A trained model with everything its checkpoint says about it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,39 +20,38 @@ from utils.files import current_folder
 class Trained:
     folder: Path
     model: nn.Module
-    encoder: Pretrained  # its own text encoder, with the tokenizer that it was trained with
+    encoder: Pretrained  # the model's own text encoder, with its tokenizer
     dataset: Dataset
     aligned: bool
-    extractors: dict[str, dict]  # modality -> what made its training features; {} where nobody said
+    extractors: dict[str, dict]  # modality -> the extractor of its training features; {} if unknown
 
     def check_features(self, store: FeatureStore, path: Path) -> None:
-        """Raises UserError where features are of another kind than it was trained on."""
+        """Raises UserError if features were made by another extractor than the training features, or have another width."""
         for key, width in (("audio", store.audio_width), ("vision", store.vision_width)):
-            mine, theirs = self.extractors.get(key), store.extractors.get(key)
-            if mine and theirs and (differs := difference(mine, theirs)):
+            trained_on, extractor = self.extractors.get(key), store.extractors.get(key)
+            if trained_on and extractor and (differs := difference(trained_on, extractor)):
                 raise UserError(f"{path}: {self.folder} was trained on {key} features of {differs}")
-            if width != self.model.frame_widths[key]:
+            if width != (expected := self.model.frame_widths[key]):
                 raise UserError(
-                    f"{path}: {key} is {width} wide, and {self.folder} was trained on a width of "
-                    f"{self.model.frame_widths[key]}"
+                    f"{path}: {key} is {width} wide, but {self.folder} was trained on a width of {expected}"
                 )
 
 
 def load_trained(folder: Path, model_name: str | None = None, dataset_name: str | None = None) -> Trained:
-    """A checkpoint folder. Raises UserError where it is incomplete, damaged or of another model.
+    """Loads a checkpoint folder. Raises UserError if it is incomplete, damaged or another model's.
 
-    model_name, dataset_name: None: what the checkpoint says.
+    model_name, dataset_name: None for what the checkpoint says.
     """
-    facts = read_metadata(folder)
-    model = load_checkpoint(folder, model_kind(model_name or str(facts.get("model", "self_mm"))).network)
-    name = dataset_name or str(facts.get("dataset"))
+    metadata = read_metadata(folder)
+    model = load_checkpoint(folder, model_kind(model_name or str(metadata.get("model", "self_mm"))).network)
+    name = dataset_name or str(metadata.get("dataset"))
     if name not in DATASETS:
-        raise UserError(f"{folder}: doesn't say on which dataset it was trained; add --datasetName")
-    words = current_folder(folder) / "tokenizer"
-    tokenizer = load_tokenizer(str(words)) if words.is_dir() else None
-    encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
+        raise UserError(f"{folder}: does not say which dataset it was trained on; add --datasetName")
+    vocabulary = current_folder(folder) / "tokenizer"
+    tokenizer = load_tokenizer(str(vocabulary)) if vocabulary.is_dir() else None
     try:
-        extractors = plain_extractors(facts.get(EXTRACTORS))
+        extractors = plain_extractors(metadata.get(EXTRACTORS))
     except ValueError as error:
         raise UserError(f"{folder}/config.json: {error}") from None
-    return Trained(folder, model, encoder, DATASETS[name], facts.get("aligned") is True, extractors)
+    encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
+    return Trained(folder, model, encoder, DATASETS[name], metadata.get("aligned") is True, extractors)

@@ -1,7 +1,8 @@
-"""A sweep: trials with different hyper-parameters, judged on the validation split, by any number of workers anywhere.
+"""A sweep: trials with different hyper-parameters, judged on the validation split, run by any number of workers.
 
-A worker opens the study in Optuna's storage, and trains one trial after the other until as many are finished as were asked
-for. Workers know of each other through the storage only; `budget.py` says which trials count. The test split isn't there.
+Workers on any machine share only Optuna's storage. Each trains one trial after another until the storage holds as many
+finished trials as requested; up to workers - 1 more may finish. A trial that is stopped, or whose worker dies, is retried
+with the same values. The test split is never opened.
 """
 
 import contextlib
@@ -10,263 +11,205 @@ import hashlib
 import json
 import logging
 import os
-import random
 import socket
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import Trial, TrialState
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
+from optuna.study import MaxTrialsCallback
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from config.config_regression import Config
-from config.config_tune import Range, Space, Values, combinations, count, is_whole, space_of, varied
+from config.config_tune import Range, count, space_of, takes_integers, varied
 from config.tuned import sweep_file
 from trains.runs.experiment import Experiment
-from trains.sweep.budget import BEGUN, REPEATS, RESULT, STOPPED, WITHDRAWN, Slot, slots
-from trains.sweep.storage import Storage, heartbeat, open_storage, retrying
-from utils.errors import DivergedError, UserError, first_line
+from trains.sweep.storage import open_storage, storage_errors
+from utils.errors import DivergedError
 from utils.files import make_folder
 from utils.metrics import lower_is_better
-from utils.signals import Stopped, deferred_signals, raise_if_stop_requested
+from utils.signals import deferred_signals, raise_if_stop_requested
 
 SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
-    "tpe": lambda: optuna.samplers.TPESampler(constant_liar=True),  # made for workers that don't wait for each other
+    # constant_liar: stay away from the trials that are running.
+    "tpe": lambda: optuna.samplers.TPESampler(constant_liar=True),
 }
 PRUNERS = {
     "none": optuna.pruners.NopPruner,
-    # In epochs 1 and 2 only fusion learns.
+    # In epochs 1 and 2 only the fusion task trains.
     "median": lambda: optuna.pruners.MedianPruner(n_warmup_steps=2),
     "hyperband": optuna.pruners.HyperbandPruner,
 }
-SMALL = 10_000  # trials of a space that can be gone through
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+RESULT = "result"  # user attribute: a trial's scores, and how it was trained
 
 
-class WithdrawnError(Exception):
-    """A trial gave up its slot before it began."""
+class RepeatedTrialError(Exception):
+    """Another trial has the same values."""
 
 
-@dataclass
+class LostTrialError(BaseException):
+    """Another worker retries this trial. Not an Exception: for one, Optuna would fail the trial a second time."""
+
+
 class Sweep:
-    experiment: Experiment  # with the values that all trials share
-    space: Space
-    configure: Callable[[dict[str, object]], Config]  # a trial's hyper-parameters -> its config
-    seed: int  # of all trials
-    times: int  # trials asked for
-    storage: Storage
-    sampler: str
-    pruner: str
+    def __init__(
+        self,
+        experiment: Experiment,
+        configure: Callable[[dict[str, object]], Config],
+        *,
+        fixed: dict[str, object],
+        seed: int,
+        times: int,
+        url: str | None,
+        heartbeat: int,
+        results: Path,
+        sampler: str,
+        pruner: str,
+    ):
+        """Opens the storage and the study. Raises UserError if they cannot be opened.
 
-    def __post_init__(self) -> None:
+        configure: a trial's hyper-parameters -> its config. fixed: hyper-parameters that are not searched. seed: of all
+        trials. times: finished trials requested. url: the storage; None: an SQLite file below `results`. heartbeat: seconds.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.budget = int(min(self.times, count(self.space)))
-        self.key = self.experiment.config.KeyEval
-        self._first_seen: dict[int, float] = {}  # trials that haven't begun
-        self.study = optuna.create_study(
-            study_name=self._name(),
-            storage=self.storage,
-            sampler=SAMPLERS[self.sampler](),
-            pruner=PRUNERS[self.pruner](),
-            direction="minimize" if lower_is_better(self.key) else "maximize",
-            load_if_exists=True,
-        )
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats, retries, constant_liar
+        self.experiment, self.configure, self.seed, self.times = experiment, configure, seed, times
+        self.key = experiment.config.KeyEval
+        self.space = space_of(experiment.dataset.name, fixed)
+        self.budget = int(min(times, count(self.space)))
+        if url is None:
+            database = sweep_file(results, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
+            make_folder(database.parent)
+            url = f"sqlite:///{database}"
+        self.storage = open_storage(url, heartbeat)
+        self.sampler, self.random_sampler = SAMPLERS[sampler](), SAMPLERS["random"]()
+        with storage_errors(self.storage):
+            self.study = optuna.create_study(
+                study_name=self._name(),
+                storage=self.storage,
+                sampler=self.sampler,
+                pruner=PRUNERS[pruner](),
+                direction="minimize" if lower_is_better(self.key) else "maximize",
+                load_if_exists=True,
+            )
 
     def describe(self) -> str:
-        """What the log opens with."""
-        lines = [
-            self.experiment.describe(),
-            f"sweep {self.study.study_name} in {self.storage.engine.url}, seed {self.seed}; searched: {', '.join(varied(self.space))}",
-        ]
+        """The first lines of the log."""
+        url, searched = self.storage.engine.url.render_as_string(), ", ".join(varied(self.space))
+        lines = f"sweep {self.study.study_name} in {url}, seed {self.seed}; searched: {searched}"
         if self.budget < self.times:
-            lines += [f"the space has no more than {self.budget} different trials"]
-        return "\n".join(lines)
+            lines += f"\nthe space has only {self.budget} different trials"
+        return f"{self.experiment.describe()}\n{lines}"
 
     def _name(self) -> str:
-        """A study's name holds all that its trials share: with other data, space or settings it is another study."""
+        """The study's name, a hash of all that its trials share: other data, space or settings make another study."""
         fixed = {key: value for key, value in self.experiment.config.identity().items() if key not in self.space}
         space = {key: vars(values) if isinstance(values, Range) else values for key, values in self.space.items()}
         shared = self.experiment.provenance.data_and_encoder()
         identity = json.dumps([shared, fixed, space, self.seed], sort_keys=True)
         return f"{shared['dataset']}-{shared['model']}-regression-{hashlib.sha1(identity.encode()).hexdigest()[:10]}"
 
-    def slots(self) -> list[Slot]:
-        """All slots that trials have taken, in order; the first `budget` of them count."""
-        return slots(retrying(lambda: self.study.get_trials(deepcopy=False)))
+    def finished(self) -> list[FrozenTrial]:
+        """The complete and pruned trials of all workers, in order."""
+        return self.study.get_trials(deepcopy=False, states=FINISHED)
 
     def work(self, log: logging.Logger, after_each: Callable[[], None]) -> None:
-        """Trains until the budget is finished, whoever finished it. after_each: is called after each trial of this worker."""
-        self._log = log
-        with deferred_signals():
-            while True:
-                self._fail_stale_trials()
-                taken = self.slots()[: self.budget]
-                self._repeat(taken)
-                if sum(slot.is_finished for slot in taken) == self.budget:
-                    return
-                if len(taken) < self.budget or any(slot.is_waiting for slot in taken):
-                    self._run_trial()
-                    after_each()
-                else:  # all are under way elsewhere; but any of their workers may die
-                    time.sleep(2)
-                raise_if_stop_requested()
+        """Trains trials until enough are finished. after_each: called after each trial that this worker finishes."""
+        self.log = log
 
-    def _run_trial(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that heartbeats are for Study.optimize: `heartbeat` has them
-            trial = retrying(self.study.ask)
+        def after_trial(_study: optuna.Study, trial: FrozenTrial) -> None:
+            if trial.state in FINISHED:
+                after_each()
+            raise_if_stop_requested()
+
+        enough = MaxTrialsCallback(self.budget, states=FINISHED)
+        with storage_errors(self.storage), deferred_signals():
+            while len(self.finished()) < self.budget:
+                with contextlib.suppress(LostTrialError):
+                    self.study.optimize(self._objective, catch=RepeatedTrialError, callbacks=[after_trial, enough])
+
+    def _objective(self, trial: Trial) -> float:
+        """Trains a trial. Returns the validation score of its best epoch; raises TrialPruned if that does not count."""
+        # Optuna's first heartbeat comes from a thread; without any, a killed worker's trial would never be retried.
+        self.storage.record_heartbeat(trial._trial_id)
+        config = self.configure(self._draw(trial))
         try:
-            with heartbeat(self.storage, trial._trial_id):
-                state, score = self._train(trial, self.configure(self._begin(trial)))
-                self._tell(trial, state, score)
-        except WithdrawnError:
-            with contextlib.suppress(UpdateFinishedTrialError):
-                self._tell(trial, TrialState.FAIL)
+            score, result = self._train(trial, config)
+            trial.set_user_attr(RESULT, result)
         except UpdateFinishedTrialError:
-            self._log.info(f"trial {trial.number}  was silent for too long, and was given to another worker")
+            self.log.info(f"trial {trial.number}  sent no heartbeat for too long: another worker retries it")
+            raise LostTrialError from None
         except BaseException as error:
-            self._abandon(trial, stopped=isinstance(error, Stopped))
+            with contextlib.suppress(StorageInternalError):
+                if not isinstance(error, Exception):  # a stop, at which Optuna would leave the trial running
+                    self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                self.storage.get_failed_trial_callback()(self.study, self.study.trials[trial.number])
             raise
+        outcome = result["note"] or f"{self.key} {score:.4f} at epoch {result['best_epoch']} of {result['epochs']}"
+        params = " ".join(f"{key}={trial.params[key]}" for key in varied(self.space))
+        self.log.info(f"trial {trial.number}  {result['state']}  {outcome}  {result['seconds']:.1f} s  {params}")
+        if result["state"] == "pruned":
+            raise TrialPruned
+        return score
 
-    def _tell(self, trial: Trial, state: TrialState, score: float | None = None) -> None:
-        """Raises UpdateFinishedTrialError where another worker has ended the trial."""
-        if retrying(self.study.tell, trial, score, state, skip_if_finished=True).state != state:
-            raise UpdateFinishedTrialError
+    def _draw(self, trial: Trial) -> dict[str, object]:
+        """Draws a trial's hyper-parameters. Raises RepeatedTrialError if a trial with the same is finished or running.
 
-    def _abandon(self, trial: Trial, stopped: bool) -> None:
-        """Gives a trial back at once. Where the storage is away, others will miss its heartbeat."""
-        with contextlib.suppress(StorageInternalError, UpdateFinishedTrialError):
-            if stopped:
-                trial.set_user_attr(STOPPED, True)
-            self.study.tell(trial, state=TrialState.FAIL)
-            self._repeat(self.slots()[: self.budget])
-
-    def _fail_stale_trials(self) -> None:
-        """Ends trials whose workers give no sign of life any more."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            retrying(optuna.storages.fail_stale_trials, self.study)
-        # A worker that was killed before the first sign is nothing that Optuna would find.
-        running = retrying(lambda: self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-        for number in [trial.number for trial in running if BEGUN not in trial.user_attrs]:
-            first_seen = self._first_seen.setdefault(number, time.monotonic())
-            if time.monotonic() - first_seen > self.storage.grace_period:
-                with contextlib.suppress(UpdateFinishedTrialError):  # another worker was quicker
-                    retrying(self.study.tell, number, state=TrialState.FAIL, skip_if_finished=True)
-
-    def _repeat(self, taken: list[Slot]) -> None:
-        """Queues a repetition for each slot whose trial broke off."""
-        for slot in taken:
-            if slot.holder is None:
-                self._log.info(f"trial {slot.trials[-1].number}  broke off before its end, and is repeated")
-                retrying(self.study.enqueue_trial, slot.params, user_attrs={REPEATS: slot.number})
-
-    def _begin(self, trial: Trial) -> dict[str, object]:
-        """Draws the trial's hyper-parameters. Raises WithdrawnError where it should not be trained."""
-        retrying(trial.set_user_attr, BEGUN, f"{socket.gethostname()} {os.getpid()}")
-        params = {key: self._suggest(trial, key, values) for key, values in self.space.items()}
-        found = self.slots()
-        mine = next((slot for slot in found[: self.budget] if slot.is_held_by(trial.number)), None)
-        if mine is None:
-            self._withdraw(trial, "its slot is taken")
-        if mine.number == trial.number:
-            self._refuse_repeated(trial, params, [slot.params for slot in found if slot.number < mine.number])
+        When all combinations of a small space are taken, one that is running is trained again: its worker may be dead.
+        """
+        params = {}
+        for key, values in self.space.items():
+            if isinstance(values, Range):
+                suggest = trial.suggest_int if takes_integers(key) else trial.suggest_float
+                params[key] = suggest(key, values.low, values.high, log=values.log)
+            else:
+                params[key] = trial.suggest_categorical(key, values)
+        others = [other for other in self.study.get_trials(deepcopy=False) if other.number != trial.number]
+        finished = [other.params for other in others if other.state in FINISHED]
+        running = [other.params for other in others if not other.state.is_finished()]
+        all_taken = len(finished + running) >= count(self.space)
+        repeated = params in finished or (params in running and not all_taken)
+        # TPE might insist on the same values.
+        self.study.sampler = self.random_sampler if repeated else self.sampler
+        if repeated:
+            raise RepeatedTrialError
         return params
 
-    def _suggest(self, trial: Trial, key: str, values: Values) -> object:
-        if not isinstance(values, Range):
-            return retrying(trial.suggest_categorical, key, values)
-        suggest = trial.suggest_int if is_whole(key) else trial.suggest_float
-        return retrying(suggest, key, values.low, values.high, log=values.log)
-
-    def _withdraw(self, trial: Trial, reason: str) -> None:
-        retrying(trial.set_user_attr, WITHDRAWN, reason)
-        raise WithdrawnError(reason)
-
-    def _refuse_repeated(self, trial: Trial, params: dict[str, object], tried: list[dict[str, object]]) -> None:
-        """Withdraws a trial that an earlier slot is about already. Of a small space, another takes its turn."""
-        if params not in tried:
-            return
-        if count(self.space) <= SMALL:
-            untried = [params for params in combinations(self.space) if params not in tried]
-            if untried:
-                retrying(self.study.enqueue_trial, random.SystemRandom().choice(untried))
-        self._withdraw(trial, "repeats an earlier trial")
-
-    def _train(self, trial: Trial, config: Config) -> tuple[TrialState, float | None]:
-        """Trains with a trial's config. Returns how it ended, and the validation score of its best epoch."""
+    def _train(self, trial: Trial, config: Config) -> tuple[float, dict[str, object]]:
+        """Returns the validation score of the best epoch, and the trial's RESULT."""
         experiment = self.experiment.with_config(config)
         start = time.perf_counter()
-        best, epochs, score, note = None, 0, float("nan"), ""
-        state = TrialState.COMPLETE
+        best, epochs, score, state, note = None, 0, float("nan"), "complete", ""
         try:
             training, train, valid = experiment.new_training(self.seed)
-            fit = experiment.kind.fit
-            for result in fit(training, train, valid, config, experiment.metrics):
-                epochs = result.epoch
-                if result.is_best:
-                    best, score = result, result.valid[self.key]
-                if np.isfinite(result.valid[self.key]):
-                    retrying(trial.report, result.valid[self.key], result.epoch)
-                if not training.is_over(config) and retrying(trial.should_prune):
-                    state = TrialState.PRUNED
+            for epoch in experiment.kind.fit(training, train, valid, config, experiment.metrics):
+                epochs = epoch.epoch
+                if epoch.is_best:
+                    best, score = epoch, epoch.valid[self.key]
+                if np.isfinite(epoch.valid[self.key]):
+                    trial.report(epoch.valid[self.key], epochs)
+                if not training.is_over(config) and trial.should_prune():
+                    state = "pruned"
                     break
-            if not np.isfinite(score):  # a correlation may be undefined
-                state, note = TrialState.PRUNED, f"{self.key} is undefined"
-        except DivergedError as error:  # an outcome too: these values are unfit
-            state, note = TrialState.PRUNED, str(error)
-        seconds = time.perf_counter() - start
-        found = {
-            "state": state.name.lower(),
+            if not np.isfinite(score):  # such as the correlation of a constant
+                state, note = "pruned", f"{self.key} is undefined"
+        except DivergedError as error:  # a result too: these values do not work
+            state, note = "pruned", str(error)
+        return score, {  # columns of the CSV, in this order
+            "state": state,
             "valid": best.valid if best else {},
             "best_epoch": best.epoch if best else None,
             "epochs": epochs,
-            "seconds": round(seconds, 2),
+            "seconds": round(time.perf_counter() - start, 2),
             "seed": self.seed,
-            "worker": trial.user_attrs[BEGUN],
             "device": self.experiment.provenance.device,
             "threads": self.experiment.provenance.threads,
+            "worker": f"{socket.gethostname()} {os.getpid()}",
             "note": note,
             "config": dataclasses.asdict(config),
         }
-        retrying(trial.set_user_attr, RESULT, found)
-        words = note or f"{self.key} {score:.4f} at epoch {best.epoch} of {epochs}"
-        params = " ".join(f"{key}={value}" for key, value in trial.params.items() if key in varied(self.space))
-        self._log.info(f"trial {trial.number}  {found['state']}  {words}  {seconds:.1f} s  {params}")
-        return state, score if state == TrialState.COMPLETE else None
-
-
-def open_sweep(
-    experiment: Experiment,
-    configure: Callable[[dict[str, object]], Config],
-    *,
-    fixed: dict[str, object],
-    seed: int,
-    times: int,
-    url: str | None,
-    heartbeat: int,
-    results: Path,
-    sampler: str = "random",
-    pruner: str = "none",
-) -> Sweep:
-    """Opens a sweep's storage and study. Raises UserError where they can't be had.
-
-    configure: a trial's hyper-parameters -> its config. fixed: hyper-parameters that aren't searched. url: of the storage; None: an
-    SQLite file below `results`. heartbeat: seconds.
-    """
-    database = sweep_file(results, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
-    if url is None:
-        make_folder(database.parent)
-    storage = open_storage(url or f"sqlite:///{database}", heartbeat)
-    space = space_of(experiment.dataset.name, fixed)
-    try:
-        return Sweep(experiment, space, configure, seed, times, storage, sampler, pruner)
-    except StorageInternalError as error:
-        reason = first_line(getattr(error.__cause__, "orig", None) or error)
-        raise UserError(
-            f"{storage.engine.url}: can't hold a sweep ({reason}); name another database with --storage"
-        ) from None

@@ -1,7 +1,7 @@
-"""Writes speed.svg, the README's picture of the speed, from what the benchmark measured:
+"""Draws assets/speed.svg, the speed figure of docs/speed.md, from a benchmark's results:
 
 python -m benchmarks.throughput --json assets/speed.json
-python -m assets.make_speed_figure
+python -m benchmarks.speed_figure
 """
 
 import json
@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from benchmarks.tables import ratio
 
-HERE = Path(__file__).parent
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
 COLOURS = {"released way": "#8a94a3", "float32": "#0068a8", "bf16": "#008a65"}
 INK, GREY = "#1f2733", "#566170"
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 760, 170, 560, 17, 20, 62
@@ -25,7 +25,7 @@ def text(
 
 
 def draw(result: dict) -> str:
-    """An SVG: for each dataset a bar for each way, as long as the clips that it trains on in a second."""
+    """An SVG with one bar per dataset and implementation; its length is the training speed in clips a second."""
     speeds = {
         dataset: {name: figures["clips"] / median(way["seconds"]) for name, way in figures["ways"].items()}
         for dataset, figures in result["datasets"].items()
@@ -61,5 +61,5 @@ def draw(result: dict) -> str:
 
 
 if __name__ == "__main__":
-    result = json.loads((HERE / "speed.json").read_text(encoding="utf-8"))
-    (HERE / "speed.svg").write_text(draw(result), encoding="utf-8")
+    result = json.loads((ASSETS / "speed.json").read_text(encoding="utf-8"))
+    (ASSETS / "speed.svg").write_text(draw(result), encoding="utf-8")
