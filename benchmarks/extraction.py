@@ -1,4 +1,4 @@
-"""Times data/DataPre.py on copies of one clip: seconds a clip by part, and over all for several --jobs.
+"""Times data/DataPre.py on copies of one clip: seconds per clip and modality, and in total for several --jobs.
 
 python -m benchmarks.extraction CLIP.mp4 --bert DIR [--vision mediapipe] [--clips 24] [--jobs 1 2 4]
 """
@@ -38,18 +38,17 @@ def main() -> None:
         for jobs in args.jobs:
             seconds, report = prepare(folder, args, jobs)
             alone = alone or seconds
-            parts = ", ".join(
-                f"{key} {took}" for key, took in re.findall(r"(\w+): length.*; ([\d.]+) s a clip", report)
-            )
+            parts = re.findall(r"(\w+): length.*extracted in ([\d.]+) s", report)
             print(
-                f"--jobs {jobs}: {seconds:.1f} s for {args.clips} clips, {args.clips / seconds:.2f} clips a second, "
-                f"{alone / seconds:.2f} times the first; in each process, s a clip: {parts}"
+                f"--jobs {jobs}: {seconds:.1f} s for {args.clips} clips, {args.clips / seconds:.2f} clips per second, "
+                f"{alone / seconds:.2f} times the first; seconds per clip in each worker: "
+                + ", ".join(f"{modality} {mean}" for modality, mean in parts)
             )
 
 
 def prepare(folder: Path, args: argparse.Namespace, jobs: int) -> tuple[float, str]:
-    """Extracts all clips anew. Returns the seconds, start included, and what DataPre.py said."""
-    words = [
+    """Extracts all clips without the cache. Returns the seconds, start-up included, and the output of DataPre.py."""
+    flags = [
         "--data_dir",
         folder,
         "--language",
@@ -61,10 +60,10 @@ def prepare(folder: Path, args: argparse.Namespace, jobs: int) -> tuple[float, s
         "--jobs",
         str(jobs),
     ]
-    began = time.perf_counter()
-    command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *words, "--no-resume"]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return time.perf_counter() - began, ended.stdout
+    command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *flags, "--no-resume"]
+    start = time.perf_counter()
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - start, process.stdout
 
 
 if __name__ == "__main__":

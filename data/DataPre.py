@@ -2,18 +2,19 @@
 
     python data/DataPre.py --data_dir DIR --language en --openface2Path PATH
 
-    DIR/label.csv                            video_id, clip_id, text, label, mode; annotation, label_T, label_A, label_V if known
-    DIR/Raw/<video_id>/<clip_id>.mp4         one clip each
-    DIR/Processed/features.pkl               what comes out, in the official layout (data/schema.py)
-                  features.pkl.cache/        each clip's features, so that a run that was stopped goes on
-                  errors.csv                 the clips that were left out, and why
+    DIR/label.csv                            video_id, clip_id, text, label, mode; optional annotation, label_T, label_A, label_V
+    DIR/Raw/<video_id>/<clip_id>.mp4         one file per clip
+    DIR/Processed/features.pkl               the output, in the official layout (data/schema.py)
+                  features.pkl.cache/        each clip's features, so that a stopped run resumes
+                  errors.csv                 the clips that were left out, with the reason
 
-The same extractors (data/extractors/) serve predict.py.
+predict.py uses the same extractors (data/extractors/).
 """
 
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 if not __package__:  # started by its path: Python then looks for modules in data/
@@ -25,138 +26,110 @@ from data.extractors.audio import LibrosaAudio
 from data.extractors.openface import find_openface
 from data.extractors.vision import NO_FACE, MediapipeFaces, NoFaces, OpenFace
 from utils.errors import Parser, UserError, run_program
-from utils.signals import deferred_signals
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 where all clips are in the file; 2 where some were left out, or nothing could be done."""
+    """Returns the exit status: 0 if all clips are in the file; 2 if some were left out, or the input is bad."""
     argv = sys.argv[1:] if argv is None else argv
 
     def work() -> None:
         args = parse_arguments(argv)
-        with deferred_signals():  # a signal amid an import could be lost
-            from data.builders.prepare import prepare
+        # The worker processes, which import this file, do not need PyTorch.
+        from data.builders.prepare import prepare
 
+        read_tables = args.vision == "openface-csv"
         prepare(
             args.data_dir,
             args.output,
             args.language,
             args.datasetName,
-            extractors=make_extractors(args),
-            openface_tables=(args.openface_csv or args.data_dir / "OpenFace")
-            if args.vision == "openface-csv"
-            else None,
+            extractors={"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": vision_extractor(args)},
+            openface_tables=(args.openface_csv or args.data_dir / "OpenFace") if read_tables else None,
             bert=args.bert,
-            padded={key: getattr(args, f"{key}_length") for key in MODALITIES},
+            padded={modality: getattr(args, f"{modality}_length") for modality in MODALITIES},
             allow_missing=args.allow_missing,
             jobs=args.jobs,
             resume=args.resume,
         )
 
-    return run_program(work, f"the same command goes on: python data/DataPre.py {shlex.join(argv)}")
+    return run_program(work, f"the same command resumes: python data/DataPre.py {shlex.join(argv)}")
 
 
-def make_extractors(args: argparse.Namespace) -> dict[str, Extractor]:
-    """What makes features of sound and faces. Raises UserError where OpenFace isn't there."""
-    sound = LibrosaAudio(args.sample_rate, args.hop_length)
-    if args.vision == "none":
-        return {"audio": sound, "vision": NoFaces()}
+def vision_extractor(args: argparse.Namespace) -> Extractor:
+    """Raises UserError if --openface2Path names no program."""
     settings = {"pool": args.pool, "fps": args.fps, "no_face": args.no_face}
+    if args.vision == "none":
+        return NoFaces()
     if args.vision == "mediapipe":
-        return {"audio": sound, "vision": MediapipeFaces(**settings)}
-    program = find_openface(args.openface2Path) if args.vision == "openface" else None
-    return {"audio": sound, "vision": OpenFace(**settings, program=program)}
+        return MediapipeFaces(**settings)
+    return OpenFace(**settings, program=find_openface(args.openface2Path) if args.openface2Path else None)
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args = _parser().parse_args(argv)
     if args.vision is None:
         args.vision = "openface-csv" if args.openface_csv and not args.openface2Path else "openface"
-    if args.vision == "openface" and args.openface2Path is None:
-        raise UserError("name OpenFace 2 with --openface2Path, or another way to see faces: --vision mediapipe")
-    for flag, vision in (("openface2Path", "openface"), ("openface_csv", "openface-csv")):
-        if getattr(args, flag) is not None and args.vision != vision:
-            raise UserError(f"--{flag}: is for --vision {vision}; leave one of them out")
-    least = {"pool": 1, "sample_rate": 11025, "hop_length": 32, "jobs": 1}
-    least |= {"text_length": 3, "audio_length": 1, "vision_length": 1}
-    for flag, smallest in least.items():
-        value = getattr(args, flag)
-        if value is not None and value < smallest:
-            raise UserError(f"--{flag} {value}: expected {smallest} or more")
-    if args.fps is not None and not 0 < args.fps < float("inf"):
-        raise UserError(f"--fps {args.fps:g}: expected more than 0")
+    if (args.vision == "openface") != (args.openface2Path is not None):
+        raise UserError(
+            "--openface2Path: --vision openface needs it, and nothing else uses it; or use --vision mediapipe"
+        )
+    if args.openface_csv is not None and args.vision != "openface-csv":
+        raise UserError("--openface_csv: only --vision openface-csv uses it; remove one of the two")
     return args
 
 
+def at_least(minimum: float, kind: type = int) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        if not kind(text) >= minimum:  # true for nan
+            raise argparse.ArgumentTypeError(f"{text}: expected {minimum} or more")
+        return kind(text)
+
+    return number
+
+
 def _parser() -> Parser:
-    parser = Parser(prog="data/DataPre.py", description="Makes a feature file of raw clips and their label table.")
+    parser = Parser(prog="data/DataPre.py", description="Makes a feature file from raw clips and their label table.")
     # fmt: off
-    what = parser.add_argument_group("what to read")
-    what.add_argument("--data_dir", type=Path, metavar="DIR", required=True, help="folder with label.csv and Raw/")
-    what.add_argument(
-        "--language", type=str.lower, choices=["en", "cn"], required=True,
-        help="of the texts: which BERT reads them, unless --bert names another"
-    )
-    what.add_argument(
-        "--datasetName", type=str.lower, choices=list(DATASETS),
-        help="under whose name you will train: whose range the labels lie in; default mosi for en, sims for cn"
-    )
-    what.add_argument(
-        "--bert", metavar="DIR",
-        help="the text encoder that you will train with: a folder or hub name; default as run.py's"
-    )
-    what.add_argument(
-        "--allow_missing", action="store_true",
-        help="keep clips without sound or without a face, with one frame of zeros; default: they are left out"
-    )
+    add = parser.add_argument_group("input").add_argument
+    add("--data_dir", type=Path, metavar="DIR", required=True, help="folder with label.csv and Raw/")
+    add("--language", type=str.lower, choices=["en", "cn"], required=True,
+        help="language of the texts; selects the default BERT")
+    add("--datasetName", type=str.lower, choices=list(DATASETS),
+        help="dataset to train as, which sets the range of the labels; default mosi for en, sims for cn")
+    add("--bert", metavar="DIR", help="text encoder to train with: a folder or hub name; default as for run.py")
+    add("--allow_missing", action="store_true",
+        help="keep clips without audio or without a face, with one frame of zeros; by default they are left out")
 
-    faces = parser.add_argument_group("faces")
-    faces.add_argument(
-        "--vision", type=str.lower, choices=["openface", "openface-csv", "mediapipe", "none"],
-        help="openface: run OpenFace 2, as released; openface-csv: read tables that it made before; mediapipe: face "
-        "landmarks, installed with pip; none: no faces. Default openface, where --openface2Path is given"
-    )
-    faces.add_argument(
-        "--openface2Path", type=Path, metavar="PATH",
-        help="OpenFace 2's FeatureExtraction, which you build yourself"
-    )
-    faces.add_argument(
-        "--openface_csv", type=Path, metavar="DIR",
-        help="folder of OpenFace's tables, <video_id>/<clip_id>.csv; default DIR/OpenFace"
-    )
-    faces.add_argument("--pool", type=int, metavar="N", default=3, help="pictures averaged to one frame; default 3, as released")
-    faces.add_argument(
-        "--fps", type=float, metavar="N",
-        help="pictures a second that are used; default all, as released. Set it where your clips' rates differ"
-    )
-    faces.add_argument(
-        "--no_face", type=str.lower, choices=NO_FACE, default=NO_FACE[0],
-        help="what stands for a picture without a face: keep the last one's values (the default, as released), zero, or "
-        "skip it"
-    )
+    add = parser.add_argument_group("vision").add_argument
+    add("--vision", type=str.lower, choices=["openface", "openface-csv", "mediapipe", "none"],
+        help="openface: run OpenFace 2, as released; openface-csv: read tables it wrote earlier; mediapipe: face "
+        "landmarks, installed with pip; none: no vision features. Default: by the OpenFace flag given")
+    add("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's FeatureExtraction, which you build yourself")
+    add("--openface_csv", type=Path, metavar="DIR",
+        help="folder of OpenFace tables, <video_id>/<clip_id>.csv; default DIR/OpenFace")
+    add("--pool", type=at_least(1), metavar="N", default=3,
+        help="video frames averaged into one feature frame; default 3, as released")
+    add("--fps", type=at_least(0.001, float), metavar="N",
+        help="video frames used per second; default all, as released. Set it if your clips have different frame rates")
+    add("--no_face", type=str.lower, choices=NO_FACE, default=NO_FACE[0],
+        help="what to do with a video frame without a face: keep the previous values (default, as released), use zeros, "
+        "or skip it")
 
-    sizes = parser.add_argument_group("sound and sizes")
-    sizes.add_argument("--sample_rate", type=int, metavar="HZ", default=22050, help="of the sound; default 22050, as released")
-    sizes.add_argument(
-        "--hop_length", type=int, metavar="N", default=512, help="samples for a frame of sound; default 512, as released"
-    )
-    for key, unit in (("text", "tokens"), ("audio", "frames"), ("vision", "frames")):
-        sizes.add_argument(
-            f"--{key}_length", type=int, metavar="N",
-            help=f"{unit} that each clip is cut or padded to; default as released: the mean and three standard deviations"
-        )
+    add = parser.add_argument_group("audio and lengths").add_argument
+    add("--sample_rate", type=at_least(11025), metavar="HZ", default=22050,
+        help="rate the audio is resampled to; default 22050, as released")
+    add("--hop_length", type=at_least(32), metavar="N", default=512,
+        help="audio samples per feature frame; default 512, as released")
+    for modality, unit, shortest in (("text", "tokens", 3), ("audio", "frames", 1), ("vision", "frames", 1)):
+        add(f"--{modality}_length", type=at_least(shortest), metavar="N",
+            help=f"{unit} that each clip is cut or padded to; default as released: mean plus three standard deviations")
 
-    run = parser.add_argument_group("the run")
-    run.add_argument(
-        "--output", type=Path, metavar="FILE",
-        help="the feature file; its cache and list of errors (NAME.errors.csv) lie beside it. Default "
-        "DIR/Processed/features.pkl"
-    )
-    run.add_argument("--jobs", type=int, metavar="N", default=1, help="clips at once, each in a process of its own; default 1")
-    run.add_argument(
-        "--resume", action=argparse.BooleanOptionalAction, default=True,
-        help="use what is in the cache (the default); --no-resume extracts everything anew"
-    )
+    add = parser.add_argument_group("run").add_argument
+    add("--output", type=Path, metavar="FILE",
+        help="feature file, with its cache and error list (NAME.errors.csv) beside it; default DIR/Processed/features.pkl")
+    add("--jobs", type=at_least(1), metavar="N", default=1, help="number of worker processes; default 1")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True,
+        help="use the cache (default); --no-resume extracts everything again")
     # fmt: on
     return parser
 

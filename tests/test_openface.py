@@ -1,4 +1,4 @@
-"""OpenFace's tables: columns by name, failed frames, pooling, pictures a second."""
+"""OpenFace tables: columns by name, frames without a face, pooling, frame rate."""
 
 import time
 
@@ -16,7 +16,7 @@ RANDOM = np.random.default_rng(0).normal(size=(8, 709))
 
 
 def write(path, values=RANDOM, space="", face_id=True, **changes) -> Clip:
-    """A table as OpenFace writes it, 10 pictures a second; space: before each name, as older builds have it."""
+    """Writes a table as OpenFace does, at 10 video frames per second. space: before each name, as in older builds."""
     table = pd.DataFrame(values, columns=columns())
     table.insert(0, "frame", np.arange(1, len(values) + 1))
     if face_id:
@@ -43,14 +43,14 @@ def test_there_are_709_columns_in_openfaces_order():
     assert names[674] == "AU01_r" and names[691] == "AU01_c" and names[-2:] == ["AU28_c", "AU45_c"]
 
 
-def test_every_three_frames_are_averaged_and_the_rest_alone(tmp_path):
+def test_groups_of_three_frames_are_averaged_and_the_last_may_be_smaller(tmp_path):
     extracted = OpenFace()(write(tmp_path / "a.csv"))
     assert extracted.frames.dtype == np.float32
-    assert np.allclose(extracted.frames, pooled(RANDOM), atol=1e-6)  # failed frames' stale values too, as released
+    assert np.allclose(extracted.frames, pooled(RANDOM), atol=1e-6)  # failed frames' as released, stale values count
     assert (extracted.video_frames, extracted.frames_with_face) == (8, 6)
 
 
-def test_old_builds_headers_give_the_same(tmp_path):
+def test_headers_of_old_builds_give_the_same_features(tmp_path):
     new, old = (OpenFace()(write(tmp_path / f"{space}.csv", space=space, face_id=not space)) for space in ("", " "))
     assert np.array_equal(new.frames, old.frames)
 
@@ -63,7 +63,7 @@ def test_columns_are_found_by_name(tmp_path):
     assert np.array_equal(OpenFace()(clip).frames, expected)
 
 
-def test_frames_without_a_face_may_be_zeros_or_left_out(tmp_path):
+def test_frames_without_a_face_can_be_zeros_or_skipped(tmp_path):
     clip = write(tmp_path / "a.csv")
     zeroed = RANDOM.copy()
     zeroed[FAILED] = 0
@@ -71,28 +71,28 @@ def test_frames_without_a_face_may_be_zeros_or_left_out(tmp_path):
     assert np.allclose(OpenFace(no_face="skip")(clip).frames, pooled(np.delete(RANDOM, FAILED, axis=0)), atol=1e-6)
 
 
-def test_fewer_pictures_a_second(tmp_path):
+def test_fps_takes_the_first_row_of_each_slot(tmp_path):
     extracted = OpenFace(fps=5, pool=1)(write(tmp_path / "a.csv"))
     assert np.allclose(extracted.frames, RANDOM[::2], atol=1e-6)
 
 
-def test_no_face_at_all_is_missing(tmp_path):
+def test_a_table_without_any_face_counts_as_missing(tmp_path):
     extracted = OpenFace()(write(tmp_path / "a.csv", success=0))
-    assert extracted.missing == "no face in any of 8 pictures" and extracted.frames.shape == (1, 709)
+    assert extracted.missing == "no face in any of 8 video frames" and extracted.frames.shape == (1, 709)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"frame, timestamp\n1, 0\n", b"\xff\xfe\n", b'"a'])
-def test_what_is_no_table_is_one_line(tmp_path, content):
+def test_files_that_are_not_tables_are_refused(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(ClipError, match="the OpenFace table a.csv"):
         read_table(tmp_path / "a.csv")
 
 
-def test_a_table_that_was_cut_off_is_refused(tmp_path):
+def test_truncated_empty_and_absent_tables_are_refused(tmp_path):
     write(tmp_path / "a.csv")
     whole = (tmp_path / "a.csv").read_bytes()
     (tmp_path / "a.csv").write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(ClipError, match="cut off"):
+    with pytest.raises(ClipError, match="a.csv has missing or non-finite"):
         read_table(tmp_path / "a.csv")
     write(tmp_path / "a.csv", values=RANDOM[:0])
     with pytest.raises(ClipError, match="no rows"):
@@ -114,19 +114,19 @@ def test_the_program_is_found_in_its_folder_or_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF nonsense", b"#!/no/such/interpreter\n"])
-def test_a_program_that_cannot_run_here_is_the_users_to_mend(tmp_path, content):
+def test_a_program_that_cannot_run_is_a_user_error(tmp_path, content):
     program = tmp_path / "FeatureExtraction"
     program.write_bytes(content)
     program.chmod(0o755)
-    with pytest.raises(UserError, match="can't be run here"):
+    with pytest.raises(UserError, match="--openface2Path .*FeatureExtraction: cannot run"):
         OpenFace(program=program)(Clip(tmp_path / "clip.mp4"))
 
 
-def test_what_a_program_leaves_running_is_not_waited_for(tmp_path):
+def test_background_children_of_the_program_are_not_waited_for(tmp_path):
     program = tmp_path / "FeatureExtraction"
     program.write_text("#!/bin/sh\nsleep 20 &\necho no licence\n")
     program.chmod(0o755)
     began = time.monotonic()
-    with pytest.raises(ClipError, match="wrote 0 tables, not one .*its last words: no licence"):
+    with pytest.raises(ClipError, match="wrote 0 tables.*no licence"):
         OpenFace(program=program)(Clip(tmp_path / "clip.mp4"))
     assert time.monotonic() - began < 10

@@ -1,143 +1,100 @@
-"""What is done with one clip: its sound, faces and text become features, and are kept, so that nothing is done twice.
+"""Extracts audio and vision features and caches them, so that a stopped run resumes and nothing is extracted twice.
 
-A clip's features lie in three files, whose names are hashes of all that they follow from: what was read and how. So changed
-files, texts and settings are read anew, and the rest stays.
+Each cache file holds one modality of one clip. Its name is a hash of everything the features depend on, so changed clips
+and settings are extracted again.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.builders.assemble import ClipFeatures
 from data.builders.label_table import SOUNDS, VIDEOS, LabelledClip
-from data.extractors import Clip, ClipError, Extracted, Extractor, describe
+from data.extractors import Clip, ClipError, Extractor
 from utils.errors import UserError
 from utils.files import temp_path
 
-if TYPE_CHECKING:  # the processes that work on clips needn't load PyTorch
-    from data.extractors.text import BertText
-
-EXTRACTED = tuple(field.name for field in fields(Extracted))  # the frames first
-# What the cache holds of each modality; the length of the first is the clip's.
-ARRAYS = {"text": ("tokens", "vectors"), "audio": EXTRACTED, "vision": EXTRACTED}
-ALLOW_MISSING = "--allow_missing takes one frame of zeros instead"
-
-
-@dataclass(frozen=True)
-class Task:
-    """A clip to be done."""
-
-    clip: LabelledClip
-    source: Clip
+CACHE_FORMAT = 2  # part of every name: increase it when the arrays in the files change
 
 
 @dataclass
-class Done:
-    """What was made of a clip."""
+class CachedClip:
+    """One clip's audio and vision features; each dictionary is by modality."""
 
-    files: dict[str, Path]  # modality -> its features in the cache
-    lengths: dict[str, int]  # modality -> frames or tokens
-    seconds: dict[str, float]  # modality -> what it took; nothing for what the cache had
-    missing: list[str]  # what zeros stand for
+    files: dict[str, Path] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)  # frames
+    seconds: dict[str, float] = field(default_factory=dict)  # extraction time; only of what was not in the cache
+    missing: list[str] = field(default_factory=list)  # why some features are zeros
 
-    def add(self, key: str, cache: Path, origin: list, make: Callable[[], dict]) -> dict[str, np.ndarray]:
-        """What the cache has of a modality, else what is made now: arrays by name. Raises UserError where it can't be kept.
-
-        origin: all that it follows from.
-        """
-        name = hashlib.sha1(json.dumps(origin).encode()).hexdigest()
-        file = self.files[key] = cache / f"{name}.npz"
-        known = load_arrays(file, key)
-        if known is None:
-            began = time.perf_counter()
-            known = make()
-            self.seconds[key] = time.perf_counter() - began
-            try:
-                with open(work := temp_path(file), "wb") as stream:
-                    np.savez(stream, **known)
-                os.replace(work, file)
-            except OSError as error:
-                raise UserError(
-                    f"{file}: can't be written ({error.strerror}); make room, and the same command goes on"
-                ) from None
-        self.lengths[key] = len(known[ARRAYS[key][0]])
-        return known
+    def frames(self, modality: str) -> np.ndarray:
+        return load_arrays(self.files[modality])["frames"]
 
 
 @dataclass(frozen=True)
 class ClipWork:
-    """Sound and faces. Called, in a process of its own, it returns the work on a Task: to a Done, or a ClipError."""
+    """Extracts a clip's audio and vision features, in a worker process."""
 
     extractors: dict[str, Extractor]
+    descriptions: dict[str, dict]
+    videos: Path
+    openface_tables: Path | None
     cache: Path
     allow_missing: bool
 
-    def __call__(self) -> Callable[[Task], Done | ClipError]:
-        described = {key: describe(extractor) for key, extractor in self.extractors.items()}
-        tempfile.tempdir = str(self.cache)  # where what a killed process leaves is removed by the next run
+    def __call__(self, clip: LabelledClip) -> CachedClip | ClipError:
+        try:
+            return self.extract(clip)
+        except ClipError as error:
+            return error
 
-        def work(task: Task) -> Done | ClipError:
-            done = Done({}, {}, {}, [])
-            try:
-                if not os.path.isfile(task.source.file):
-                    raise ClipError(f"no file {task.source.file} (nor of the kinds {', '.join(VIDEOS[1:] + SOUNDS)})")
-                for key, extractor in self.extractors.items():
-                    read = [task.source.file]
-                    if key == "vision":
-                        read += [task.source.openface_csv, getattr(extractor, "program", None)]
-                    origin = [described[key], task.clip.id, *map(_state, read)]
-                    found = done.add(key, self.cache, origin, lambda run=extractor: asdict(run(task.source)))
-                    if missing := str(found["missing"]):
-                        if not self.allow_missing:
-                            raise ClipError(f"{missing}; {ALLOW_MISSING}")
-                        done.missing.append(missing)
-                return done
-            except ClipError as error:
-                return error
-
-        return work
-
-
-def read_text(text: "BertText", task: Task, cache: Path, done: Done) -> None:
-    """Adds a clip's text: in the main process, as the encoder needs more memory than all the rest."""
-
-    def read() -> dict[str, np.ndarray]:
-        tokens, vectors = text(task.clip.text)
-        return {"tokens": tokens, "vectors": vectors}
-
-    done.add("text", cache, [describe(text), task.clip.text], read)
+    def extract(self, clip: LabelledClip) -> CachedClip:
+        file, table = clip.find_video(self.videos), None
+        if not os.path.isfile(file):
+            raise ClipError(f"no file {file} (nor another type: {', '.join(VIDEOS[1:] + SOUNDS)})")
+        if self.openface_tables is not None:
+            table = self.openface_tables / clip.video_id / f"{clip.clip_id}.csv"
+        result = CachedClip()
+        for modality, extractor in self.extractors.items():
+            inputs = [file, table, getattr(extractor, "program", None)] if modality == "vision" else [file]
+            origin = [CACHE_FORMAT, self.descriptions[modality], clip.id, *map(_state, inputs)]
+            cached = self.cache / f"{hashlib.sha1(json.dumps(origin).encode()).hexdigest()}.npz"
+            arrays = None
+            with contextlib.suppress(Exception):  # damaged archives raise more types than numpy documents
+                arrays = load_arrays(cached)
+            if arrays is None:
+                start = time.perf_counter()
+                arrays = asdict(extractor(Clip(file, table)))
+                result.seconds[modality] = time.perf_counter() - start
+                _store(cached, arrays)
+            if missing := str(arrays["missing"]):
+                if not self.allow_missing:
+                    raise ClipError(f"{missing}; --allow_missing uses one frame of zeros instead")
+                result.missing.append(missing)
+            result.files[modality], result.lengths[modality] = cached, len(arrays["frames"])
+        return result
 
 
-def load_features(done: Done) -> ClipFeatures:
-    """A clip's features from the cache. Raises UserError where they are gone."""
-    parts = {key: load_arrays(file, key) for key, file in done.files.items()}
-    for key, arrays in parts.items():
-        if arrays is None:
-            raise UserError(f"{done.files[key]}: is gone or damaged; the same command makes it anew")
-    text = parts["text"]
-    return ClipFeatures(parts["audio"]["frames"], parts["vision"]["frames"], text["tokens"], text["vectors"])
+def load_arrays(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file) as arrays:
+        return dict(arrays)
 
 
-def load_arrays(file: Path, key: str) -> dict[str, np.ndarray] | None:
-    """A modality's arrays in the cache; None where they aren't there, or damaged: they are made anew then."""
+def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
-        with np.load(file) as arrays:
-            return {name: arrays[name] for name in ARRAYS[key]}
-    except Exception:  # a damaged archive fails in more ways than its reader's documentation names
-        return None
+        with open(work := temp_path(file), "wb") as stream:
+            np.savez(stream, **arrays)
+        os.replace(work, file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror}); make room and repeat the command") from None
 
 
-def _state(file: Path | None) -> list | None:
-    """What changes when a file does."""
+def _state(file: Path | None) -> list[int] | None:
+    """Returns values that change when the file does."""
     if file is None or not os.path.isfile(file):
         return None
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [file.stat().st_size, file.stat().st_mtime_ns]

@@ -1,28 +1,26 @@
-"""The work of DataPre.py: extracts the clips of a label table, side by side, and writes them to a feature file."""
+"""Extracts the clips of a label table in parallel and writes a feature file: the work of DataPre.py."""
 
-import os
 import time
 from collections import Counter
 from pathlib import Path
 
-import torch
-
 from config.config_regression import DATASETS
-from data.builders.assemble import USUAL_NAME, assemble, raise_if_refused, train_command, writing
-from data.builders.clip_cache import ClipWork, Done, Task, load_features, read_text
+from data.builders.assemble import USUAL_NAME, ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.clip_cache import CachedClip, ClipWork
+from data.builders.isolated import CrashedError, run_isolated
 from data.builders.label_table import LabelledClip, read_label_table
-from data.extractors import MODALITIES, Clip, Extractor, describe
+from data.extractors import MODALITIES, Extractor, describe
+from data.extractors.audio import compile_librosa
 from data.extractors.text import BertText
 from data.schema import SPLITS
 from models.pretrained_bert import find_bert
 from utils.errors import UserError
 from utils.files import make_folder, remove
-from utils.isolated import CrashedError, run_isolated
 from utils.progress import progress
 
 DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}
-SIGN_OF_LIFE = 60  # seconds between lines, where no terminal shows a bar
-MOST_CRASHES = 4  # with no clip done: then it isn't the clips' fault
+LOG_INTERVAL = 60  # seconds between log lines when no terminal shows a progress bar
+MAX_CRASHES = 4  # before any clip succeeds; more mean that the clips are not at fault
 
 
 def prepare(
@@ -39,89 +37,66 @@ def prepare(
     jobs: int,
     resume: bool,
 ) -> None:
-    """Makes a feature file of label.csv and Raw/. Raises UserError, at last also where clips were left out.
+    """Makes a feature file from label.csv and Raw/. Raises UserError, also, at the end, if clips were left out.
 
-    language: "en" or "cn", whose BERT is the default. dataset_name: whose range the labels lie in; None: by the language.
-    extractors: of audio and vision. openface_tables: folder of tables, in place of videos. padded: modality -> what the sequences
-    are cut or padded to; None: by the released rule. jobs: clips at once. resume: use what is in the cache.
+    language: "en" or "cn", selects the default BERT. dataset_name: gives the range of the labels; None: by language.
+    extractors: for audio and vision. openface_tables: folder of tables to read instead of videos. padded: modality ->
+    length to cut or pad to; None: by the released rule. jobs: number of worker processes. resume: use the cache.
     """
     dataset = DATASETS[dataset_name or DATASET_OF_LANGUAGE[language]]
     labels, output = data_dir / "label.csv", output or data_dir / "Processed" / USUAL_NAME
     clips, refused = read_label_table(labels, dataset, may_be_silent=allow_missing)
-    described = {key: describe(extractor) for key, extractor in extractors.items()}
+    if openface_tables is not None and not openface_tables.is_dir():
+        raise UserError(f"--openface_csv {openface_tables}: no such folder; it should hold <video_id>/<clip_id>.csv")
+    descriptions = {modality: describe(extractor) for modality, extractor in extractors.items()}
     text = BertText.load(find_bert(bert, DATASETS[DATASET_OF_LANGUAGE[language]]))
-    described["text"] = describe(text)
-
-    tasks = _tasks(clips, data_dir / "Raw", openface_tables)
+    descriptions["text"] = describe(text)
     with writing(output, labels):
         cache = make_folder(output.with_name(f"{output.name}.cache"))
-        for outdated in [*cache.glob("unfinished-*"), *([] if resume else cache.glob("*.npz"))]:
+        for outdated in cache.glob("unfinished-*" if resume else "*"):
             remove(outdated)
-        done = _extract(ClipWork(extractors, cache, allow_missing), tasks, refused, text, jobs)
-        lengths = assemble(
-            output,
-            clips,
-            refused,
-            {clip: result.lengths for clip, result in done.items()},
-            lambda clip: load_features(done[clip]),
-            padded,
-            described,
-        )
-    print(_report(output, [clip for clip in clips if clip.id in done], done, lengths))
-    print(train_command(output, dataset.name, bert))
-    raise_if_refused(output, refused, len(done) + len(refused))
+        work = ClipWork(extractors, descriptions, data_dir / "Raw", openface_tables, cache, allow_missing)
+        cached = _extract(work, clips, refused, jobs)
+        clips = [clip for clip in clips if clip.id in cached]
+        tokens = {clip.id: text.tokens(clip.text) for clip in clips}
+        sizes = {clip: result.lengths | {"text": len(tokens[clip])} for clip, result in cached.items()}
 
+        def load(clip: str) -> ClipFeatures:
+            audio, vision = cached[clip].frames("audio"), cached[clip].frames("vision")
+            return ClipFeatures(audio, vision, tokens[clip], text.vectors(tokens[clip]))
 
-def _tasks(clips: list[LabelledClip], videos: Path, tables: Path | None) -> list[Task]:
-    if tables is not None and not tables.is_dir():
-        raise UserError(f"--openface_csv {tables}: no such folder; it holds <video_id>/<clip_id>.csv")
-    return [
-        Task(
-            clip,
-            Clip(
-                clip.find_video(videos),
-                tables / clip.video_id / f"{clip.clip_id}.csv" if tables is not None else None,
-            ),
-        )
-        for clip in clips
-    ]
-
-
-def _extract(work: ClipWork, tasks: list[Task], refused: dict[str, str], text: BertText, jobs: int) -> dict[str, Done]:
-    """Returns what was made of each clip, by its id; those that failed join the refused, with the reason."""
-    # Threads that wait for a core make each other wait: BERT takes those that the extraction leaves.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - jobs))
-    done: dict[str, Done] = {}
-    crashes = 0
-    print(f"{len(tasks)} clips, {jobs} at once; where librosa was just installed, the first takes some 20 s longer")
-    told = time.monotonic()
-    with progress(None, "extracting", "clip", len(tasks)) as bar:
-        for task, result in run_isolated(work, tasks, min(jobs, len(tasks))):
-            if isinstance(result, Done):
-                read_text(text, task, work.cache, result)
-                done[task.clip.id] = result
-            else:
-                refused[task.clip.id] = str(result)
-                crashes += isinstance(result, CrashedError)
-                if crashes > MOST_CRASHES and not done:
-                    raise UserError(f"no clip could be extracted so far, and the last {crashes} like this: {result}")
-                bar.set_postfix(left_out=len(refused))
-            bar.update()
-            if bar.disable and time.monotonic() - told > SIGN_OF_LIFE:
-                told = time.monotonic()
-                print(f"{len(done)} clips done, {len(refused)} left out, of {len(tasks)}", flush=True)
-    return done
-
-
-def _report(output: Path, clips: list[LabelledClip], done: dict[str, Done], lengths: dict[str, int]) -> str:
-    results = [done[clip.id] for clip in clips]
+        lengths = assemble(output, clips, refused, sizes, load, padded, descriptions)
     counts = Counter(clip.split for clip in clips)
-    lines = [f"{output}: " + ", ".join(f"{counts[split]} {split}" for split in SPLITS) + " clips"]
-    for key in MODALITIES:
-        cut = sum(result.lengths[key] > lengths[key] for result in results)
-        seconds = [result.seconds[key] for result in results if key in result.seconds]
-        took = f"{sum(seconds) / len(seconds):.2f} s a clip" if seconds else "from the cache"
-        lines.append(f"  {key}: length {lengths[key]}, {cut} longer clips cut; {took}")
-    missing = Counter(reason.split(" in any")[0] for result in results for reason in result.missing)
-    lines += [f"  {count} clips with zeros, as there is {reason}" for reason, count in missing.items()]
-    return "\n".join(lines)
+    print(f"{output}: " + ", ".join(f"{counts[split]} {split}" for split in SPLITS) + " clips")
+    for modality in MODALITIES:
+        cut = sum(size[modality] > lengths[modality] for size in sizes.values())
+        seconds = [result.seconds[modality] for result in cached.values() if modality in result.seconds]
+        speed = f"; extracted in {sum(seconds) / len(seconds):.2f} s per clip" if seconds else ""
+        print(f"  {modality}: length {lengths[modality]}, {cut} longer clips cut{speed}")
+    missing = Counter(reason.split(" in any")[0] for result in cached.values() for reason in result.missing)
+    for reason, count in missing.items():
+        print(f"  {count} clips with zeros: {reason}")
+    print(train_command(output, dataset.name, bert))
+    raise_if_refused(output, refused, len(cached) + len(refused))
+
+
+def _extract(work: ClipWork, clips: list[LabelledClip], refused: dict[str, str], jobs: int) -> dict[str, CachedClip]:
+    """Returns each clip's cached features by its id; adds the clips that failed, with the reason, to `refused`."""
+    compile_librosa()
+    cached: dict[str, CachedClip] = {}
+    crashes = 0
+    logged = time.monotonic()
+    with progress(None, "extracting", "clip", len(clips)) as bar:
+        for clip, result in run_isolated(work, clips, min(jobs, len(clips))):
+            if isinstance(result, CachedClip):
+                cached[clip.id] = result
+            else:
+                refused[clip.id] = str(result)
+                crashes += isinstance(result, CrashedError)
+                if crashes > MAX_CRASHES and not cached:
+                    raise UserError(f"none of the first {len(refused)} clips could be extracted: {result}")
+            bar.update()
+            if bar.disable and time.monotonic() - logged > LOG_INTERVAL:
+                logged = time.monotonic()
+                print(f"{len(cached)} of {len(clips)} clips extracted", flush=True)
+    return cached

@@ -1,15 +1,13 @@
-"""One clip -> sequences of features: text.py, audio.py and vision.py, the same for training and for prediction.
+"""Feature extractors: one clip -> one sequence of features. text.py, audio.py and vision.py serve DataPre.py and predict.py.
 
-An extractor is a frozen dataclass whose fields are its settings (those marked LOCAL say where something lies on this machine,
-and change no feature), with a `name`, a `version` and a `width`. Called with a Clip, it returns what it Extracted. `describe`
-says all this as plain values: a feature file carries them, and so does a checkpoint trained on it, since a model knows only the
-kind of features that it was trained on.
+An extractor is a frozen dataclass: its fields are its settings. Fields marked LOCAL are paths on this machine, which do not
+change the features. `describe` returns its name, version, width and settings as plain values. Feature files and
+checkpoints carry them, since a model only understands the kind of features it was trained on.
 """
 
 import dataclasses
 import importlib
 import importlib.metadata
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +23,7 @@ REQUIREMENTS = "requirements-features.txt"
 
 
 class ClipError(Exception):
-    """Why a clip can't be used, in one line. The others go on."""
+    """Why a clip cannot be used, in one line. Other clips are unaffected."""
 
     def __init__(self, reason: str):
         super().__init__(first_line(reason))
@@ -33,20 +31,20 @@ class ClipError(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """What the extractors may read of one clip."""
+    """The files that extractors may read."""
 
-    file: Path  # pictures and sound, of any kind that FFmpeg knows
-    openface_csv: Path | None = None  # OpenFace's table of it, where that was made before
+    file: Path  # video or audio, in any format FFmpeg knows
+    openface_csv: Path | None = None  # OpenFace's table of the clip, if it was made before
 
 
 @dataclass
 class Extracted:
-    """What one modality of a clip is for the network."""
+    """The features of one modality of a clip."""
 
     frames: np.ndarray  # (L, width) float32, L >= 1
-    video_frames: int = 0  # searched for a face
+    video_frames: int = 0  # number of video frames searched for a face
     frames_with_face: int = 0
-    missing: str = ""  # why there is nothing; the frames are then one frame of zeros
+    missing: str = ""  # why there are no features; `frames` is then one frame of zeros
 
     @classmethod
     def nothing(cls, width: int, reason: str, video_frames: int = 0) -> "Extracted":
@@ -64,46 +62,34 @@ class Extractor(Protocol):
 
 
 def describe(extractor: Extractor) -> dict[str, object]:
-    """An extractor in plain values."""
-    fields = [field for field in dataclasses.fields(extractor) if not field.metadata.get("local")]
-    settings = {field.name: getattr(extractor, field.name) for field in fields}
+    """Returns an extractor's name, version, width and settings as plain values."""
+    fields = [field.name for field in dataclasses.fields(extractor) if not field.metadata.get("local")]
+    settings = {name: getattr(extractor, name) for name in fields}
     return {"name": extractor.name, "version": extractor.version, "width": extractor.width, "settings": settings}
 
 
-def difference(expected: dict, found: dict) -> str | None:
-    """In words, how one extractor's features differ from another's; None where they are of one kind."""
-    for key in ("name", "settings", "version", "width"):
-        if expected.get(key) != found.get(key):
-            return f"{_said(key, expected)}, not {_said(key, found)}"
+def difference(expected: dict, actual: dict) -> str | None:
+    """Returns in words how the features of two described extractors differ; None if they are of one kind."""
+    if expected.get("name") != actual.get("name"):
+        return f"{expected.get('name')}, not {actual.get('name')}"
+    for key in ("settings", "version", "width"):
+        if expected.get(key) != actual.get(key):
+            return f"{expected.get('name')} {key} {expected.get(key)}, not {actual.get(key)}"
     return None
 
 
-def _said(key: str, described: dict) -> str:
-    if key == "settings":
-        settings = described.get(key) or {}
-        return f"{described.get('name')} with " + " ".join(f"{name}={value}" for name, value in settings.items())
-    return f"{described.get('name')} {key} {described.get(key)}" if key != "name" else str(described.get(key))
+def import_optional(package: str) -> ModuleType:
+    """Imports a package that only feature extraction needs. Raises UserError if it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        hint = " (MediaPipe needs Python before 3.13)" if package == "mediapipe" else ""
+        raise UserError(
+            f"{package} cannot be imported ({first_line(error)}); install it with pip install -r {REQUIREMENTS}{hint}"
+        ) from None
 
 
 def version_of(package: str) -> str:
-    """Raises UserError where it isn't installed."""
-    needs(package)
+    """Raises UserError if the package is not installed."""
+    import_optional(package)
     return importlib.metadata.version(package)
-
-
-def undecodable(what: str, path: Path, error: Exception) -> ClipError:
-    """Why FFmpeg can't read a file."""
-    reason = "it is empty" if not os.path.getsize(path) else getattr(error, "strerror", None) or error
-    return ClipError(f"the {what} can't be decoded, as the file is damaged or no clip: {reason}")
-
-
-def needs(module: str) -> ModuleType:
-    """A package that only extraction needs. Raises UserError where it isn't installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = module.split(".")[0]
-        raise UserError(
-            f"{name} can't be imported ({first_line(error)}); install what extraction needs: pip install -r {REQUIREMENTS}"
-            + (" (MediaPipe needs Python before 3.13)" if name == "mediapipe" else "")
-        ) from None

@@ -1,36 +1,32 @@
-"""The extractors by name, and back from what a feature file or a checkpoint says of one."""
+"""Rebuilds extractors from their descriptions in feature files and checkpoints."""
 
 from data.extractors import Extractor, describe, difference
 from data.extractors.audio import LibrosaAudio
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from utils.errors import UserError
 
-KNOWN = {
-    "audio": {kind.name: kind for kind in (LibrosaAudio,)},
-    "vision": {kind.name: kind for kind in (OpenFace, MediapipeFaces, NoFaces)},
-}
+EXTRACTORS = {"audio": [LibrosaAudio], "vision": [OpenFace, MediapipeFaces, NoFaces]}
 
 
-def rebuild(modality: str, described: dict, whose: str, **local: object) -> Extractor:
-    """The extractor that features were made by.
+def rebuild(modality: str, description: dict, model: str, **local: object) -> Extractor:
+    """Returns the extractor with this description. Raises UserError if this version of the program lacks it.
 
-    described: what `describe` said of it. local: its fields that are this machine's. whose: who was trained on the features.
-    Raises UserError where it is another one than can be had here.
+    model: the checkpoint, for error messages. local: values of the LOCAL fields.
     """
-    name = described.get("name")
-    kind = KNOWN[modality].get(name) if isinstance(name, str) else None
+    name = description.get("name")
+    kind = next((kind for kind in EXTRACTORS[modality] if kind.name == name), None)
     if kind is None:
         raise UserError(
-            f"{whose} was trained on {modality} features of {name or 'an unknown origin'}, which can't be extracted here; "
-            "extract them as for training, and score them with --features"
+            f"{model} was trained on {modality} features of {name or 'unknown origin'}, which cannot be extracted here; "
+            "extract them as for training and score them with --features"
         )
     try:
-        extractor = kind(**described.get("settings", {}), **local)
+        extractor = kind(**description.get("settings", {}), **local)
     except TypeError:
-        raise UserError(f"{whose}: its settings of {name} are not those of this program") from None
-    if differs := difference(described, describe(extractor)):
+        raise UserError(f"{model}: unknown settings of the {modality} extractor {name}") from None
+    if mismatch := difference(description, describe(extractor)):
         raise UserError(
-            f"{whose} was trained on {modality} features of {differs}; install that version, or extract the training "
-            "features anew and train on them"
+            f"{model} was trained on {modality} features of {mismatch}; install that version, or extract the training "
+            "features again and retrain"
         )
     return extractor

@@ -1,4 +1,4 @@
-"""Text -> BERT's token ids, and its last layer's vectors of them."""
+"""Text -> BERT token ids and last-layer vectors."""
 
 import importlib.metadata
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class BertText:
-    """Self-MM itself reads the ids only; the vectors belong to the official layout, for other models."""
+    """Self-MM reads only the token ids; the official layout has the vectors too, for other models."""
 
-    vocabulary: str  # hashes
-    weights: str
+    vocabulary: str  # hash
+    weights: str  # hash
     pretrained: Pretrained = field(metadata=LOCAL, repr=False)
 
     name: ClassVar[str] = "bert"
 
     @classmethod
     def load(cls, source: str) -> "BertText":
-        """source: a BERT folder or hub name. Raises UserError where it can't be loaded, or has no vocabulary."""
+        """source: a BERT folder or hub name. Raises UserError if it cannot be loaded or lacks a vocabulary."""
         pretrained = load_pretrained(source)
         if pretrained.tokenizer is None:
             raise UserError(f"--bert {source}: has no vocab.txt or tokenizer.json to read text with")
@@ -40,14 +40,13 @@ class BertText:
     def width(self) -> int:
         return self.pretrained.bert.config.hidden_size
 
-    def __call__(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids (n,) of `[CLS] text [SEP]`, and vectors (n, width) float32. No more than BERT takes, [SEP] included."""
-        most = self.pretrained.bert.config.max_position_embeddings
-        tokens = np.array(self.pretrained.tokenizer(text, truncation=True, max_length=most)["input_ids"])
-        return tokens, self.vectors(tokens)
+    def tokens(self, text: str) -> np.ndarray:
+        """Returns the token ids (n,) of `[CLS] text [SEP]`, cut to BERT's maximum."""
+        longest = self.pretrained.bert.config.max_position_embeddings
+        return np.array(self.pretrained.tokenizer(text, truncation=True, max_length=longest)["input_ids"])
 
     @torch.inference_mode()
     def vectors(self, tokens: np.ndarray) -> np.ndarray:
-        """Of token ids (n,), the last layer's vectors (n, width) float32."""
+        """Token ids (n,) -> last-layer vectors (n, width) float32."""
         ids = torch.from_numpy(tokens)[None]
         return self.pretrained.bert(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].numpy()

@@ -1,4 +1,4 @@
-"""Small clips, made on the spot: a voice over a moving picture of a face."""
+"""Makes small clips: a voice over a moving face."""
 
 import csv
 import shutil
@@ -9,29 +9,29 @@ from pathlib import Path
 
 import numpy as np
 
-PICTURES_A_SECOND = 10
+FPS = 10
 SIZE = 192
 RATE = 22050
 
-ODD = 'it\'s a "film"; rm -rf $HOME'  # as a file's name
+ODD = 'it\'s a "film"; rm -rf $HOME'  # a file name
 TEXT = "word1 word2 word3"
 
 
-def say(words: str, speed: int = 170, pitch: int = 50) -> tuple[np.ndarray, int]:
-    """(samples,) int16, and their rate: espeak-ng's voice, or, where it isn't installed, a hum of about that length."""
+def say(text: str, speed: int = 170, pitch: int = 50) -> tuple[np.ndarray, int]:
+    """Returns (samples,) int16 and their rate: espeak-ng's voice, or a hum of about that length if it is not installed."""
     if shutil.which("espeak-ng"):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "voice.wav"
-            subprocess.run(["espeak-ng", "-w", file, "-s", str(speed), "-p", str(pitch), words], check=True)
+            subprocess.run(["espeak-ng", "-w", file, "-s", str(speed), "-p", str(pitch), text], check=True)
             with wave.open(str(file)) as sound:
                 return np.frombuffer(sound.readframes(sound.getnframes()), np.int16), sound.getframerate()
-    time = np.arange(int(RATE * 60 / speed * len(words.split()))) / RATE
+    time = np.arange(int(RATE * 60 / speed * len(text.split()))) / RATE
     tones = sum(np.sin(2 * np.pi * (60 + 2 * pitch) * number * time) / number for number in range(1, 12))
     return (4000 * tones * (1 + np.sin(2 * np.pi * 4 * time))).astype(np.int16), RATE
 
 
 def face(number: int) -> np.ndarray:
-    """A picture of a face that moves a little with each number."""
+    """Returns an image of a face that moves a little with each number."""
     from skimage import data
 
     shift = int(8 * np.sin(number / 3))
@@ -46,24 +46,24 @@ def write_clip(
     file: Path,
     sound: tuple[np.ndarray, int] | None,
     seconds: float | None = None,
-    picture=face,
+    image=face,
     turned: int = 0,
 ) -> Path:
-    """An mp4. seconds: as long as the sound, if not said. turned: quarter turns by which the camera was held, and said so."""
+    """Writes an mp4. seconds: by default the length of the sound. turned: quarter turns of the camera, recorded in the file."""
     import av
 
     file.parent.mkdir(parents=True, exist_ok=True)
     if seconds is None:
         seconds = len(sound[0]) / sound[1]
     with av.open(str(file), "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=PICTURES_A_SECOND, options={"crf": "10"})
+        video = container.add_stream("libx264", rate=FPS, options={"crf": "10"})
         video.width = video.height = SIZE
         video.pix_fmt = "yuv420p"
         audio = None
         if sound is not None:
             audio = container.add_stream("aac", rate=sound[1], layout="mono")
-        for number in range(max(1, round(seconds * PICTURES_A_SECOND))):
-            pixels = np.ascontiguousarray(np.rot90(picture(number), turned))
+        for number in range(max(1, round(seconds * FPS))):
+            pixels = np.ascontiguousarray(np.rot90(image(number), turned))
             for packet in video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
                 container.mux(packet)
         container.mux(video.encode())
@@ -73,12 +73,12 @@ def write_clip(
             container.mux(audio.encode(frame))
             container.mux(audio.encode())
     if turned:
-        _note_turn(file, turned)
+        _record_rotation(file, turned)
     return file
 
 
-def _note_turn(file: Path, turned: int) -> None:
-    """Writes into the video track's header how to turn its pictures back, as phones do: the matrix of ISO 14496-12, 8.3.2."""
+def _record_rotation(file: Path, turned: int) -> None:
+    """Writes the rotation into the video track's header, as phones do: the matrix of ISO 14496-12, 8.3.2."""
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turned]
     matrix = [cosine, sine, 0, -sine, cosine, 0, 0, 0, 1]
     fixed = [value << (30 if place % 3 == 2 else 16) for place, value in enumerate(matrix)]
@@ -89,7 +89,7 @@ def _note_turn(file: Path, turned: int) -> None:
 
 
 def write_table(folder: Path, rows: list[tuple]) -> Path:
-    """label.csv of (video_id, clip_id, text, label, mode)."""
+    """Writes label.csv. rows: (video_id, clip_id, text, label, mode)."""
     with open(folder / "label.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["video_id", "clip_id", "text", "label", "mode"])
@@ -97,8 +97,8 @@ def write_table(folder: Path, rows: list[tuple]) -> Path:
     return folder
 
 
-def data_pre(folder: Path, *words: object) -> int:
+def data_pre(folder: Path, *flags: object) -> int:
     from data import DataPre
 
-    flags = ["--data_dir", folder, "--language", "en", "--bert", folder / "bert", "--vision", "mediapipe"]
-    return DataPre.main([str(word) for word in (*flags, *words)])
+    argv = ["--data_dir", folder, "--language", "en", "--bert", folder / "bert", "--vision", "mediapipe"]
+    return DataPre.main([str(word) for word in (*argv, *flags)])

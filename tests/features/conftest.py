@@ -1,4 +1,4 @@
-"""A corpus of good and bad clips, the feature file that DataPre.py makes of it, and a model trained on that."""
+"""A corpus of good and bad clips, the feature file DataPre.py makes from it, and a model trained on that file."""
 
 import contextlib
 import importlib.util
@@ -11,19 +11,21 @@ from data.extractors.audio import compile_librosa
 from features import clips
 from features.clips import ODD, TEXT, data_pre
 
-LACKING = [name for name in ("librosa", "av", "mediapipe", "skimage") if importlib.util.find_spec(name) is None]
+MISSING = [
+    name for name in ("librosa", "av", "mediapipe", "pebble", "skimage") if importlib.util.find_spec(name) is None
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def packages() -> None:
-    if LACKING:
-        pytest.skip(f"{', '.join(LACKING)} not installed: make test-features, or requirements-features.txt")
+    if MISSING:
+        pytest.skip(f"{', '.join(MISSING)} not installed: make test-features, or requirements-features.txt")
     compile_librosa()  # before any test calls librosa itself
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory, packages) -> Path:
-    """Clips of all kinds, and a tiny BERT beside them."""
+    """Good and bad clips, and a tiny BERT."""
     folder = tmp_path_factory.mktemp("corpus")
     raw = folder / "Raw"
     rows = []
@@ -39,7 +41,7 @@ def corpus(tmp_path_factory, packages) -> Path:
     clips.write_clip(raw / "hard" / "upright.mp4", voice)
     clips.write_clip(raw / "hard" / "short.mp4", voice, seconds=0.1)
     clips.write_clip(raw / "hard" / "silent.mp4", None, seconds=0.5)
-    clips.write_clip(raw / "hard" / "faceless.mp4", voice, picture=clips.wall)
+    clips.write_clip(raw / "hard" / "faceless.mp4", voice, image=clips.wall)
     whole = (raw / "hard" / "upright.mp4").read_bytes()
     (raw / "hard" / "broken.mp4").write_bytes(whole[: len(whole) // 2])
     rows.append((ODD, ODD, TEXT, 0.4, "train"))
@@ -52,17 +54,17 @@ def corpus(tmp_path_factory, packages) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(corpus) -> Path:
-    """The feature file of the corpus. Sequences are cut, so that what is cut is tested too."""
+    """The feature file of the corpus. Long sequences are cut."""
     assert data_pre(corpus, "--jobs", 2, "--audio_length", 60, "--vision_length", 4, "--text_length", 5) == 2
     return corpus / "Processed" / "features.pkl"
 
 
 @pytest.fixture(scope="session")
 def checkpoint(prepared, corpus, tmp_path_factory) -> Path:
-    """A model that run.py trained on it."""
+    """A model that run.py trained on the feature file."""
     import run
 
     with contextlib.chdir(folder := tmp_path_factory.mktemp("trained")):
-        words = ["--dataPath", prepared, "--bert", corpus / "bert", "--seeds", 1, "--max_epochs", 1, "--gpu_ids", -1]
-        assert run.main([str(word) for word in words]) == 0
+        flags = ["--dataPath", prepared, "--bert", corpus / "bert", "--seeds", 1, "--max_epochs", 1, "--gpu_ids", -1]
+        assert run.main([str(flag) for flag in flags]) == 0
         return folder / "results" / "models" / "self_mm-mosi-regression-1"

@@ -1,8 +1,9 @@
-"""Sound and pictures against the released recipe, computed apart; OpenFace's part is played by a stand-in."""
+"""Audio features against the released recipe, MediaPipe on real decoding, and OpenFace as a stand-in script."""
 
 import contextlib
 import os
 import pickle
+import re
 import shutil
 import stat
 import sys
@@ -14,9 +15,10 @@ import pandas as pd
 import pytest
 
 from data.extractors import Clip, ClipError
-from data.extractors.audio import LibrosaAudio, read_sound
+from data.extractors.audio import LibrosaAudio
+from data.extractors.media import read_sound, read_video_frames
 from data.extractors.openface import columns
-from data.extractors.vision import MediapipeFaces, read_pictures
+from data.extractors.vision import MediapipeFaces
 from features import clips
 from features.clips import data_pre
 
@@ -32,7 +34,7 @@ def write_wav(file: Path, samples: np.ndarray, rate: int) -> Path:
 
 
 @pytest.mark.parametrize("rate, channels", [(22050, 1), (44100, 2), (16000, 1)])
-def test_sound_agrees_with_the_released_recipe(tmp_path, rate, channels):
+def test_audio_features_match_the_released_recipe(tmp_path, rate, channels):
     import librosa
 
     random = np.random.default_rng(rate)
@@ -48,39 +50,39 @@ def test_sound_agrees_with_the_released_recipe(tmp_path, rate, channels):
     chroma = librosa.feature.chroma_cqt(y=signal, sr=sample_rate, hop_length=512)
     expected = np.concatenate([crossings, mfcc, chroma]).T
 
-    found = LibrosaAudio()(Clip(file)).frames
-    assert found.shape == expected.shape == (1 + len(signal) // 512, 33)
-    assert np.abs(found - expected).max() < 1e-5
+    frames = LibrosaAudio()(Clip(file)).frames
+    assert frames.shape == expected.shape == (1 + len(signal) // 512, 33)
+    assert np.abs(frames - expected).max() < 1e-5
 
 
-def test_hardly_any_sound_gives_a_frame(tmp_path):
+def test_a_few_samples_give_a_frame(tmp_path):
     for samples in (1, 300, 2205):
         file = write_wav(tmp_path / "a.wav", np.ones((samples, 1), np.int16), 22050)
         frames = LibrosaAudio()(Clip(file)).frames
         assert frames.shape == (1 + samples // 512, 33) and np.isfinite(frames).all()
 
 
-def test_an_empty_sound_track_is_no_sound(tmp_path):
+def test_an_empty_audio_track_counts_as_missing(tmp_path):
     file = write_wav(tmp_path / "a.wav", np.zeros((0, 1), np.int16), 22050)
     assert read_sound(file)[0].size == 0
     assert LibrosaAudio()(Clip(file)).missing == "no sound"
 
 
-def test_what_is_no_clip_is_one_line(tmp_path):
+def test_files_that_are_not_clips_are_refused(tmp_path):
     file = tmp_path / "a.mp4"
     for content in (b"", b"text", bytes(range(256)) * 40):
         file.write_bytes(content)
         for extractor in (LibrosaAudio(), MediapipeFaces()):
-            with pytest.raises(ClipError, match="can't be decoded"):
+            with pytest.raises(ClipError, match="cannot be decoded"):
                 extractor(Clip(file))
 
 
-def test_fps_takes_the_first_picture_of_each_stretch(corpus):
+def test_fps_takes_the_first_video_frame_of_each_slot(corpus):
     file = corpus / "Raw" / "hard" / "faceless.mp4"
-    pictures = list(read_pictures(file))
-    some = list(read_pictures(file, fps=clips.PICTURES_A_SECOND / 2))
-    assert len(some) == (len(pictures) + 1) // 2
-    assert all(np.array_equal(one, other) for one, other in zip(some, pictures[::2], strict=True))
+    every_frame = list(read_video_frames(file))
+    every_second = list(read_video_frames(file, fps=clips.FPS / 2))
+    assert len(every_second) == (len(every_frame) + 1) // 2
+    assert all(map(np.array_equal, every_second, every_frame[::2]))
 
 
 def test_the_same_clip_gives_the_same_landmarks(corpus):
@@ -90,7 +92,7 @@ def test_the_same_clip_gives_the_same_landmarks(corpus):
     assert np.array_equal(first.frames, second.frames) and first.frames_with_face == first.video_frames
 
 
-def test_a_cover_picture_is_no_film(tmp_path):
+def test_cover_art_is_not_a_video(tmp_path):
     import av
 
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
@@ -100,18 +102,18 @@ def test_a_cover_picture_is_no_film(tmp_path):
         stream.disposition = av.stream.Disposition.attached_pic
         container.mux(stream.encode(av.VideoFrame.from_ndarray(clips.face(0), format="rgb24")))
         container.mux(stream.encode())
-    assert not list(read_pictures(tmp_path / "a.mp4"))
-    assert MediapipeFaces()(Clip(tmp_path / "a.mp4")).missing == "no pictures"
+    assert not list(read_video_frames(tmp_path / "a.mp4"))
+    assert MediapipeFaces()(Clip(tmp_path / "a.mp4")).missing == "no video frames"
 
 
-def test_sound_that_librosa_cannot_work_on_is_one_line(tmp_path):
+def test_a_sample_rate_that_librosa_rejects_is_refused(tmp_path):
     file = write_wav(tmp_path / "a.wav", np.ones((4000, 1), np.int16), 22050)
     with pytest.raises(ClipError, match="sample_rate=8000"):
         LibrosaAudio(sample_rate=8000)(Clip(file))
 
 
-# A stand-in for OpenFace 2, which can't be shipped: it writes the table that its documentation describes, with numbers
-# that follow from the clip's size, and like it fails with status 0, or succeeds with another.
+# Stands in for OpenFace 2, which cannot be shipped. Writes the documented table, with values that depend on the clip's
+# size. Like OpenFace, it fails with status 0 and can succeed with another.
 STAND_IN = """#!{python}
 import csv, os, sys
 names = [f"gaze_{{eye}}_{{axis}}" for eye in "01" for axis in "xyz"] + ["gaze_angle_x", "gaze_angle_y"]
@@ -121,9 +123,9 @@ for prefix, marks in (("eye_lmk_", 56), ("", 68)):
 names += ["p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty", *(f"p_{{mode}}" for mode in range(34))]
 units = "01 02 04 05 06 07 09 10 12 14 15 17 20 23 25 26".split()
 names += [f"AU{{unit}}_r" for unit in [*units, "45"]] + [f"AU{{unit}}_c" for unit in [*units, "28", "45"]]
-words = sys.argv[1:]
-clip, folder = words[words.index("-f") + 1], words[words.index("-out_dir") + 1]
-assert {{"-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze"}} <= set(words)
+argv = sys.argv[1:]
+clip, folder = argv[argv.index("-f") + 1], argv[argv.index("-out_dir") + 1]
+assert {{"-2Dfp", "-3Dfp", "-pdmparams", "-pose", "-aus", "-gaze"}} <= set(argv)
 size = os.path.getsize(clip)
 if "{fails}" and os.path.basename(clip) == "{fails}":
     print("Could not open the video")
@@ -161,8 +163,7 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
         ("0003", 1, "test"),
     ]
     clips.write_table(folder, [("-7", name, "word1", label, mode) for name, label, mode in names])
-    words = ["--vision", "openface", "--openface2Path", openface.parent]
-    assert data_pre(folder, *words) == 2
+    assert data_pre(folder, "--vision", "openface", "--openface2Path", openface.parent) == 2
     content = pickle.loads((folder / "Processed" / "features.pkl").read_bytes())
     assert "Could not open the video" in (folder / "Processed" / "errors.csv").read_text()
     assert content["test"]["id"].tolist() == ["-7$_$0002"]
@@ -173,13 +174,10 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     assert content["train"]["vision_lengths"].tolist() == [3, 3]
     assert np.allclose(content["train"]["vision"][1], expected, rtol=1e-6)
 
-    assert not list((folder / "Processed").rglob("*openface*"))
-    sounds = sorted((folder / "Processed" / "features.pkl.cache").glob("*.npz"))
-
-    # The tables that OpenFace made before give the same, and so does a prediction from either.
+    # Existing tables give the same features, and predictions from either agree.
     tables = folder / "OpenFace" / "-7"
     tables.mkdir(parents=True)
-    for name in [*(name for name, _, mode in names if name != "0003")]:
+    for name in [name for name, *_ in names if name != "0003"]:
         size = os.path.getsize(folder / "Raw" / "-7" / f"{name}.mp4")
         table = pd.DataFrame(
             [[(size + row * 709 + column) % 997 for column in range(709)] for row in range(7)], columns=columns()
@@ -190,11 +188,12 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     again = folder / "again.pkl"
     assert data_pre(folder, "--vision", "openface-csv", "--output", again) == 2
     assert np.array_equal(pickle.loads(again.read_bytes())["train"]["vision"], content["train"]["vision"])
-    shutil.copytree(sounds[0].parent, folder / "third.pkl.cache")
+    shutil.copytree(folder / "Processed" / "features.pkl.cache", folder / "third.pkl.cache")
     capsys.readouterr()
     data_pre(folder, "--vision", "openface-csv", "--output", folder / "third.pkl")
-    said = capsys.readouterr().out
-    assert "audio: length" in said and said.count("from the cache") == 2  # sound and text don't follow from OpenFace
+    report = capsys.readouterr().out
+    audio, vision = (re.search(f"{modality}: length .*", report)[0] for modality in ("audio", "vision"))
+    assert "extracted in" in vision and "extracted in" not in audio  # audio does not depend on OpenFace
 
     import predict
     import run

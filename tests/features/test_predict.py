@@ -99,13 +99,13 @@ def test_a_missing_modality_is_an_error_unless_allowed(scored, corpus, name, arg
 def test_another_version_of_an_extractor_is_rejected(scored, altered, corpus):
     folder = altered(lambda facts: facts["extractors"]["audio"].update(version="0.1"))
     status, _, stderr = scored(corpus / "Raw" / "hard" / "upright.mp4", "--text", TEXT, folder=folder)
-    assert status == 2 and "librosa version 0.1, not librosa version" in stderr
+    assert status == 2 and "librosa version 0.1, not " in stderr
 
 
 def test_features_of_another_extractor_are_rejected(scored, altered, prepared):
     folder = altered(lambda facts: facts["extractors"]["vision"]["settings"].update(pool=1))
     status, _, stderr = scored("--features", prepared, folder=folder)
-    assert status == 2 and "mediapipe with pool=1 fps=None no_face=keep, not mediapipe with pool=3" in stderr
+    assert status == 2 and "mediapipe settings {'pool': 1, 'fps': None, 'no_face': 'keep'}, not {'pool': 3" in stderr
 
 
 def test_a_model_whose_extractors_are_unknown_scores_no_clips(scored, altered, corpus):
@@ -156,6 +156,6 @@ def test_real_clips_are_scored(scored):
     status, (row,), _ = scored(REAL / "Oz06ZWiO20M_6.mp4", "--text", "word1 word2")
     assert status == 0 and row["video_frames"] == 225 and row["face_share"] > 0.95 and np.isfinite(row["score"])
     status, rows, stderr = scored(REAL / "03bSnISJMiM_1.wav", "--text", "word1 word2")
-    assert status == 2 and not rows and "no pictures" in stderr
+    assert status == 2 and not rows and "no video frames" in stderr
     status, (row,), _ = scored(REAL / "03bSnISJMiM_1.wav", "--text", "word1 word2", "--allow_missing")
-    assert status == 0 and "no pictures: one frame of zeros" in row["substituted"]
+    assert status == 0 and "no video frames: one frame of zeros" in row["substituted"]

@@ -1,0 +1,63 @@
+"""Runs a function on many items in worker processes: a crash or a hang costs only the item that caused it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from typing import TypeVar
+
+from data.extractors import import_optional
+from utils.errors import UserError, first_line
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+TIME_LIMIT = 600  # seconds for one item
+
+
+class CrashedError(Exception):
+    """The worker process died, hung, or raised an unexpected exception."""
+
+
+def run_isolated(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int, time_limit: float = TIME_LIMIT
+) -> Iterator[tuple[Item, Result | CrashedError]]:
+    """Yields each item with its result, or with the CrashedError that took its place, in order of completion.
+
+    function: picklable, like the items and results. jobs: number of worker processes. time_limit: seconds for one item.
+    A UserError raised by the function ends the iteration. No worker outlives it, nor the main process.
+    """
+    pebble = import_optional("pebble")
+    # Forked workers would inherit locks that other threads hold.
+    pool = pebble.ProcessPool(jobs, initializer=_start_worker, context=multiprocessing.get_context("spawn"))
+    try:
+        futures = {pool.schedule(function, (item,), timeout=time_limit): item for item in items}
+        for future in as_completed(futures):
+            try:
+                result = future.result()
+            except UserError:
+                raise
+            except TimeoutError:
+                result = CrashedError(f"not done after {time_limit:g} seconds")
+            except pebble.ProcessExpired as error:
+                result = CrashedError(f"worker process died: exit code {error.exitcode} (-9: often out of memory)")
+            except Exception as error:
+                result = CrashedError(f"{type(error).__name__}: {first_line(error)}")
+            yield futures[future], result
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _start_worker() -> None:
+    """Makes the worker, and the programs it runs, end when the pool stops it or the main process dies."""
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()
+    signal.signal(signal.SIGTERM, _kill_group)
+    threading.Thread(target=lambda: _kill_group(multiprocessing.parent_process().join()), daemon=True).start()
+
+
+def _kill_group(*_: object) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
