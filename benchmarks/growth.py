@@ -20,18 +20,21 @@ from benchmarks.corpora import SHAPES, make_features
 from benchmarks.tables import GIB, markdown
 from config.config_regression import DATASETS, make_config
 from data.load_data import ClipDataset, training_windows
+from data.ragged import Split
 from data.store import open_store
 from models.self_mm import SelfMM
 from models.ulgm import ULGM
+from utils.ranks import ALONE
 
 SAMPLE = 1000  # clips
 
 
 class OnlyCounted(ClipDataset):
-    """So many clips, of which there is nothing but their number."""
+    """A number of clips without content."""
 
     def __init__(self, clips: int):
         self.home = self.device = torch.device("cpu")
+        self.ranks, self.split = ALONE, Split([], None, {}, None, None, None)
         self._clips = clips
 
     def __len__(self) -> int:
