@@ -21,9 +21,11 @@ from benchmarks.corpora import SHAPES, make_features
 from benchmarks.tables import GIB, markdown
 from config.config_regression import DATASETS, make_config
 from data.load_data import ClipDataset, training_windows
+from data.ragged import Split
 from data.store import open_store
 from models.self_mm import SelfMM
 from models.ulgm import ULGM
+from utils.ranks import ALONE
 
 SAMPLE = 1000  # training clips from which bytes per clip are measured
 
@@ -33,6 +35,7 @@ class EmptyDataset(ClipDataset):
 
     def __init__(self, clips: int):
         self.home = self.device = torch.device("cpu")
+        self.ranks, self.split = ALONE, Split([], None, {}, None, None, None)
         self._clips = clips
 
     def __len__(self) -> int:

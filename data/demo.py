@@ -1,13 +1,8 @@
-"""Makes the demo corpus, film reviews by invented speakers, and a small BERT that knows their vocabulary.
+"""Makes the demo corpus, film reviews by invented speakers, and a small BERT with random weights for their vocabulary.
 
-It lets you try the whole program in a minute without any download. The text, audio and vision of each clip have known sentiments
-of their own, so that the four heads can all be judged. Audio and vision mostly agree with the text but sometimes contradict it,
-as irony does, and no single modality determines the label.
-
-    FOLDER/Processed/unaligned.pkl    the official layout, with the three sentiments as regression_labels_T, _A, _V
-    FOLDER/bert/                      config.json, model.safetensors (random weights), vocab.txt
-
-All random numbers come from separate streams with a fixed seed, so the corpus is always the same.
+With it, the whole program can be tried in a minute without any download. Audio and vision mostly agree with the text but sometimes
+contradict it, as irony does. The file has the sentiment of each modality, so that all four heads can be judged. The corpus is
+always the same, since all random numbers come from separate streams with a fixed seed.
 """
 
 import os
@@ -40,18 +35,32 @@ ADJECTIVES = {
 DEGREES = {"": 1.0, "slightly": 0.5, "somewhat": 0.7, "really": 1.3, "extremely": 1.5}
 FACTORS = DEGREES | {"not": -0.5}  # "not wonderful" is mildly bad
 OPENERS = ["", "", "", "i think", "well", "to be honest", "for me", "you know", "i mean"]
-SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # [PAD] has id 0
+_PHRASES = (
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *SUBJECTS,
+    *VERBS,
+    *ADJECTIVES,
+    *DEGREES,
+    *OPENERS,
+    "the not and but .",
+)
+VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys(" ".join(_PHRASES).split()))}  # word -> token id
 
 SHARES = {"text": 0.4, "audio": 0.3, "vision": 0.3}  # of the clip's label
 CONTRADICTS = 0.2  # probability that audio contradicts the text of a clip; the same for vision
 
 
 def ensure_demo(folder: Path) -> None:
-    """Makes the corpus and the BERT if they do not exist. They appear in one step, so a killed run leaves no partial corpus.
+    """Makes the corpus and the BERT, in one step, unless they exist.
 
     Raises UserError if the folder cannot be written, or holds something else.
     """
-    if _is_complete(folder):
+    complete = folder / "bert" / "vocab.txt"  # the last file of make_demo
+    if complete.exists():
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -60,31 +69,21 @@ def ensure_demo(folder: Path) -> None:
             flush(made)
             os.replace(made, folder)
     except OSError as error:
-        if not _is_complete(folder):  # otherwise another process has just made the same corpus
+        if not complete.exists():  # otherwise another process has just made the same corpus
             raise UserError(
                 f"{folder}: cannot make the demo corpus ({error.strerror}); remove the folder if it exists, or choose another "
                 "place with SELF_MM_DATA"
             ) from None
 
 
-def _is_complete(folder: Path) -> bool:
-    return (folder / "Processed" / "unaligned.pkl").exists() and (folder / "bert" / "vocab.txt").exists()
-
-
 def make_demo(folder: Path) -> None:
-    """Writes the corpus and the BERT to a new folder."""
+    """Writes Processed/unaligned.pkl and bert/ to a new folder. The file has regression_labels_T, _A and _V."""
     rng = np.random.default_rng(SEED)
     (folder / "Processed").mkdir(parents=True)
     content = {split: _make_split(split, clips, rng) for split, clips in CLIPS.items()}
     with open(folder / "Processed" / "unaligned.pkl", "wb") as file:
         pickle.dump(content, file, protocol=4)
     _write_bert(folder / "bert")
-
-
-def vocabulary() -> list[str]:
-    """The special tokens and all words of the grammar, in the order of their ids."""
-    phrases = [*SUBJECTS, *VERBS, *ADJECTIVES, *DEGREES, *OPENERS, "the", "not", "and", "but", "."]
-    return SPECIAL_TOKENS + list(dict.fromkeys(word for phrase in phrases for word in phrase.split()))
 
 
 def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, object]:
@@ -99,8 +98,8 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
         audio = _audio(audio_sentiment, duration, audio_baseline, rng)
         vision = _vision(vision_sentiment, duration, vision_baseline, rng)
         sentiments = [text_sentiment, audio_sentiment, vision_sentiment]
-        rows.append((f"{split}{speaker:02d}$_${number + 1}", text, audio, vision, sentiments))
-    ids, texts, audio, vision, sentiments = zip(*rows, strict=True)
+        rows.append((f"{split}{speaker:02d}$_${number + 1}", text, _tokenize(text), audio, vision, sentiments))
+    ids, texts, tokens, audio, vision, sentiments = zip(*rows, strict=True)
     unimodal = dict(zip(SHARES, np.float32(sentiments).T, strict=True))
     mixed = sum(share * unimodal[task] for task, share in SHARES.items())
     label = (np.round(mixed * 5) / 5).astype(np.float32)  # in steps of 0.2: the mean of five annotators, as in MOSI
@@ -108,7 +107,7 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
     return {
         "id": np.array(ids),
         "raw_text": np.array(texts),
-        "text_bert": _tokenize(texts),
+        "text_bert": _pad(tokens, TOKENS).transpose(0, 2, 1),
         "audio": _pad(audio, AUDIO_FRAMES),
         "audio_lengths": [len(frames) for frames in audio],
         "vision": _pad(vision, VISION_FRAMES),
@@ -174,30 +173,23 @@ def _vision(sentiment: float, duration: float, baseline: np.ndarray, rng: np.ran
     return features.astype(np.float32)
 
 
-def _tokenize(texts: list[str]) -> np.ndarray:
-    """(N, 3, TOKENS) int64: token ids, mask and segment ids. Every word is one token."""
-    ids = {word: number for number, word in enumerate(vocabulary())}
-    tokens = np.zeros((len(texts), 3, TOKENS), dtype=np.int64)
-    for clip, text in enumerate(texts):
-        words = ["[CLS]", *text.split(), "[SEP]"]
-        tokens[clip, 0, : len(words)] = [ids[word] for word in words]
-        tokens[clip, 1, : len(words)] = 1
-    return tokens
+def _tokenize(text: str) -> np.ndarray:
+    """(tokens, 3) int64: token id, mask and segment id. Every word is one token."""
+    return np.int64([[VOCABULARY[word], 1, 0] for word in ("[CLS]", *text.split(), "[SEP]")])
 
 
 def _pad(sequences: list[np.ndarray], frames: int) -> np.ndarray:
-    """(N, frames, width) float32, with zeros after the end of each sequence."""
+    """(N, frames, width), with zeros after the end of each sequence."""
     return np.stack([np.pad(sequence, ((0, frames - len(sequence)), (0, 0))) for sequence in sequences])
 
 
 def _write_bert(folder: Path) -> None:
     """A BERT with random weights, small enough to learn the few words from the corpus itself."""
-    words = vocabulary()
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-    config = BertConfig(vocab_size=len(words), **sizes)
+    config = BertConfig(vocab_size=len(VOCABULARY), **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)  # torch.manual_seed would seed the GPUs too
         bert = BertModel(config, add_pooling_layer=False)
     config.save_pretrained(folder)
     save_file(bert.state_dict(), folder / "model.safetensors", {"format": "pt"})  # save_pretrained shows a progress bar
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in VOCABULARY), encoding="utf-8")

@@ -7,9 +7,8 @@ CHECK verifies a feature file, or a folder of your own clips, and reports its co
 BUILD makes a feature file from a label table and arrays.
 """
 
-import itertools
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +33,14 @@ def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
     if not file.extractors:
         lines.append("extractors: not recorded; a model trained on this file cannot score videos")
     mistakes: list[str] = []
+    splits_of = defaultdict(list)
     for name, split in file.splits.items():
         lines += _describe_split(name, split, dataset, mistakes)
-    for one, other in itertools.combinations(SPLITS, 2):
-        shared = sorted(set(file.splits[one].ids) & set(file.splits[other].ids))
-        if shared:
-            mistakes.append(f"{len(shared)} ids are in both {one} and {other}, for example {first_line(shared[0])}")
+        for clip in split.ids:
+            splits_of[clip].append(name)
+    repeated = [f"{first_line(clip)} in {', '.join(names)}" for clip, names in splits_of.items() if len(names) > 1]
+    if repeated:
+        mistakes.append(f"{len(repeated)} ids occur more than once, for example {repeated[0]}")
     return "\n".join(lines), mistakes
 
 
@@ -56,24 +57,25 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset, mistakes: 
         lines.append(f"  text_bert {split.text_bert.shape}: {_lengths(split.text_lengths, length, 'tokens')}")
     for key in ("audio", "vision"):
         values, lengths = getattr(split, key), getattr(split, f"{key}_lengths")
-        non_finite, front, beyond = _count_faults(values, lengths)
-        real = split.text_lengths if lengths is None else lengths
-        frames = "as many frames as tokens" if real is None else _lengths(real, values.shape[1], "frames")
+        used = split.text_lengths if lengths is None else lengths
+        frames = "as many frames as tokens" if used is None else _lengths(used, values.shape[1], "frames")
+        non_finite = values.size - np.isfinite(values).sum()
         lines.append(f"  {key} {values.shape}: {frames}, {non_finite} non-finite values")
+        real = (values != 0).any(axis=2)  # (N, L)
+        # In aligned files, [CLS] has a frame of zeros.
+        front = (real.argmax(axis=1) > np.maximum(1, real[:, ::-1].argmax(axis=1))).sum()
         if front:
             lines.append(f"    {front} clips have more zeros at the front than at the end: padded at the front?")
-        if beyond:
-            lines.append(f"    {beyond} clips have values beyond their length, which are ignored")
         if 2 * front > len(split):
             mistakes.append(f"{name}: {key}: most clips are padded at the front; pad at the end (data/TextPre.py does)")
-    repeated = [clip for clip, count in Counter(split.ids).items() if count > 1]
-    if repeated:
-        mistakes.append(f"{name}: {len(repeated)} ids are not unique, for example {first_line(repeated[0])}")
+        beyond = 0 if lengths is None else real[np.arange(values.shape[1]) >= lengths[:, None]].sum()
+        if beyond:
+            lines.append(f"    {beyond} frames are beyond the length of their clip, and are ignored")
     return lines
 
 
 def _histogram(labels: np.ndarray, dataset: Dataset) -> list[str]:
-    """A line for each class, from the most negative to the most positive."""
+    """Range and mean of the labels, and a line for each class, from the most negative to the most positive."""
     from data.sentiment import sentiment_class  # loads scikit-learn, which --help does not need
 
     classes = Counter(sentiment_class(label, dataset.metrics) for label in np.sort(labels))
@@ -87,22 +89,6 @@ def _lengths(lengths: np.ndarray, padded: int, unit: str) -> str:
     return f"{lengths.min()} to {lengths.max()} {unit}, mean {lengths.mean():.1f}, {padding:.0%} padding"
 
 
-def _count_faults(values: np.ndarray, lengths: np.ndarray | None) -> tuple[int, int, int]:
-    """Counts non-finite values, clips with most zeros at the front, and clips with values beyond their length.
-
-    values: (N, L, width). lengths: (N,), or None for aligned files, where [CLS] and [SEP] have frames of zeros.
-    """
-    non_finite = front = beyond = 0
-    for number, clip in enumerate(values):  # one at a time, as the file may fill half of the memory
-        non_finite += int((~np.isfinite(clip)).sum())
-        real = np.flatnonzero(clip.any(axis=1))
-        if len(real) and real[0] > max(1, len(clip) - 1 - real[-1]):
-            front += 1
-        elif len(real) and lengths is not None and real[-1] >= lengths[number]:
-            beyond += 1
-    return non_finite, front, beyond
-
-
 def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
     """A report on a folder of clips as DataPre.py reads it, and its mistakes. Raises UserError."""
     clips, refused = read_label_table(folder / "label.csv", dataset)
@@ -113,10 +99,8 @@ def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
         lines += [f"{split}: {len(labels)} clips", *_histogram(labels, dataset)]
     for clip in clips:
         file = clip.find_video(folder / "Raw")
-        if not file.is_file():
-            mistakes.append(f"{first_line(clip.id)}: no file {file}")
-        elif not file.stat().st_size:
-            mistakes.append(f"{first_line(clip.id)}: {file} is empty")
+        if not file.is_file() or not file.stat().st_size:
+            mistakes.append(f"{first_line(clip.id)}: {file} is missing or empty")
     return "\n".join(lines), mistakes
 
 
@@ -124,10 +108,12 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 if there is a mistake."""
     parser = Parser(prog="python -m data.feature_file", description="Checks and builds feature files.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="CHECK|BUILD")
-    check = actions.add_parser("CHECK", help="verify a feature file or a folder of clips, and report its content")
+    what = "verify a feature file or a folder of clips, and report its content"
+    check = actions.add_parser("CHECK", aliases=["check"], help=what)
     check.add_argument("path", type=Path, metavar="PATH", help="a feature pickle, or a folder with label.csv and Raw/")
     check.add_argument("--aligned", action="store_true", help="the file is word-aligned and has no lengths")
-    build = actions.add_parser("BUILD", help="make a feature file from your own arrays, one for each clip and modality")
+    what = "make a feature file from your own arrays, one for each clip and modality"
+    build = actions.add_parser("BUILD", aliases=["build"], help=what)
     build.add_argument("path", type=Path, metavar="FILE", help="the feature file to write")
     columns = "table with the columns video_id, clip_id, text, label, mode"
     build.add_argument("--labels", type=Path, metavar="CSV", required=True, help=columns)
@@ -139,14 +125,11 @@ def main(argv: list[str] | None = None) -> int:
     labels = "the dataset whose label range applies (default: mosi)"
     for action in (check, build):
         action.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help=labels)
-    argv = sys.argv[1:] if argv is None else argv
 
     def work() -> None:
-        # CHECK and check are the same.
-        action = [word if word.startswith("-") else word.upper() for word in argv[:1]]
-        args = parser.parse_args([*action, *argv[1:]])
+        args = parser.parse_args(argv)
         dataset = DATASETS[args.datasetName]
-        if args.action == "BUILD":
+        if args.action.upper() == "BUILD":
             padded = {"audio": args.audio_length, "vision": args.vision_length}
             return build_from_parts(args.path, args.labels, args.parts, dataset, padded)
         if args.path.is_dir():

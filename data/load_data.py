@@ -1,6 +1,6 @@
 """Groups clips into micro-batches and windows, and loads their tensors. One window is one optimizer step."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -29,14 +29,14 @@ class ClipDataset(Dataset):
 
         max_clips_per_pass: larger windows are divided into several passes; 0: no limit. ranks: the processes that share a window.
         """
-        self.split = split
-        self.device = device
-        sequences = (split.text, split.audio, split.vision)
-        self.home = device if _has_room(sequences, device) else CPU
-        self._text, self._audio, self._vision = (part if self.home == CPU else part.to(device) for part in sequences)
+        self.split, self.device, self.ranks = split, device, ranks
         self._max_clips_per_pass = max_clips_per_pass
-        self.ranks = ranks
-        self._text_vectors: Tensor | None = None
+        sequences = (split.text, split.audio, split.vision)
+        needed = 2 * sum(part.values.nbytes for part in sequences)
+        has_room = device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0]
+        self.home = device if has_room else CPU  # where the features are
+        self._text, self._audio, self._vision = (part.to(device) if has_room else part for part in sequences)
+        self.has_text_vectors = False
 
     def __len__(self) -> int:
         return len(self.split)
@@ -57,29 +57,17 @@ class ClipDataset(Dataset):
     def _batch(self, clips: Tensor, shares: Tensor) -> Batch:
         # A CPU is fastest without padding, a GPU with padding instead of many small kernels.
         on_cpu = self.device.type == "cpu"
-        if self._text_vectors is None:
-            text = PackedText.pack(*_longest_first(self._text, clips), by_length=on_cpu)
-        else:
-            text = self._text_vectors[send(clips, self.home)]
         stretches = CPU_STRETCHES if on_cpu else 1
+        if self.has_text_vectors:
+            text = self._text_vectors[send(clips, self.home)]
+        else:
+            text = PackedText.pack(*_longest_first(self._text, clips), by_length=on_cpu)
         audio, vision = (Frames.pack(*_longest_first(part, clips), stretches) for part in (self._audio, self._vision))
         return Batch(clips, shares, text, audio, vision)
 
-    @property
-    def has_text_vectors(self) -> bool:
-        return self._text_vectors is not None
-
     def replace_texts(self, vectors: Tensor) -> None:
         """Windows then hold these vectors, (N, width), computed by a frozen text encoder, instead of tokens."""
-        self._text_vectors = vectors.to(self.home)
-
-
-def _has_room(sequences: Iterable[Ragged], device: torch.device) -> bool:
-    """Whether a device is a GPU with free memory for twice the sequences."""
-    if device.type != "cuda":
-        return False
-    free, _ = torch.cuda.mem_get_info(device)
-    return 2 * sum(part.values.nbytes for part in sequences) < free
+        self._text_vectors, self.has_text_vectors = vectors.to(self.home), True
 
 
 def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
@@ -98,9 +86,10 @@ class Windows:
 
         seed: for training only; seeds the dropout of each rank, and enables the progress bar.
         """
-        self.clips = clips
-        self._order = order
-        self._seed = seed
+        self.clips, self.device, self.ranks = clips, clips.device, clips.ranks
+        self.ids = clips.split.ids
+        self.labels = clips.split.labels.get("fusion")  # (N,) float32, the human labels; None if there are none
+        self._order, self._seed = order, seed
         self._plan: list[list[Tensor]] = []  # the windows that the loader loads next
         workers = num_workers if clips.home == CPU else 0
         self._loader = DataLoader(
@@ -113,25 +102,6 @@ class Windows:
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # otherwise the loader would use the random stream of the dropout
         )
-
-    @property
-    def device(self) -> torch.device:
-        return self.clips.device
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that share each window."""
-        return self.clips.ranks
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the clips, in file order."""
-        return self.clips.split.ids
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) float32, the human labels in file order."""
-        return self.clips.split.labels["fusion"]
 
     def __len__(self) -> int:
         return len(self._order(1))
@@ -155,9 +125,9 @@ class Windows:
 
 
 def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers: int = 0) -> Windows:
-    """Every epoch in a new random order, which depends only on the seed and the epoch; its last window may be incomplete.
+    """Every epoch in a new random order, which depends only on the seed and the epoch, so that a run can resume anywhere.
 
-    So a run can resume in any epoch, and no other use of random numbers changes the order.
+    An epoch's last window may be incomplete.
     """
 
     def order(epoch: int) -> list[list[Tensor]]:

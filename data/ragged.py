@@ -21,13 +21,10 @@ class Ragged:
         self._folder, self._name = folder, name
         # PyTorch has no read-only tensors, so the mapping is copy-on-write; nothing writes to it.
         self.values = torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
+        self.width = self.values.shape[1]
         offsets = np.load(folder / f"{name}_offsets.npy")
         self._starts = offsets[:-1]
         self.lengths = np.diff(offsets)  # (N,) int64
-
-    @property
-    def width(self) -> int:
-        return self.values.shape[1]
 
     def __getitem__(self, clip: int) -> np.ndarray:
         """One sequence, (length, width)."""

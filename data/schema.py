@@ -63,11 +63,11 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
     """Reads and checks a feature pickle. Raises UserError naming split, key, clip, what was expected and what was found."""
     content, sha1 = load_splits(path)
     splits = {name: SplitChecker(path, name, content[name], dataset, aligned).check() for name in SPLITS}
-    no_ids = ", ".join(name for name, split in splits.items() if split.text_bert is None)
-    no_texts = ", ".join(name for name, split in splits.items() if split.raw_text is None)
-    if no_ids and no_texts:
+    texts = ("text_bert", "raw_text")
+    missing = [", ".join(name for name in SPLITS if getattr(splits[name], key) is None) for key in texts]
+    if all(missing):
         raise UserError(
-            f"{path}: all splits need text_bert (missing in {no_ids}) or all raw_text (missing in {no_texts})"
+            f"{path}: all splits need text_bert (missing in {missing[0]}) or all raw_text (missing in {missing[1]})"
         )
     for key in ("audio", "vision"):
         widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
@@ -86,11 +86,9 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
 def load_splits(path: Path) -> tuple[dict, str]:
     """The content of a pickle that has the three splits, unchecked otherwise, and its SHA-1. Raises UserError."""
     content, sha1 = load_pickle(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}; expected a dict with the keys {', '.join(SPLITS)}")
     for name in SPLITS:
-        if not isinstance(content.get(name), dict):
-            raise UserError(f"{path}: has no split {name!r} (a dict of arrays); it has {_listed(content)}")
+        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
+            raise UserError(f"{path}: no split {name!r}; expected dicts {', '.join(SPLITS)}; found {_keys(content)}")
     return content, sha1
 
 
@@ -127,8 +125,6 @@ class SplitChecker:
     def check(self) -> FeatureSplit:
         self.ids = self.texts("id", strict=False)
         self.clips = len(self.ids)
-        if not self.clips:
-            raise self.error("id", "the split has no clips")
         has_ids = "text_bert" in self.content
         raw_text = self.texts("raw_text", strict=not has_ids) if "raw_text" in self.content else None
         text_bert, text_lengths = self.text_bert() if has_ids else (None, None)
@@ -143,17 +139,16 @@ class SplitChecker:
     def error(self, key: str, what: str) -> UserError:
         return UserError(f"{self.where}: {key}: {what}")
 
-    def array(self, key: str, dimensions: int, layout: str, hint: str = "") -> np.ndarray:
-        """An array of numbers, with one entry per clip. hint: what to do if it is missing."""
-        value = self._value(key, hint)
+    def array(self, key: str, dimensions: int, layout: str) -> np.ndarray:
+        """An array of numbers, with one entry per clip."""
+        value = self._value(key)
         try:
             array = np.asarray(value)
         except (ValueError, MemoryError):  # clips of different shapes, or long texts among numbers
             array = np.empty(0, object)
         if array.dtype.kind not in "iufb":
-            padded = ", all clips padded to one length" if dimensions > 1 else ""
-            found = f"{type(value).__name__} of {array.dtype}"
-            raise self.error(key, f"expected an array of numbers {layout}{padded}; found {found}")
+            layout += ", all clips padded to one length" if dimensions > 1 else ""
+            raise self.error(key, f"expected numbers {layout}; found {type(value).__name__} of {array.dtype}")
         if array.ndim != dimensions or (self.clips and len(array) != self.clips) or 0 in array.shape:
             raise self.error(key, f"expected {layout} with N = {self.clips}; found {array.shape}")
         return array
@@ -162,10 +157,9 @@ class SplitChecker:
         """The texts of all clips. strict: raises for one that is not a string or UTF-8; otherwise it is converted."""
         values = self._value(key)
         is_list = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim == 1)
-        if not is_list or self.clips not in (0, len(values)):
+        if not is_list or len(values) != (self.clips or max(1, len(values))):
             found = len(values) if is_list else type(values).__name__
-            count = f"N = {self.clips}" if self.clips else "N"
-            raise self.error(key, f"expected {count} texts, one for each id; found {found}")
+            raise self.error(key, f"expected N {f'= {self.clips}' if self.clips else '> 0'} texts; found {found}")
         texts = []
         for number, value in enumerate(values):
             written = str(value) if np.isscalar(value) else type(value).__name__
@@ -184,7 +178,7 @@ class SplitChecker:
         if self.aligned:
             return sequences, None
         key, frames = f"{modality}_lengths", sequences.shape[1]
-        lengths = self.array(key, 1, "(N,)", "; only word-aligned files need none: for one of those, add --aligned")
+        lengths = self.array(key, 1, "(N,)")
         wrong = (lengths < 1) | (lengths > frames) | (lengths != np.floor(lengths))
         self.refuse(key, wrong, f"expected a whole number from 1 to {frames}, the frames of the array", lengths)
         return sequences, lengths.astype(np.int64)
@@ -210,8 +204,8 @@ class SplitChecker:
             labels = self.array(key, 1, "(N,)").astype(np.float32)
         bound = self.dataset.label_bound
         wrong = ~(np.abs(labels) <= bound + 1e-5)  # also for NaN
-        limits = f"[-{bound:g}, {bound:g}], the range of {self.dataset.name}"
-        self.refuse(key, wrong, f"outside {limits}; --datasetName sets the dataset", labels)
+        what = f"outside [-{bound:g}, {bound:g}], the range of {self.dataset.name}; --datasetName sets the dataset"
+        self.refuse(key, wrong, what, labels)
         return labels
 
     def refuse(self, key: str, wrong: np.ndarray, what: str, values: np.ndarray | None = None) -> None:
@@ -222,11 +216,14 @@ class SplitChecker:
             others = f" (and {wrong.sum() - 1} other clips)" if wrong.sum() > 1 else ""
             raise self.error(key, f"clip {first_line(self.ids[clip])}{value}: {what}{others}")
 
-    def _value(self, key: str, hint: str = "") -> object:
+    def _value(self, key: str) -> object:
         if key not in self.content:
-            raise self.error(key, f"missing{hint or f'; the split has {_listed(self.content)}'}")
+            hint = "; if the file is word-aligned, add --aligned" if key.endswith("_lengths") else ""
+            raise self.error(key, f"missing{hint}; the split has {_keys(self.content)}")
         return self.content[key]
 
 
-def _listed(content: dict) -> str:
-    return first_line(", ".join(map(str, content))) or "nothing"
+def _keys(content: object) -> str:
+    return (
+        first_line(", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__) or "nothing"
+    )

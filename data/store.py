@@ -4,8 +4,7 @@
                          train/audio.npy audio_offsets.npy    (total frames, width) float32; (N + 1,) int64
                          train/vision.npy text.npy ...        text: (total tokens, 2) int32, token id and segment id
 
-A store is written under a temporary name and renamed once, so one that exists is complete. It is never modified: a changed
-pickle has another key.
+A store that exists is complete, and never modified: a changed pickle has another key.
 """
 
 import hashlib
@@ -63,7 +62,7 @@ def open_store(
 
     Raises UserError if the pickle violates the schema, or if the store cannot be written.
     """
-    home = path.parent / f"{path.name}.store"
+    home = path.with_name(f"{path.name}.store")
     if cache_dir is not None:
         home = cache_dir / f"{path.name}-{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:8]}.store"
     state = _fingerprint(path)
@@ -80,13 +79,16 @@ def open_store(
             remove(folder)
 
     file = read_feature_file(path, dataset, aligned)
-    has_ids = all(split.text_bert is not None for split in file.splits.values())
-    if not has_ids and tokenizer is None:
-        raise UserError(f"{path}: has no text_bert, and the text encoder has no vocabulary to tokenize raw_text with")
-    folder = with_ids if has_ids else tokenized
+    folder, tokenize = with_ids, None
+    if any(split.text_bert is None for split in file.splits.values()):
+        if tokenizer is None:
+            raise UserError(
+                f"{path}: has no text_bert, and the text encoder has no vocabulary to tokenize raw_text with"
+            )
+        folder, tokenize = tokenized, partial(tokenizer.encode, length=dataset.text_length)
     work = temp_path(folder)
     try:
-        _write(file, work, aligned, None if has_ids else partial(tokenizer.encode, length=dataset.text_length))
+        _write(file, work, aligned, tokenize)
         os.replace(work, folder)
         for other in home.iterdir():
             unfinished = other.name.startswith("unfinished-")  # by a process that is running, or was killed
@@ -134,9 +136,9 @@ def _write(file: FeatureFile, folder: Path, aligned: bool, tokenize: Callable | 
         else:
             tokens = [np.array([ids, [0] * len(ids)]).T for ids in tokenize(split.raw_text)]
         text_lengths = np.array([len(clip) for clip in tokens])
-        Ragged.write(folder / name, "text", tokens, text_lengths, 2, np.int32)
         if aligned:
             check_aligned(f"{file.path}: {name}", split, text_lengths)
+        Ragged.write(folder / name, "text", tokens, text_lengths, 2, np.int32)
         for key in ("audio", "vision"):
             values, lengths = getattr(split, key), text_lengths if aligned else getattr(split, f"{key}_lengths")
             frames = _finite_frames(values, lengths, meta["replaced"], f"{name} {key}")

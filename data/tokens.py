@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from itertools import chain
 
 import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -11,6 +13,7 @@ from data.store import FeatureStore, Tokenizer
 from utils.errors import UserError
 
 SAMPLE = 200  # clips whose script is checked
+CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
 def make_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
@@ -41,16 +44,16 @@ def check_tokens(
 ) -> None:
     """Raises UserError if the token ids cannot have been made for this encoder.
 
-    encoder: its config. tokenizer: None if it has no vocabulary; ids are then only compared with its size.
-    source: the value of --bert.
+    tokenizer: None if the encoder has no vocabulary; the ids are then only compared with its size. source: the value of --bert.
     """
+    limits = {
+        "token id": encoder.vocab_size,
+        "segment id": encoder.type_vocab_size,
+        "position": encoder.max_position_embeddings,
+    }
     for name, split in store.splits.items():
-        token_id, segment_id = split.text.values.amax(dim=0).tolist()
-        for what, value, limit in (
-            ("token id", token_id, encoder.vocab_size),
-            ("segment id", segment_id, encoder.type_vocab_size),
-            ("position", int(split.text.lengths.max()) - 1, encoder.max_position_embeddings),
-        ):
+        largest = [*split.text.values.amax(dim=0).tolist(), split.text.lengths.max() - 1]
+        for (what, limit), value in zip(limits.items(), largest, strict=True):
             if value >= limit:
                 raise UserError(
                     f"{name}: the texts have the {what} {value}, but the text encoder {source} has only {limit} (counted from 0); "
@@ -65,17 +68,14 @@ def _check_script(split: Split, tokenizer: PreTrainedTokenizerBase, source: str)
 
     The ids alone do not show it: the English vocabulary is larger than the Chinese one. Training would finish with poor scores.
     """
-    clips = range(min(SAMPLE, len(split)))
-    tokens = [tokenizer.convert_ids_to_tokens(split.text[clip][1:-1, 0].tolist()) for clip in clips]
-    in_texts = _share_of_chinese([letter for clip in clips for letter in split.raw_text[clip] if letter.isalnum()])
-    in_tokens = _share_of_chinese([token for of_clip in tokens for token in of_clip])
+    ids = [split.text[clip][1:-1, 0].tolist() for clip in range(min(SAMPLE, len(split)))]
+    tokens = tokenizer.convert_ids_to_tokens(list(chain(*ids)))
+    letters = filter(str.isalnum, "".join(split.raw_text[:SAMPLE]))
+    in_texts = np.mean([bool(CHINESE.match(letter)) for letter in letters] or [0])
+    in_tokens = np.mean([bool(CHINESE.search(token)) for token in tokens] or [0])
     if (in_texts > 0.5 and in_tokens < 0.5 * in_texts) or (in_texts < 0.05 and in_tokens > 0.5):
         raise UserError(
             f"the text encoder {source} doesn't fit the data: the text of clip {split.ids[0]} is {split.raw_text[0][:30]!r}, but in "
-            f"this vocabulary its token ids are {' '.join(tokens[0][:8])!r}; name an encoder of this language with --bert "
+            f"this vocabulary its token ids are {' '.join(tokens[: len(ids[0])][:8])!r}; name an encoder of this language with --bert "
             "(English: google-bert/bert-base-uncased, Chinese: google-bert/bert-base-chinese)"
         )
-
-
-def _share_of_chinese(pieces: list[str]) -> float:
-    return float(np.mean([any("\u4e00" <= character <= "\u9fff" for character in piece) for piece in pieces] or [0]))
