@@ -235,4 +235,4 @@ def test_flags_that_may_have_a_value():
         ([], False),
     ):
         args = parse_arguments(words)
-        assert args.is_tune is tunes and args.seeds == ((1111,) if tunes else (1111, 1112, 1113, 1114, 1115))
+        assert args.is_tune is tunes and args.seeds == ([1111] if tunes else [1111, 1112, 1113, 1114, 1115])
