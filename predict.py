@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -20,12 +19,13 @@ def main(argv: list[str] | None = None) -> int:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="predict.py", description="Scores clips, or a feature file, with a trained model.")
     # fmt: off
-    parser.add_argument("clips", type=Path, nargs="*", metavar="CLIP", help="video files or folders of them")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("clips", type=Path, nargs="*", default=[], metavar="CLIP", help="video files or folders of them")
+    source.add_argument("--features", type=Path, metavar="FILE", help="score a feature file instead of clips")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", required=True, help="a folder in results/models")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--text", help="transcript of the clip; default: the .txt or .srt file next to each clip")
     text.add_argument("--text_file", type=Path, metavar="FILE", help="a .txt or .srt file with the clip's transcript")
-    parser.add_argument("--features", type=Path, metavar="FILE", help="score a feature file instead of clips")
     parser.add_argument("--split", choices=["train", "valid", "test"], help="split of the feature file; default test")
     parser.add_argument("--allow_missing", action="store_true",
         help="also score clips without text, audio or a face, replaced by an empty text or one frame of zeros")
@@ -42,8 +42,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--gpu_ids", type=int, nargs=1, metavar="N", help="as in run.py")
     # fmt: on
     args = parser.parse_args(argv)
-    if bool(args.clips) == bool(args.features):
-        raise UserError("expected either clips or a feature file (--features)")
     if args.split and not args.features:
         raise UserError("--split selects a split of a feature file; add --features")
     if args.features and (args.text is not None or args.text_file or args.openface2Path or args.openface_csv):
@@ -101,24 +99,25 @@ def score_videos(args: argparse.Namespace, trained, device):
     clips = find_clips(args.clips)
     text = read_transcript(args.text_file) if args.text_file is not None else args.text
     tables = args.openface_csv
-    if text is not None and len(clips) > 1:
-        raise UserError(f"one text for {len(clips)} clips; put a .txt or .srt file next to each clip instead")
-    if tables is not None and not tables.is_dir() and len(clips) > 1:
-        raise UserError(f"--openface_csv {tables}: one table for {len(clips)} clips; expected a folder of tables")
+    if len(clips) > 1 and (text is not None or (tables is not None and not tables.is_dir())):
+        raise UserError(
+            f"one text or OpenFace table for {len(clips)} clips; put a .txt or .srt file next to each clip, and give "
+            "--openface_csv a folder of tables"
+        )
     extractor = trained.extractors.get("vision", {}).get("name", "an unknown extractor")
     if (extractor == "openface") != bool(args.openface2Path or tables):
         fix = "add --openface2Path or --openface_csv" if extractor == "openface" else "leave out OpenFace's flags"
         raise UserError(f"{trained.folder} was trained on faces from {extractor}: {fix}")
-    program = find_openface(args.openface2Path) if args.openface2Path is not None else None
-    reader = ClipReader(trained, args.allow_missing, program)
+    read = ClipReader(trained, args.allow_missing, args.openface2Path and find_openface(args.openface2Path))
     readings, failures = [], {}
     for file in progress(clips, "reading", "clip"):
         table = tables
         if tables is not None and tables.is_dir():
-            candidates = [tables / file.parent.name / f"{file.stem}.csv", tables / f"{file.stem}.csv"]
-            table = next(filter(os.path.isfile, candidates), candidates[-1])
+            table = tables / file.parent.name / f"{file.stem}.csv"
+            if not table.is_file():
+                table = tables / f"{file.stem}.csv"
         try:
-            readings.append(reader.read(Clip(file, table), beside(file) if text is None else text))
+            readings.append(read(Clip(file, table), beside(file) if text is None else text))
         except (ClipError, MemoryError) as error:
             failures[str(file)] = str(error) or "not enough memory"
     return score_clips(trained, readings, device), failures

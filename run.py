@@ -11,30 +11,27 @@ from utils.errors import UserError, run_program
 from utils.files import make_folder
 from utils.log import make_log
 
-# Hyper-parameters that --test_only may change: they are no property of the trained network.
+# Hyper-parameters that --test_only may change: they do not belong to the trained network.
 TEST_SETTINGS = {"max_epochs", "precision", "max_clips_per_pass"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0; 1 after a bug; 2 after a UserError; 130 or 143 after a signal."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def work() -> None:
-        try:
-            options = parse_arguments(argv)
-        except UserError:
-            if os.environ.get("RANK", "0") != "0":  # under torchrun, every rank sees the error and rank 0 reports it
-                raise SystemExit(2) from None
-            raise
-        run(options)
-
     again = argv if {"--resume", "--test_only", "--is_tune"} & set(argv) else [*argv, "--resume"]
     program = "torchrun ... run.py" if "TORCHELASTIC_RUN_ID" in os.environ else "python run.py"
-    return run_program(work, if_stopped=f"to continue: {program} {shlex.join(again)}", broken_pipe_status=1)
+    return run_program(lambda: run(argv), f"to continue: {program} {shlex.join(again)}", broken_pipe_status=1)
 
 
-def run(options: RunOptions) -> None:
-    """Configures this process, then trains, tunes or tests."""
+def run(argv: list[str]) -> None:
+    """Reads the flags and sets up this process, then trains, tunes or tests."""
+    try:
+        options = parse_arguments(argv)
+    except UserError:
+        if os.environ.get("RANK", "0") != "0":  # under torchrun, every rank sees the error and rank 0 reports it
+            raise SystemExit(2) from None
+        raise
+
     # Imported here, so that --help and a misspelt flag do not wait for torch and transformers.
     import torch
 
@@ -65,23 +62,13 @@ def run(options: RunOptions) -> None:
 def train_and_test(options: RunOptions, device, ranks) -> None:
     """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary."""
     from data.schema import SPLITS
-    from trains.runs.jobs import run_seeds
     from trains.runs.keeper import Keeper
-    from trains.runs.open import open_experiment
     from trains.runs.results import write_summary
     from trains.runs.seed_run import train_seed
 
+    splits = SPLITS if ranks.is_rank_zero else ("train", "valid")  # only rank 0 tests
     experiment = ranks.rank_zero_first(
-        lambda: open_experiment(
-            options.model_name,
-            options.dataset,
-            options.config(),
-            device,
-            **opened_files(options),
-            ranks=ranks,
-            splits=SPLITS if ranks.is_rank_zero else ("train", "valid"),  # only rank 0 tests
-            tuned=options.tuned,
-        )
+        lambda: new_experiment(options, device, ranks=ranks, splits=splits, tuned=options.tuned)
     )
     ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
     if not ranks.is_rank_zero:
@@ -95,7 +82,9 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     if not options.as_job:
         log.info(experiment.describe())
     if options.jobs > 1:
-        run_seeds(options.seeds, options.argv, options.jobs, options.gpu_ids, options.threads)
+        failures = run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds})
+        if failures:
+            raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
     tests = []
     for seed in options.seeds:
         keeper = Keeper(experiment, seed, models, seeds_csv, log, options.save_every, options.resume)
@@ -106,32 +95,34 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
         log.info(f"checkpoints: {models}; one row per seed: {seeds_csv}; summary: {summary_csv}")
 
 
-def opened_files(options: RunOptions) -> dict[str, object]:
-    """What to open, as keyword arguments for trains/runs/open.py."""
-    return {
-        "features": options.data_path,
-        "bert": options.bert,
-        "aligned": options.aligned,
-        "cache_dir": options.cache_dir,
-        "num_workers": options.num_workers,
-    }
+def tune(options: RunOptions, device) -> None:
+    """Runs a sweep, or a worker of one, until --tune_times trials are finished; then writes its table and plots."""
+    from trains.sweep.report import SweepReport
+
+    sweep = make_sweep(options, device)
+    make_folder(options.res_save_dir / "tunes")
+    log = make_log(make_folder(Path("logs")) / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
+    report = SweepReport(sweep, options.res_save_dir, log)
+    if not options.as_job:
+        log.info(sweep.describe())
+    if options.jobs > 1:
+        failures = run_jobs(options, {f"worker {number}": [] for number in range(1, options.jobs + 1)})
+        if len(failures) == options.jobs:
+            raise UserError(failures[0])
+        for failure in failures:
+            log.info(f"{failure}; the other workers continued")
+    else:
+        sweep.work(log, after_each=report.write)
+    if not options.as_job:
+        report.close()
 
 
 def make_sweep(options: RunOptions, device):
     """Opens the trains.sweep.study.Sweep that the flags describe."""
-    from trains.runs.open import open_experiment
     from trains.sweep.study import Sweep
 
-    experiment = open_experiment(
-        options.model_name,
-        options.dataset,
-        options.config(),
-        device,
-        **opened_files(options),
-        splits=("train", "valid"),
-    )
     return Sweep(
-        experiment,
+        new_experiment(options, device, splits=("train", "valid")),
         configure=lambda params: options.config(**params),
         fixed=options.hyper_parameters,
         seed=options.seeds[0],
@@ -144,45 +135,48 @@ def make_sweep(options: RunOptions, device):
     )
 
 
-def tune(options: RunOptions, device) -> None:
-    """Runs a sweep, or a worker of one, until --tune_times trials are finished; then writes its table and plots."""
-    from trains.runs.jobs import run_workers
-    from trains.sweep.report import SweepReport
-
-    sweep = make_sweep(options, device)
-    make_folder(options.res_save_dir / "tunes")
-    log = make_log(make_folder(Path("logs")) / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
-    report = SweepReport(sweep, options.res_save_dir, log)
-    if not options.as_job:
-        log.info(sweep.describe())
-    if options.jobs > 1:
-        run_workers(options.argv, options.jobs, options.gpu_ids, options.threads, log)
-    else:
-        sweep.work(log, after_each=report.write)
-    if not options.as_job:
-        report.close()
-
-
 def test_checkpoint(options: RunOptions, device) -> None:
     """Tests the checkpoint folder or released .pth that --test_only names, and prints a table. Writes no CSV row."""
-    from trains.runs.open import open_checkpoint, open_experiment, open_released_checkpoint
+    from trains.runs.open import open_checkpoint, open_released_checkpoint
     from utils.files import current_folder
 
-    path, files = current_folder(options.test_only), opened_files(options)
+    path = current_folder(options.test_only)
     if not path.exists():
         raise UserError(f"--test_only {path}: not found; expected a checkpoint folder or a .pth of the released code")
     if path.is_file():
-        experiment = open_experiment(options.model_name, options.dataset, options.config(), device, **files)
+        experiment = new_experiment(options, device)
         model = open_released_checkpoint(path, experiment)
     else:
-        if files.pop("bert") or options.preset or options.hyper_parameters.keys() - TEST_SETTINGS:
+        if options.bert or options.preset or options.hyper_parameters.keys() - TEST_SETTINGS:
             raise UserError(
                 f"--test_only {path} already has a model; leave out --preset, --params, --tasks and --bert; "
                 f"--set accepts {', '.join(sorted(TEST_SETTINGS))}"
             )
         names = options.model_name, options.dataset_name
-        experiment, model = open_checkpoint(path, *names, device, overrides=options.hyper_parameters, **files)
+        changes = options.hyper_parameters
+        experiment, model = open_checkpoint(path, *names, device, overrides=changes, **options.features)
     print(experiment.report(f"{options.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
+
+
+def new_experiment(options: RunOptions, device, **settings):
+    """Opens the Experiment that the flags describe. settings: see trains.runs.open.open_experiment."""
+    from trains.runs.open import open_experiment
+
+    what = options.model_name, options.dataset, options.config(), device
+    return open_experiment(*what, bert=options.bert, **options.features, **settings)
+
+
+def run_jobs(options: RunOptions, jobs: dict[str, list[str]]) -> list[str]:
+    """Repeats this command line in --jobs processes. Returns their failures. jobs: name -> its additional flags."""
+    import torch
+
+    from trains.runs.jobs import run_side_by_side
+    from utils.device import known_gpus
+
+    threads = options.threads or max(1, torch.get_num_threads() // options.jobs)
+    shared = [*options.argv, "--jobs", "1", "--threads", str(threads), "--as_job"]
+    commands = {name: [*shared, *flags] for name, flags in jobs.items()}
+    return run_side_by_side(commands, options.jobs, known_gpus(options.gpu_ids))
 
 
 if __name__ == "__main__":

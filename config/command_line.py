@@ -7,11 +7,11 @@ from pathlib import Path
 
 from config.config_regression import DATASETS, PRESETS
 from config.run_options import RunOptions, parse_setting, true_or_false
-from config.tuned import Tuned, read_tuned, sweep_file
+from config.tuned import read_tuned, sweep_file
 from utils.errors import Parser, UserError
 
 TUNED = "tuned"
-DEFAULT_SEEDS = (1111, 1112, 1113, 1114, 1115)
+DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
 SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # short for --set KEY=VALUE
 
 
@@ -19,7 +19,10 @@ def parse_arguments(argv: list[str]) -> RunOptions:
     """Raises UserError for wrong or contradictory flags and hyper-parameters, and SystemExit after --help."""
     args = _make_parser().parse_args(argv)
     _check_combination(args)
-    tuned = _read_tuned(args)
+    path, dataset = args.params, args.dataset_name or "mosi"
+    if args.preset == TUNED:
+        path = sweep_file(args.res_save_dir, args.model_name, dataset, "best.json")
+    tuned = read_tuned(path, args.model_name, dataset) if path is not None else None
     settings = dict(tuned.hyper_parameters) if tuned is not None else {}
     settings |= dict(parse_setting(text) for text in args.set)
     settings |= {key: value for key in SETTING_FLAGS if (value := getattr(args, key)) is not None}
@@ -28,10 +31,9 @@ def parse_arguments(argv: list[str]) -> RunOptions:
         "preset": None if args.preset == TUNED else args.preset,
         "tuned": tuned,
         "hyper_parameters": settings,
-        "seeds": tuple(args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)),
-        "gpu_ids": None if args.gpu_ids is None else tuple(args.gpu_ids),
+        "seeds": args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS),
         "threads": tuned.threads if tuned is not None and args.threads is None else args.threads,
-        "argv": tuple(argv),
+        "argv": argv,
     }
     options = RunOptions(**same | derived)
     options.config()  # raises UserError now rather than after importing torch
@@ -136,42 +138,34 @@ def _make_parser() -> Parser:
 
 def _at_least(least: int, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
     """An argparse type: numbers from least to most."""
-    expected = f"expected {least} or more" if most == float("inf") else f"expected {least} to {most}"
 
     def parse(text: str) -> float:
         value = kind(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text}: {expected}")
-        return value
+        if least <= value <= most:
+            return value
+        upper = "or more" if most == float("inf") else f"to {most}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {least} {upper}")
 
     parse.__name__ = kind.__name__  # argparse names it: "invalid int value"
     return parse
 
 
 def _check_combination(args: argparse.Namespace) -> None:
-    seeds = args.seeds or []
+    seeds, torchrun = args.seeds or [], "LOCAL_RANK" in os.environ
     if args.train_mode == "classification":
         raise UserError(
             "--train_mode classification: Self-MM generates labels by shifting numbers, so it needs regression labels"
         )
-    torchrun = "LOCAL_RANK" in os.environ
     if torchrun and (args.test_only or args.is_tune or args.jobs > 1):
         raise UserError("torchrun trains one model with several processes; leave out --test_only, --is_tune and --jobs")
     if len(args.gpu_ids or []) > 1 and args.jobs == 1 and not torchrun:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
-    if args.is_tune and (args.params is not None or args.preset == TUNED):
-        raise UserError("--is_tune searches the space in config/config_tune.py; leave out --params and --preset tuned")
+    if args.is_tune and (args.params is not None or args.preset == TUNED or args.test_only or len(seeds) > 1):
+        raise UserError(
+            "--is_tune searches the space in config/config_tune.py with one seed and does not test; leave out --params, "
+            "--preset tuned, --test_only and all but one seed"
+        )
     if args.test_only and args.jobs > 1:
         raise UserError("--test_only runs in one process; leave out --jobs")
-    if args.is_tune and (args.test_only or len(seeds) > 1):
-        raise UserError("--is_tune trains with one seed and does not test; leave out --test_only and all but one seed")
     if len(set(seeds)) < len(seeds):
         raise UserError(f"--seeds {' '.join(map(str, seeds))}: duplicate seed")
-
-
-def _read_tuned(args: argparse.Namespace) -> Tuned | None:
-    dataset = args.dataset_name or "mosi"
-    path = args.params
-    if args.preset == TUNED:
-        path = sweep_file(args.res_save_dir, args.model_name, dataset, "best.json")
-    return read_tuned(path, args.model_name, dataset) if path is not None else None

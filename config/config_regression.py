@@ -118,8 +118,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if isinstance(self.tasks, str):  # MAT -> MTA
-            letters = sorted(self.tasks, key=lambda letter: "MTAV".find(letter))
-            object.__setattr__(self, "tasks", "".join(letters))
+            object.__setattr__(self, "tasks", "".join(sorted(self.tasks, key="MTAV".find)))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is float and type(value) is int:

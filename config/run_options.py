@@ -1,6 +1,5 @@
 """What a call of run.py asks for: every flag, checked and typed."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ class RunOptions:
     preset: str | None  # released or mmsa
     tuned: Tuned | None  # the file that --params or --preset tuned names
     hyper_parameters: dict[str, object]  # keys of Config that the flags or the tuned file set
-    seeds: tuple[int, ...]
+    seeds: list[int]
     test_only: Path | None
     resume: bool
 
@@ -42,16 +41,22 @@ class RunOptions:
 
     # machine
     jobs: int
-    gpu_ids: tuple[int, ...] | None  # -1: the CPU
+    gpu_ids: list[int] | None  # -1: the CPU
     threads: int | None
     num_workers: int
     deterministic: bool
     as_job: bool  # whether --jobs started this process
-    argv: tuple[str, ...]  # the command line, repeated to jobs
+    argv: list[str]  # the command line, repeated to jobs
 
     @property
     def dataset(self) -> Dataset:
         return DATASETS[self.dataset_name or "mosi"]
+
+    @property
+    def features(self) -> dict[str, object]:
+        """Where and how to open the features, as keyword arguments for trains/runs/open.py."""
+        where = {"features": self.data_path, "cache_dir": self.cache_dir}
+        return where | {"aligned": self.aligned, "num_workers": self.num_workers}
 
     def config(self, **overrides: object) -> Config:
         """The hyper-parameters, with overrides. Raises UserError for an unknown key or a bad value."""
@@ -63,8 +68,7 @@ def parse_setting(text: str) -> tuple[str, object]:
     key, separator, value = (part.strip() for part in text.partition("="))
     if not separator:
         raise UserError(f"--set {text}: expected KEY=VALUE, for example --set batch_size=16")
-    types = {field.name: field.type for field in dataclasses.fields(Config)}
-    kind = types.get(key, str)  # make_config reports an unknown key
+    kind = Config.__annotations__.get(key, str)  # make_config reports an unknown key
     try:
         return key, true_or_false(value) if kind is bool else kind(value)
     except ValueError:

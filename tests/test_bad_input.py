@@ -128,7 +128,7 @@ def test_bad_values_of_set(fails, setting, complaint):
         (["--test_only", "nowhere", "--jobs", "2"], "leave out --jobs"),
         (["--is_tune", "perhaps"], "'perhaps'"),
         (["--is_tune", "--seeds", "1", "2"], "one seed"),
-        (["--is_tune", "--preset", "tuned"], "leave out --params and --preset tuned"),
+        (["--is_tune", "--preset", "tuned"], "leave out --params, --preset tuned"),
         (["--is_tune", "--storage", "somewhere"], "not a database URL"),
         (["--is_tune", "--storage", "redis://here/there"], "redis://here/there: cannot be opened"),
         (["--is_tune", "--storage", "mysql+pymysql://me:secret@here/there"], "***@here/there: cannot be opened"),

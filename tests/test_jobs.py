@@ -1,6 +1,5 @@
 """Parallel seeds and workers leave the same files as sequential ones, and lose nothing if a process ends early."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -18,8 +17,7 @@ import run
 from benchmarks.faults import outcome
 from config.config_regression import REPOSITORY
 from trains.runs import jobs
-from trains.runs.jobs import run_seeds, run_side_by_side, run_workers
-from utils.errors import UserError
+from trains.runs.jobs import run_side_by_side
 
 SEEDS_CSV = Path("results/results/normals/mosi-regression-seeds.csv")
 
@@ -58,13 +56,21 @@ class Forked:
         return self.returncode
 
 
-def test_workers_of_a_sweep_side_by_side(workplace, capfd, monkeypatch):
+def test_workers_of_a_sweep_continue_without_one_that_fails(workplace, capfd, monkeypatch):
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
-    flags = ["--is_tune", "--tune_times", "3", "--jobs", "2", "--threads", "1", "--set", "update_epochs=1"]
+    begin = jobs.Job
+
+    def begin_second_badly(name: str, argv: list[str]) -> jobs.Job:
+        return begin(name, [*argv, "--sampler", "unlucky"] if name == "worker 2" else argv)
+
+    monkeypatch.setattr(jobs, "Job", begin_second_badly)
+    flags = ["--is_tune", "--tune_times", "3", "--jobs", "3", "--threads", "1", "--set", "update_epochs=1"]
     assert run.main(workplace.command("--datasetName", "mosi", "--seeds", "1111", "--max_epochs", "1", *flags)) == 0
     table = pd.read_csv("results/results/tunes/mosi-self_mm-regression-tune.csv")
-    assert len(table) in (3, 4) and (table["threads"] == 1).all()
-    assert capfd.readouterr().out.count("the best of mosi-self_mm-regression-") == 1
+    assert len(table) in (3, 4, 5) and (table["threads"] == 1).all()
+    printed = capfd.readouterr().out
+    assert printed.count("the best of mosi-self_mm-regression-") == 1
+    assert "worker 2: argument --sampler: invalid choice: 'unlucky'" in printed
 
 
 # The tests below are about processes, not about what they compute: a small program stands in for run.py.
@@ -105,9 +111,9 @@ def program(tmp_path, monkeypatch) -> Path:
     return path
 
 
-def seeds(*numbers: int, at_once: int = 2) -> None:
-    options = run.parse_arguments(["--jobs", str(at_once), "--seeds", *map(str, numbers), "--gpu_ids", "-1"])
-    run_seeds(options.seeds, options.argv, options.jobs, options.gpu_ids, options.threads)
+def run_seeds(*seeds: int, at_once: int = 2) -> list[str]:
+    options = run.parse_arguments(["--jobs", str(at_once), "--gpu_ids", "-1"])
+    return run.run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in seeds})
 
 
 def files_named(what: str) -> list[str]:
@@ -116,22 +122,11 @@ def files_named(what: str) -> list[str]:
 
 @pytest.mark.parametrize(("failing", "reason"), [(7, "seven is unlucky"), (9, "was killed (SIGKILL)")])
 def test_a_failed_job_is_one_line_and_running_jobs_finish(program, capfd, failing, reason):
-    with pytest.raises(UserError) as error:
-        seeds(failing, 2, 3, 4, 5)
-    assert str(error.value).startswith(f"seed {failing}: {reason}") and "--resume" in str(error.value)
+    (failure,) = run_seeds(failing, 2, 3, 4, 5)
+    assert failure.startswith(f"seed {failing}: {reason}")
     assert "finished-2" in files_named("finished") and "finished-5" not in files_named("finished")
     captured = capfd.readouterr()
     assert f"begin {failing}\n" in captured.out and captured.err == "not an error\n" * captured.out.count("begin")
-
-
-def test_workers_continue_without_one_that_fails(program, monkeypatch, caplog):
-    numbers = iter([7, 2, 3])
-    job_argv = jobs.job_argv
-    monkeypatch.setattr(jobs, "job_argv", lambda *arguments: [*job_argv(*arguments), "--seeds", str(next(numbers))])
-    with caplog.at_level(logging.INFO):
-        run_workers(["--is_tune", "--jobs", "3", "--gpu_ids", "-1"], 3, [-1], None, logging.getLogger())
-    assert files_named("finished") == ["finished-2", "finished-3"]
-    assert "worker 1: seven is unlucky" in caplog.text
 
 
 def start_parent(program: Path) -> subprocess.Popen:
@@ -197,7 +192,9 @@ def test_jobs_take_gpus_in_turn(monkeypatch):
 
 @pytest.mark.parametrize(("flags", "share"), [([], 4), (["--threads", "3"], 3)])
 def test_a_job_gets_its_share_of_the_threads_by_default(monkeypatch, flags, share):
+    commands = {}
     monkeypatch.setattr("torch.get_num_threads", lambda: 9)
-    options = run.parse_arguments(["--jobs", "2", *flags])
-    job = run.parse_arguments(jobs.job_argv(options.argv, options.jobs, options.threads))
-    assert (job.threads, job.jobs, job.as_job) == (share, 1, True)
+    monkeypatch.setattr(jobs, "run_side_by_side", lambda jobs, *_: commands.update(jobs))
+    run.run_jobs(run.parse_arguments(["--jobs", "2", *flags]), {"seed 7": ["--seeds", "7"]})
+    job = run.parse_arguments(commands["seed 7"])
+    assert (job.threads, job.jobs, job.as_job, job.seeds) == (share, 1, True, [7])

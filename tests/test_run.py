@@ -224,4 +224,4 @@ def test_is_tune_takes_an_optional_value():
         ([], False),
     ):
         args = parse_arguments(flags)
-        assert args.is_tune is is_tune and args.seeds == ((1111,) if is_tune else (1111, 1112, 1113, 1114, 1115))
+        assert args.is_tune is is_tune and args.seeds == ([1111] if is_tune else [1111, 1112, 1113, 1114, 1115])

@@ -19,7 +19,7 @@ from utils.errors import UserError, first_line
 
 MODALITIES = ("text", "audio", "vision")
 LOCAL = {"local": True}
-REQUIREMENTS = "requirements-features.txt"
+REQUIREMENTS = "requirements/features.txt"
 
 
 class ClipError(Exception):

@@ -19,7 +19,7 @@ MISSING = [
 @pytest.fixture(scope="session", autouse=True)
 def packages() -> None:
     if MISSING:
-        pytest.skip(f"{', '.join(MISSING)} not installed: make test-features, or requirements-features.txt")
+        pytest.skip(f"{', '.join(MISSING)} not installed: make test-features, or requirements/features.txt")
     compile_librosa()  # before any test calls librosa itself
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data.extractors import Clip, ClipError, Extracted, Extractor
+from data.extractors import Clip, ClipError, Extractor
 from data.extractors.known import rebuild
 from data.extractors.vision import NoFaces
 from data.load_data import ClipDataset, evaluation_windows
@@ -28,7 +28,7 @@ class Reading:
 
     name: str
     sequences: dict[str, np.ndarray]  # text: (n, 2), token and segment ids; audio, vision: (L, width)
-    columns: dict[str, object]  # further columns of its row: see ClipReader.read
+    columns: dict[str, object]  # further columns of its row
 
 
 class ClipReader:
@@ -46,41 +46,41 @@ class ClipReader:
             raise UserError(f"{folder}: has no tokenizer, so text cannot be read; train with a --bert that has one")
         described = {modality: known.get(modality) or {} for modality in DTYPES}
         local = {"program": openface} if described["vision"].get("name") == "openface" else {}
-        self._extractors: dict[str, Extractor] = {
-            "audio": rebuild("audio", described["audio"], folder),
-            "vision": rebuild("vision", described["vision"], folder, **local),
-        }
+        self.audio: Extractor = rebuild("audio", described["audio"], folder)
+        self.vision: Extractor = rebuild("vision", described["vision"], folder, **local)
         # Longer training clips were cut to these lengths.
-        self._lengths = {modality: facts.get("length") for modality, facts in described.items()}
-        self._text_length = self._lengths["text"] or trained.dataset.text_length
-        self._tokenizer = make_tokenizer(trained.encoder.tokenizer)
-        self._allow_missing = allow_missing
+        self.lengths = {modality: facts.get("length") for modality, facts in described.items()}
+        self.text_length = self.lengths["text"] or trained.dataset.text_length
+        self.tokenizer = make_tokenizer(trained.encoder.tokenizer)
+        self.allow_missing = allow_missing
 
-    def read(self, clip: Clip, text: str | None) -> Reading:
+    def __call__(self, clip: Clip, text: str | None) -> Reading:
         """text: the clip's transcript, if any. Raises ClipError if the clip is unreadable or a modality is missing."""
         substituted = []
+
+        def substitute(missing: str, replacement: str, fix: str = "") -> None:
+            if not self.allow_missing:
+                raise ClipError(f"{missing}{fix}; --allow_missing scores the clip without it")
+            substituted.append(f"{missing}: {replacement}")
+
         if not text:
-            self._check_allowed("no text: give --text or --text_file, or a .txt or .srt file next to the clip")
-            substituted.append("no text: read as an empty one")
-        extracted: dict[str, Extracted] = {}
-        for modality, extractor in self._extractors.items():
-            extracted[modality] = extractor(clip)
-            if missing := extracted[modality].missing:
-                self._check_allowed(missing)
-                substituted.append(f"{missing}: one frame of zeros")
-        ids = np.array(self._tokenizer.encode([text or ""], self._text_length)[0])
-        sequences = {"text": np.stack([ids, np.zeros_like(ids)], axis=1)}
-        sequences |= {key: value.frames[: self._lengths[key]] for key, value in extracted.items()}
+            fix = ": give --text or --text_file, or a .txt or .srt file next to the clip"
+            substitute("no text", "read as an empty one", fix)
+        audio, vision = self.audio(clip), self.vision(clip)
+        for extracted in (audio, vision):
+            if extracted.missing:
+                substitute(extracted.missing, "one frame of zeros")
+        ids = np.array(self.tokenizer.encode([text or ""], self.text_length)[0])
+        sequences = {
+            "text": np.stack([ids, np.zeros_like(ids)], axis=1),
+            "audio": audio.frames[: self.lengths["audio"]],
+            "vision": vision.frames[: self.lengths["vision"]],
+        }
         columns = {}
-        if self._extractors["vision"].name != NoFaces.name:
-            vision = extracted["vision"]
+        if self.vision.name != NoFaces.name:
             columns["video_frames"] = vision.video_frames
             columns["face_share"] = round(vision.frames_with_face / max(1, vision.video_frames), 4)
         return Reading(str(clip.file), sequences, columns | {"substituted": "; ".join(substituted)})
-
-    def _check_allowed(self, missing: str) -> None:
-        if not self._allow_missing:
-            raise ClipError(f"{missing}; --allow_missing scores the clip without it")
 
 
 def score_clips(trained: Trained, readings: list[Reading], device: torch.device) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Runs several processes of run.py side by side on one machine: seeds, or the workers of a sweep."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -8,10 +7,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from utils.errors import UserError, first_line
+from utils.errors import first_line
 
 PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
 POLL_SECONDS = 0.1
@@ -31,7 +29,7 @@ class Job:
         )
 
     def close(self) -> str | None:
-        """After the child has ended: returns why it failed, if it did, and passes on the rest of its stderr."""
+        """After the child has ended: passes on its stderr, except the line that says why it failed, which is returned."""
         status = self.process.returncode
         reason = f"exited with status {status}"
         self._stderr.seek(0)
@@ -39,7 +37,7 @@ class Job:
             if line.startswith("error: "):
                 reason = line.removeprefix("error: ")
             elif line.startswith("stopped by "):
-                reason = line.split(";")[0]
+                reason = line.split(";")[0]  # without the child's advice on how to continue
             else:
                 sys.stderr.write(line)
         self._stderr.close()
@@ -48,7 +46,7 @@ class Job:
         return f"{self.name}: {first_line(reason)}" if status else None
 
 
-def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: Sequence[int]) -> list[str]:
+def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) -> list[str]:
     """Runs jobs, at most `at_once` at a time. Returns the failures, one line each.
 
     After a failure no further job is started, and the running ones finish. A signal to this process is passed on to the
@@ -77,43 +75,6 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: Sequence[in
             job.process.wait()
             job.close()
     return failures
-
-
-def run_seeds(
-    seeds: Sequence[int], argv: Sequence[str], at_once: int, gpu_ids: Sequence[int] | None, threads: int | None
-) -> None:
-    """Trains one seed per job. argv: this run's command line. Raises UserError if a seed failed."""
-    shared = job_argv(argv, at_once, threads)
-    jobs = {f"seed {seed}": [*shared, "--seeds", str(seed)] for seed in seeds}
-    if failures := run_side_by_side(jobs, at_once, _visible_gpus(gpu_ids)):
-        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise UserError(f"{failures[0]}{more}; --resume continues the unfinished seeds")
-
-
-def run_workers(
-    argv: Sequence[str], count: int, gpu_ids: Sequence[int] | None, threads: int | None, log: logging.Logger
-) -> None:
-    """Runs the workers of a sweep. argv: this run's command line. Raises UserError if all of them failed."""
-    jobs = {f"worker {number}": job_argv(argv, count, threads) for number in range(1, count + 1)}
-    failures = run_side_by_side(jobs, count, _visible_gpus(gpu_ids))
-    if len(failures) == count:
-        raise UserError(failures[0])
-    for failure in failures:
-        log.info(f"{failure}; the other workers continued")
-
-
-def job_argv(argv: Sequence[str], at_once: int, threads: int | None) -> list[str]:
-    """The command line of one job. threads: CPU threads per job; None: an equal share of the cores."""
-    import torch  # here because tests start many small programs that import this file
-
-    threads = threads or max(1, torch.get_num_threads() // at_once)
-    return [*argv, "--jobs", "1", "--threads", str(threads), "--as_job"]
-
-
-def _visible_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
-    from utils.device import known_gpus  # imports torch
-
-    return known_gpus(gpu_ids)
 
 
 def stop_with_parent() -> None:
