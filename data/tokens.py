@@ -56,8 +56,8 @@ def check_tokens(
         for (what, limit), value in zip(limits.items(), largest, strict=True):
             if value >= limit:
                 raise UserError(
-                    f"{name}: the texts have the {what} {value}, but the text encoder {source} has only {limit} (counted from 0); "
-                    "name the encoder that the token ids were made for with --bert"
+                    f"{name}: {what} {value} is beyond the {limit} of the text encoder {source}; name the encoder that the token "
+                    "ids were made for with --bert"
                 )
     if tokenizer is not None and store.splits["train"].raw_text is not None:
         _check_script(store.splits["train"], tokenizer, source)
