@@ -64,7 +64,7 @@ def test_text_that_is_missing_altogether(fails, workplace):
     features = tiny.make_features()
     del features["test"]["raw_text"], features["test"]["text_bert"]
     tiny.write_features(workplace.features, features)
-    assert "text_bert (missing in test) or all raw_text (missing in test)" in fails()
+    assert "text_bert is missing in ['test'], raw_text in ['test']" in fails()
 
 
 def test_a_width_that_differs_between_splits(fails, workplace):
@@ -128,7 +128,7 @@ def test_text_of_another_kind_in_each_split(fails, workplace):
     features = tiny.make_features()
     del features["train"]["raw_text"], features["test"]["text_bert"]
     tiny.write_features(workplace.features, features)
-    assert "text_bert (missing in test) or all raw_text (missing in train)" in fails()
+    assert "text_bert is missing in ['test'], raw_text in ['train']" in fails()
 
 
 @pytest.mark.parametrize("kind", [list, lambda clips: np.array(clips, dtype=object)])
@@ -160,4 +160,4 @@ def test_no_positive_label_where_zero_counts_as_neither(fails, workplace):
     assert workplace.run() == 0  # neutral clips count as positive
     shutil.rmtree("results"), shutil.rmtree("logs")
     workplace.remember_inputs()
-    assert "fusion labels were all of one sign" in fails("--preset", "mmsa")
+    assert "fusion labels" in fails("--preset", "mmsa")
