@@ -35,19 +35,8 @@ ADJECTIVES = {
 DEGREES = {"": 1.0, "slightly": 0.5, "somewhat": 0.7, "really": 1.3, "extremely": 1.5}
 FACTORS = DEGREES | {"not": -0.5}  # "not wonderful" is mildly bad
 OPENERS = ["", "", "", "i think", "well", "to be honest", "for me", "you know", "i mean"]
-_PHRASES = (
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    *SUBJECTS,
-    *VERBS,
-    *ADJECTIVES,
-    *DEGREES,
-    *OPENERS,
-    "the not and but .",
-)
+SPECIAL_TOKENS = "[PAD] [UNK] [CLS] [SEP] [MASK]"  # [PAD] has id 0
+_PHRASES = [SPECIAL_TOKENS, *SUBJECTS, *VERBS, *ADJECTIVES, *DEGREES, *OPENERS, "the not and but ."]
 VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys(" ".join(_PHRASES).split()))}  # word -> token id
 
 SHARES = {"text": 0.4, "audio": 0.3, "vision": 0.3}  # of the clip's label

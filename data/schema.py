@@ -63,11 +63,12 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
     """Reads and checks a feature pickle. Raises UserError naming split, key, clip, what was expected and what was found."""
     content, sha1 = load_splits(path)
     splits = {name: SplitChecker(path, name, content[name], dataset, aligned).check() for name in SPLITS}
-    texts = ("text_bert", "raw_text")
-    missing = [", ".join(name for name in SPLITS if getattr(splits[name], key) is None) for key in texts]
-    if all(missing):
+    no_ids, no_texts = (
+        [name for name in SPLITS if getattr(splits[name], key) is None] for key in ("text_bert", "raw_text")
+    )
+    if no_ids and no_texts:
         raise UserError(
-            f"{path}: all splits need text_bert (missing in {missing[0]}) or all raw_text (missing in {missing[1]})"
+            f"{path}: text_bert is missing in {no_ids}, raw_text in {no_texts}; all splits need the same one"
         )
     for key in ("audio", "vision"):
         widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
@@ -144,13 +145,12 @@ class SplitChecker:
         value = self._value(key)
         try:
             array = np.asarray(value)
+            found = f"{array.dtype} {array.shape}"
         except (ValueError, MemoryError):  # clips of different shapes, or long texts among numbers
-            array = np.empty(0, object)
-        if array.dtype.kind not in "iufb":
-            layout += ", all clips padded to one length" if dimensions > 1 else ""
-            raise self.error(key, f"expected numbers {layout}; found {type(value).__name__} of {array.dtype}")
-        if array.ndim != dimensions or (self.clips and len(array) != self.clips) or 0 in array.shape:
-            raise self.error(key, f"expected {layout} with N = {self.clips}; found {array.shape}")
+            array, found = np.empty(0), f"{type(value).__name__} of different shapes"
+        as_expected = array.dtype.kind in "iufb" and array.ndim == dimensions and 0 not in array.shape
+        if not as_expected or len(array) != (self.clips or len(array)):
+            raise self.error(key, f"expected numbers {layout} with N = {self.clips}; found {found}")
         return array
 
     def texts(self, key: str, strict: bool = True) -> list[str]:
@@ -170,7 +170,7 @@ class SplitChecker:
         return texts
 
     def sequences(self, key: str) -> np.ndarray:
-        return self.array(key, 3, "(N, frames, width)")
+        return self.array(key, 3, "(N, frames, width), all clips padded to one length,")
 
     def frames(self, modality: str) -> tuple[np.ndarray, np.ndarray | None]:
         """The sequences and the real frames of each clip, (N,) int64; None in aligned files."""
@@ -199,14 +199,11 @@ class SplitChecker:
         return tokens, lengths
 
     def labels(self, key: str) -> np.ndarray:
-        # Numbers beyond float32 become infinite.
-        with np.errstate(over="ignore"):
-            labels = self.array(key, 1, "(N,)").astype(np.float32)
-        bound = self.dataset.label_bound
+        labels, bound = self.array(key, 1, "(N,)").astype(np.float64), self.dataset.label_bound
         wrong = ~(np.abs(labels) <= bound + 1e-5)  # also for NaN
         what = f"outside [-{bound:g}, {bound:g}], the range of {self.dataset.name}; --datasetName sets the dataset"
         self.refuse(key, wrong, what, labels)
-        return labels
+        return labels.astype(np.float32)
 
     def refuse(self, key: str, wrong: np.ndarray, what: str, values: np.ndarray | None = None) -> None:
         """Raises for the first clip that is wrong, if any, and counts the others. wrong: (N,) bool."""
@@ -224,6 +221,5 @@ class SplitChecker:
 
 
 def _keys(content: object) -> str:
-    return (
-        first_line(", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__) or "nothing"
-    )
+    keys = map(str, content) if isinstance(content, dict) else [type(content).__name__]
+    return first_line(", ".join(keys)) or "nothing"

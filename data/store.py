@@ -10,6 +10,7 @@ A store that exists is complete, and never modified: a changed pickle has anothe
 import hashlib
 import json
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from config.config_regression import Dataset
 from data.ragged import Ragged, Split
 from data.schema import FeatureFile, check_aligned, read_feature_file
 from utils.errors import UserError, first_line
-from utils.files import flush, remove, temp_path
+from utils.files import flush, remove
 
 FORMAT = 4  # of the files above; stores of other formats are removed
 SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # of a pickle's content, hashed to notice a change
@@ -38,13 +39,8 @@ class FeatureStore:
     replaced: dict[str, int]  # "train audio" -> number of non-finite values replaced by 0
     extractors: dict[str, dict]  # modality -> the extractor of its features; {} if the pickle does not name them
 
-    @property
-    def audio_width(self) -> int:
-        return self.splits["train"].audio.width
-
-    @property
-    def vision_width(self) -> int:
-        return self.splits["train"].vision.width
+    def __post_init__(self):
+        self.audio_width, self.vision_width = self.splits["train"].audio.width, self.splits["train"].vision.width
 
 
 @dataclass(frozen=True)
@@ -82,14 +78,13 @@ def open_store(
     folder, tokenize = with_ids, None
     if any(split.text_bert is None for split in file.splits.values()):
         if tokenizer is None:
-            raise UserError(
-                f"{path}: has no text_bert, and the text encoder has no vocabulary to tokenize raw_text with"
-            )
+            raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenize raw_text with")
         folder, tokenize = tokenized, partial(tokenizer.encode, length=dataset.text_length)
-    work = temp_path(folder)
     try:
-        _write(file, work, aligned, tokenize)
-        os.replace(work, folder)
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as work:
+            _write(file, Path(work) / key, aligned, tokenize)
+            os.replace(Path(work) / key, folder)
         for other in home.iterdir():
             unfinished = other.name.startswith("unfinished-")  # by a process that is running, or was killed
             if time.time() - other.stat().st_mtime > DAY if unfinished else not other.name.startswith(state):
@@ -98,8 +93,6 @@ def open_store(
         # If the folder exists, another process has written the same store, or is cleaning up too.
         if not folder.exists():
             raise UserError(f"{home}: cannot be written ({error.strerror}); choose a folder with --cache_dir") from None
-    finally:
-        remove(work)
     return _load(folder)
 
 

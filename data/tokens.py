@@ -46,14 +46,10 @@ def check_tokens(
 
     tokenizer: None if the encoder has no vocabulary; the ids are then only compared with its size. source: the value of --bert.
     """
-    limits = {
-        "token id": encoder.vocab_size,
-        "segment id": encoder.type_vocab_size,
-        "position": encoder.max_position_embeddings,
-    }
+    limits = (encoder.vocab_size, encoder.type_vocab_size, encoder.max_position_embeddings)
     for name, split in store.splits.items():
         largest = [*split.text.values.amax(dim=0).tolist(), split.text.lengths.max() - 1]
-        for (what, limit), value in zip(limits.items(), largest, strict=True):
+        for what, value, limit in zip(("token id", "segment id", "position"), largest, limits, strict=True):
             if value >= limit:
                 raise UserError(
                     f"{name}: {what} {value} is beyond the {limit} of the text encoder {source}; name the encoder that the token "
