@@ -62,7 +62,7 @@ def test_folder_of_clips_is_checked(tmp_path, label_table, capsys):
         "003$_$4 (line 9): line 9: label is 'y'",
         "002$_$1: no file",
         "0002.mkv is empty",
-        "label 9 is outside",
+        "label is '9'",
         "the text is empty",
     ):
         assert mistake in report

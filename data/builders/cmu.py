@@ -1,6 +1,7 @@
 """The work of TextPre.py: joins a pickle of CMU-MultimodalSDK with transcripts to a feature file in the official layout."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,9 @@ class CmuClip:
 
     name: ClipName
     split: str
-    label: float  # not checked: can be NaN or out of range
+    label: float  # unchecked
     frames: dict[str, np.ndarray]  # "audio", "vision": (L, width) of the file's type, padded with zeros at either end
-    raw_text: str | None
+    raw_text: str  # "" if transcripts replace it
 
 
 def join_cmu(
@@ -68,9 +69,6 @@ def join_cmu(
 
         # No sizes to measure: all lengths are set.
         assemble(output, clips, refused, dict.fromkeys(chosen, {}), load, padded, extractors, aligned)
-    sizes = Counter(clip.split for clip in clips)
-    print(f"{output}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS) + " clips")
-    print("  padded to " + ", ".join(f"{key} {padded[key]} x {extractors[key]['width']}" for key in padded))
     for event, count in (+counts).items():
         print(f"  {event}: {count}")
     if corpus is not None and corpus.first_index:
@@ -82,11 +80,8 @@ def join_cmu(
 def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool) -> list[CmuClip]:
     """Reads and checks a CMU pickle; with_texts: raw_text too. Raises UserError, which names the split and key."""
     content, _ = load_splits(path)
-    clips = []
-    for split in SPLITS:
-        # Word vectors, half of the file, which nothing reads.
-        content[split].pop("text", None)
-        clips += _read_split(SplitChecker(path, split, content[split], dataset, aligned), split, with_texts)
+    checkers = {split: SplitChecker(path, split, content[split], dataset, aligned) for split in SPLITS}
+    clips = [clip for split, checker in checkers.items() for clip in _read_split(checker, split, with_texts)]
     for key in SEQUENCES:
         widths = {clip.frames[key].shape[1] for clip in clips}
         if len(widths) > 1:
@@ -94,28 +89,25 @@ def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool)
     return clips
 
 
-def _read_split(checker: SplitChecker, split: str, with_texts: bool) -> list[CmuClip]:
+def _read_split(checker: SplitChecker, split: str, with_texts: bool) -> Iterator[CmuClip]:
     ids, labels = checker.content.get("id"), checker.content.get("labels")
     if not isinstance(ids, list | tuple | np.ndarray) or getattr(ids, "ndim", 1) == 0 or not len(ids):
         raise checker.error("id", "expected an array or list of N ids, N at least 1")
     checker.clips = len(ids)
-    frames = {key: checker.sequences(key) for key in SEQUENCES}
-    lengths = {key: values.shape[1] for key, values in frames.items()}
-    if checker.aligned and len(set(lengths.values())) > 1:
-        raise checker.error("audio", f"clips have {lengths} frames, so not one for each word; leave out --aligned")
+    audio, vision = map(checker.sequences, SEQUENCES)
+    if checker.aligned and audio.shape[1] != vision.shape[1]:
+        lengths = f"{audio.shape[1]} audio and {vision.shape[1]} vision frames"
+        raise checker.error("audio", f"clips have {lengths}, so not one for each word; leave out --aligned")
     if isinstance(labels, np.ndarray):
         # CMU's are (N, 1, 1).
         checker.content["labels"] = labels.ravel()
-    # Values that are too large for float32 become infinite.
-    with np.errstate(over="ignore"):
-        labels = checker.array("labels", 1, "(N,), (N, 1) or (N, 1, 1)").astype(np.float32).tolist()
+    labels = checker.array("labels", 1, "(N,), (N, 1) or (N, 1, 1)").tolist()
     if with_texts and "raw_text" not in checker.content:
         raise checker.error("raw_text", "missing; pass the transcripts with --transcripts")
-    texts = checker.texts("raw_text") if with_texts else [None] * len(ids)
-    return [
-        CmuClip(ClipName.read(item), split, label, {"audio": audio, "vision": vision}, text)
-        for item, label, audio, vision, text in zip(ids, labels, *frames.values(), texts, strict=True)
-    ]
+    texts = checker.texts("raw_text") if with_texts else [""] * len(ids)
+    for number, frames in enumerate(zip(audio, vision, strict=True)):
+        name = ClipName.read(ids[number])
+        yield CmuClip(name, split, labels[number], dict(zip(SEQUENCES, frames, strict=True)), texts[number])
 
 
 def choose_clips(
@@ -127,26 +119,27 @@ def choose_clips(
     chosen: dict[str, tuple[LabelledClip, CmuClip]] = {}
     refused: dict[str, str] = {}
     for number, source in enumerate(sources):
-        name, label = source.name, source.label
+        written = first_line(source.name.written)
         try:
-            video, clip_id, text = (
-                corpus.find(name) if corpus is not None else (*name.without_transcripts(), source.raw_text)
-            )
+            if corpus is None:
+                video, clip_id, text = *source.name.without_transcripts(), source.raw_text
+            else:
+                video, clip_id, text = corpus.find(source.name)
             # With single spaces, a sentence has the tokens of its words.
             text = " ".join(text.split())
             if not text:
                 raise ValueError("the transcript is empty")
-            parse_label("label", label, dataset)
-            clip = LabelledClip(video, clip_id, text, label, source.split)
+            clip = LabelledClip(video, clip_id, text, parse_label("label", source.label, dataset), source.split)
             if clip.id in chosen:
                 raise ValueError(f"duplicate of {clip.id}; the first is used")
             chosen[clip.id] = clip, source
         except ValueError as error:
-            key = first_line(name.written)
-            refused[f"{key} (clip {number} of the file)" if key in refused else key] = first_line(error)
+            refused[f"{written} (clip {number} of the file)" if written in refused else written] = first_line(error)
     return chosen, refused
 
 
+# Values that are too large for float32 become infinite.
+@np.errstate(over="ignore")
 def join_clip(
     clip: LabelledClip, source: CmuClip, text: BertText, text_length: int, aligned: bool, counts: Counter[str]
 ) -> ClipFeatures:
@@ -156,8 +149,7 @@ def join_clip(
     counts["longer texts cut"] += bool(encoded.encodings[0].overflowing)
     frames = {}
     for key in SEQUENCES:
-        with np.errstate(over="ignore"):
-            values = source.frames[key].astype(np.float32)
+        values = source.frames[key].astype(np.float32)
         counts[f"{key} values in {clip.split} set to 0, as not finite"] += np.count_nonzero(~np.isfinite(values))
         frames[key] = np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
     if aligned:

@@ -40,8 +40,7 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
         return ClipFeatures(*(_load(parts / key, by_id[clip_id]) for key in SEQUENCES))
 
     with writing(output, labels):
-        lengths = assemble(output, clips, refused, sizes, load, padded, extractors)
-    print(f"{output}: {len(sizes)} clips, " + ", ".join(f"{key} {lengths[key]} x {widths[key]}" for key in SEQUENCES))
+        assemble(output, clips, refused, sizes, load, padded, extractors)
     print(train_command(output, dataset.name))
     raise_if_refused(output, refused, len(sizes) + len(refused))
 
