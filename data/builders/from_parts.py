@@ -55,7 +55,7 @@ def _load(folder: Path, clip: LabelledClip) -> np.ndarray:
                 (name,) = archive.files  # ValueError unless it holds one array
                 array = archive[name]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{file} (or .npz): cannot be read as one array ({reason})") from None
     if array.ndim != 2 or array.dtype.kind not in "iuf" or 0 in array.shape:
         raise ValueError(f"{file}: expected numbers (frames, width); found {array.dtype} {array.shape}")

@@ -45,8 +45,8 @@ class ClipName:
         times = _parse_times(*parts[1:3]) if len(parts) > 2 else None
         return cls("_".join(parts), whole, video, number or index or tail, index is not None, times)
 
-    def without_transcripts(self) -> tuple[str, str]:
-        """Video and clip; (written, "") if the id names no clip, or names it by its times."""
+    def video_and_clip(self) -> tuple[str, str]:
+        """For clips without transcripts; (written, "") if the id names no clip, or names it by its times."""
         return (self.video, self.clip) if self.clip and self.times is None else (self.written, "")
 
 
@@ -90,13 +90,13 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
     """A table's rows, or lines of CMU's files, under the names of the table's columns."""
     if path.is_file() and path.suffix.lower() not in LINES:
         yield from (row for _, row in read_table(path, COLUMNS))
-        return
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         pattern = LINES.get(file.suffix.lower())
         if pattern is not None and file.is_file():
-            for line in _decode(file.read_bytes()).split("\n"):
-                if match := pattern.fullmatch(line.strip()):
-                    yield {"video_id": file.stem} | match.groupdict()
+            lines = map(str.strip, _decode(file.read_bytes()).split("\n"))
+            yield from (
+                {"video_id": file.stem} | match.groupdict() for match in filter(None, map(pattern.fullmatch, lines))
+            )
 
 
 def _decode(content: bytes) -> str:
