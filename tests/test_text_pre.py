@@ -68,18 +68,9 @@ def test_frames_without_a_face_do_not_shift_the_words(prepare):
     assert UNEVEN not in printed
 
 
-def test_audio_and_vision_may_be_padded_at_different_ends():
-    audio, vision = np.zeros((5, 2), np.float32), np.zeros((5, 2), np.float32)
-    audio[2:], vision[:3] = np.arange(6).reshape(3, 2) + 1, np.arange(6).reshape(3, 2) + 1
-    joint = np.concatenate([audio, vision], axis=1)
-    for frames in (audio, vision):
-        of_tokens = frames_of_tokens(frames, joint, 3, [None, 0, 2, 1, None])
-        assert of_tokens.tolist() == [[0, 0], [1, 2], [5, 6], [3, 4], [0, 0]]
-
-
 def test_equal_zeros_at_both_ends_count_as_padding_in_front_for_words_and_at_the_back_for_sequences():
     frames = np.array([[0], [1], [2], [0]], np.float32)
-    assert frames_of_tokens(frames, frames, 3, [0, 1, 2])[:, 0].tolist() == [1, 2, 0]
+    assert frames_of_tokens(frames, 3, [0, 1, 2])[:, 0].tolist() == [1, 2, 0]
     assert without_padding(frames)[:, 0].tolist() == [0, 1, 2]
 
 

@@ -64,20 +64,17 @@ def test_reads_transcripts_as_distributed_by_cmu(tmp_path):
     assert videos["x_"]["0"]["end"] == "1.5e1" and videos["x_"]["0"]["text"] == "I said ___ \u201cso\u201d"
 
 
-def test_times_must_match_exactly_one_transcript(tmp_path):
+def test_times_find_the_nearest_transcript(tmp_path):
     path = tmp_path / "table.csv"
-    path.write_text(
-        "video_id,clip_id,text,start,end\na_1,3,near,1.0,2.0\na_1,4,nearer,1.05,2.0\nb,1,x,1,2\nb,2,y,1,2\nc,1,z,,\n"
-    )
+    path.write_text("video_id,clip_id,text,start,end\na_1,3,near,1.0,2.0\na_1,4,nearer,1.05,2.0\nb,1,x,1,2\nc,1,z,,\n")
     transcripts = Transcripts(path)
     assert transcripts.find(ClipName.read(["a_1", "1.06", 2.01])) == ("a_1", "4", "nearer")
     for name, reason in {
-        ("a_1", 1.2, 2): "0 transcripts within 0.1 s of 1.2 to 2 s",
-        ("b", 1, 2): "2 transcripts",
+        ("a_1", 1.2, 2): "no transcript within 0.1 s of 1.2 to 2 s",
         ("c", 1, 2): "have no times",
         ("d_1", "x", "y"): "no transcript of the video d",
         "a": "no transcript of the video a",
-        ("b",): "neither a clip number nor start and end",
+        ("b",): "without a number or times",
         "b[7]": "no transcript of clip 7 of the video b",
     }.items():
         with pytest.raises(ValueError, match=reason):

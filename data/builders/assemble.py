@@ -51,10 +51,10 @@ def assemble(
 ) -> dict[str, int]:
     """Writes the clips that have sizes to a feature file, and the refused ones to a list beside it.
 
-    sizes: clip id -> modality -> frames or tokens. load: returns the features of a clip id. padded: modality -> length that the
-    sequences are cut or padded to; None: the released rule. extractors: modality -> `data.extractors.describe`. aligned: audio
-    and vision have a frame for each token, so that the file needs no lengths for them. Returns the padded lengths. Raises
-    UserError, and keeps the previous file, if a split has no clips or the disk is full.
+    sizes: clip id -> modality -> frames or tokens, where `padded` has no length. load: returns the features of a clip id.
+    padded: modality -> length that the sequences are cut or padded to; None: the released rule. extractors: modality ->
+    `data.extractors.describe`. aligned: audio and vision have a frame for each token, and the file no lengths for them.
+    Returns the padded lengths. Raises UserError, and keeps the previous file, if a split has no clips.
     """
     errors = errors_file(output)
     if refused:
@@ -68,16 +68,16 @@ def assemble(
     clips = sum(by_split.values(), [])
     lengths = {key: length or padded_length(sizes[clip.id][key] for clip in clips) for key, length in padded.items()}
     unimodal = [task for task in UNIMODAL_LABELS if all(task in clip.unimodal for clip in clips)]
-    content = {}
-    for split, members in by_split.items():
-        features = progress((load(clip.id) for clip in members), f"padding {split}", "clip", len(members))
-        content[split] = _make_split(members, features, lengths, unimodal)
-        if aligned:
+    content = {split: _make_split(members, load, lengths, unimodal) for split, members in by_split.items()}
+    if aligned:
+        for split in SPLITS:
             del content[split]["audio_lengths"], content[split]["vision_lengths"]
     content[EXTRACTORS] = {key: described | {"length": lengths[key]} for key, described in extractors.items()}
     with replacing(output) as work, open(work, "wb") as file:
         # Protocols before 5 copy each array in memory first.
         pickle.dump(content, file, protocol=5)
+    print(f"{output}: " + ", ".join(f"{len(members)} {split}" for split, members in by_split.items()) + " clips")
+    print("  padded to " + ", ".join(f"{key} {length} x {extractors[key]['width']}" for key, length in lengths.items()))
     return lengths
 
 
@@ -91,9 +91,8 @@ def train_command(output: Path, dataset: str, bert: str | None = None, aligned: 
 def raise_if_refused(output: Path, refused: dict[str, str], of: int) -> None:
     """Raises UserError if any of the `of` clips were left out."""
     if refused:
-        raise UserError(
-            f"{len(refused)} of {of} clips were left out: see {errors_file(output)}; fix them and run the same command again"
-        )
+        fix = f"see {errors_file(output)}; fix them and run the same command again"
+        raise UserError(f"{len(refused)} of {of} clips were left out: {fix}")
 
 
 def errors_file(output: Path) -> Path:
@@ -108,11 +107,10 @@ def padded_length(lengths: Iterable[int]) -> int:
 
 
 def _make_split(
-    clips: list[LabelledClip], features: Iterable[ClipFeatures], lengths: dict[str, int], unimodal: list[str]
+    clips: list[LabelledClip], load: Callable[[str], ClipFeatures], lengths: dict[str, int], unimodal: list[str]
 ) -> dict[str, np.ndarray]:
-    """One split in the official layout. features: of each clip in order; only one needs to be in memory at a time."""
-    count = len(clips)
-    labels = np.array([clip.label for clip in clips], np.float32)
+    """One split in the official layout."""
+    count, labels = len(clips), np.array([clip.label for clip in clips], np.float32)
     split = {
         "id": np.array([clip.id for clip in clips]),
         "raw_text": np.array([clip.text for clip in clips]),
@@ -126,11 +124,12 @@ def _make_split(
         split[UNIMODAL_LABELS[task]] = np.array([clip.unimodal[task] for clip in clips], np.float32)
     if "text" in lengths:
         split["text_bert"] = np.zeros((count, 3, lengths["text"]), np.int64)
-    for number, clip in enumerate(features):
+    for number, clip in enumerate(progress(clips, f"padding {clips[0].split}", "clip")):
+        features = load(clip.id)
         for key, length in lengths.items():
-            rows = getattr(clip, key)
+            rows = getattr(features, key)
             if key == "text":
-                rows, tokens = cut_text(rows, length), cut_text(clip.tokens, length)
+                rows, tokens = cut_text(rows, length), cut_text(features.tokens, length)
                 split["text_bert"][number, :2, : len(tokens)] = tokens, np.ones_like(tokens)
             else:
                 rows = rows[:length]

@@ -1,7 +1,7 @@
 """The work of TextPre.py: joins a pickle of CMU-MultimodalSDK with transcripts to a feature file in the official layout."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,7 @@ from models.pretrained_bert import find_bert
 from utils.errors import UserError, first_line
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
-
-
-@dataclass
-class CmuClip:
-    """One clip of a CMU pickle."""
-
-    name: ClipName
-    split: str
-    label: float  # not checked: can be NaN or out of range
-    frames: dict[str, np.ndarray]  # "audio", "vision": (L, width) of the file's type, padded with zeros at either end
-    raw_text: str | None
+Frames = dict[str, np.ndarray]  # "audio", "vision": (L, width) of the file's type, padded with zeros at either end
 
 
 def join_cmu(
@@ -51,26 +41,20 @@ def join_cmu(
     if not SHORTEST_TEXT <= text_length <= longest:
         raise UserError(f"--text_length {text_length}: expected {SHORTEST_TEXT} to {longest}, the text encoder's limit")
     with writing(output, *filter(None, [features, transcripts])):
-        sources = read_cmu_file(features, dataset, aligned, with_texts=corpus is None)
+        chosen, refused, shapes = read_cmu_file(features, corpus, dataset, aligned)
         padded, extractors = {"text": text_length}, {"text": describe(text)}
-        for key in SEQUENCES:
-            padded[key] = text_length if aligned else max(len(source.frames[key]) for source in sources)
-            width, settings = sources[0].frames[key].shape[1], {"file": features.name, "aligned": aligned}
+        for key, (length, width) in shapes.items():
+            padded[key], settings = text_length if aligned else length, {"file": features.name, "aligned": aligned}
             extractors[key] = {"name": "CMU-MultimodalSDK", "version": "", "width": width, "settings": settings}
-        chosen, refused = choose_clips(sources, corpus, dataset)
         clips = [clip for clip, _ in chosen.values()]
         counts: Counter[str] = Counter()
-        # A split's arrays are freed with its last clip: memory may not hold all of them beside the output.
-        del sources
 
         def load(clip_id: str) -> ClipFeatures:
+            # Frees a split's arrays with its last clip: memory may not hold all of them beside the output.
             return join_clip(*chosen.pop(clip_id), text, text_length, aligned, counts)
 
         # No sizes to measure: all lengths are set.
         assemble(output, clips, refused, dict.fromkeys(chosen, {}), load, padded, extractors, aligned)
-    sizes = Counter(clip.split for clip in clips)
-    print(f"{output}: " + ", ".join(f"{sizes[split]} {split}" for split in SPLITS) + " clips")
-    print("  padded to " + ", ".join(f"{key} {padded[key]} x {extractors[key]['width']}" for key in padded))
     for event, count in (+counts).items():
         print(f"  {event}: {count}")
     if corpus is not None and corpus.first_index:
@@ -79,96 +63,88 @@ def join_cmu(
     raise_if_refused(output, refused, len(clips) + len(refused))
 
 
-def read_cmu_file(path: Path, dataset: Dataset, aligned: bool, with_texts: bool) -> list[CmuClip]:
-    """Reads and checks a CMU pickle; with_texts: raw_text too. Raises UserError, which names the split and key."""
+def read_cmu_file(
+    path: Path, corpus: Transcripts | None, dataset: Dataset, aligned: bool
+) -> tuple[dict[str, tuple[LabelledClip, Frames]], dict[str, str], dict[str, tuple[int, int]]]:
+    """Reads and checks a CMU pickle. Raises UserError, which names the split and key.
+
+    Returns the clips with a transcript and a label, by id; the reason for each other one, by its id as written; and the shape
+    (L, width) that holds all audio, and all vision.
+    """
     content, _ = load_splits(path)
-    clips = []
-    for split in SPLITS:
-        # Word vectors, half of the file, which nothing reads.
-        content[split].pop("text", None)
-        clips += _read_split(SplitChecker(path, split, content[split], dataset, aligned), split, with_texts)
+    checkers = {split: SplitChecker(path, split, content[split], dataset, aligned) for split in SPLITS}
+    sources = [(split, *row) for split, checker in checkers.items() for row in _read_split(checker, corpus is None)]
+    shapes = {}
     for key in SEQUENCES:
-        widths = {clip.frames[key].shape[1] for clip in clips}
-        if len(widths) > 1:
-            raise UserError(f"{path}: {key}: the splits have different widths: {sorted(widths)}")
-    return clips
+        _, lengths, widths = zip(*(np.shape(content[split][key]) for split in SPLITS), strict=True)
+        if len(set(widths)) > 1:
+            raise UserError(f"{path}: {key}: the splits have different widths: {sorted(set(widths))}")
+        shapes[key] = max(lengths), widths[0]
+    if corpus is not None:
+        corpus.align_indices(name for _, name, *_ in sources)
+    chosen: dict[str, tuple[LabelledClip, Frames]] = {}
+    refused: dict[str, str] = {}
+    for number, (split, name, label, raw_text, frames) in enumerate(sources):
+        try:
+            video, clip_id, text = corpus.find(name) if corpus is not None else (*name.video_and_clip(), raw_text)
+            # With single spaces, a sentence has the tokens of its words.
+            clip = LabelledClip(video, clip_id, " ".join(text.split()), parse_label("label", label, dataset), split)
+            if not clip.text:
+                raise ValueError("the transcript is empty")
+            if clip.id in chosen:
+                raise ValueError(f"duplicate of {clip.id}; the first is used")
+            chosen[clip.id] = clip, frames
+        except ValueError as error:
+            written = first_line(name.written)
+            refused[f"{written} (clip {number} of the file)" if written in refused else written] = first_line(error)
+    return chosen, refused, shapes
 
 
-def _read_split(checker: SplitChecker, split: str, with_texts: bool) -> list[CmuClip]:
+def _read_split(checker: SplitChecker, with_texts: bool) -> Iterable[tuple[ClipName, float, str, Frames]]:
+    """The clips' names, unchecked labels, raw_text (if wanted) and frames."""
     ids, labels = checker.content.get("id"), checker.content.get("labels")
     if not isinstance(ids, list | tuple | np.ndarray) or getattr(ids, "ndim", 1) == 0 or not len(ids):
         raise checker.error("id", "expected an array or list of N ids, N at least 1")
     checker.clips = len(ids)
-    frames = {key: checker.sequences(key) for key in SEQUENCES}
-    lengths = {key: values.shape[1] for key, values in frames.items()}
-    if checker.aligned and len(set(lengths.values())) > 1:
-        raise checker.error("audio", f"clips have {lengths} frames, so not one for each word; leave out --aligned")
+    audio, vision = map(checker.sequences, SEQUENCES)
+    if checker.aligned and audio.shape[1] != vision.shape[1]:
+        lengths = f"{audio.shape[1]} audio and {vision.shape[1]} vision frames"
+        raise checker.error("audio", f"clips have {lengths}, so not one for each word; leave out --aligned")
     if isinstance(labels, np.ndarray):
         # CMU's are (N, 1, 1).
         checker.content["labels"] = labels.ravel()
-    # Values that are too large for float32 become infinite.
-    with np.errstate(over="ignore"):
-        labels = checker.array("labels", 1, "(N,), (N, 1) or (N, 1, 1)").astype(np.float32).tolist()
+    labels = checker.array("labels", 1, "(N,), (N, 1) or (N, 1, 1)").tolist()
     if with_texts and "raw_text" not in checker.content:
         raise checker.error("raw_text", "missing; pass the transcripts with --transcripts")
-    texts = checker.texts("raw_text") if with_texts else [None] * len(ids)
-    return [
-        CmuClip(ClipName.read(item), split, label, {"audio": audio, "vision": vision}, text)
-        for item, label, audio, vision, text in zip(ids, labels, *frames.values(), texts, strict=True)
-    ]
+    texts = checker.texts("raw_text") if with_texts else [""] * len(ids)
+    frames = [{"audio": audio[number], "vision": vision[number]} for number in range(len(ids))]
+    return zip(map(ClipName.read, ids), labels, texts, frames, strict=True)
 
 
-def choose_clips(
-    sources: list[CmuClip], corpus: Transcripts | None, dataset: Dataset
-) -> tuple[dict[str, tuple[LabelledClip, CmuClip]], dict[str, str]]:
-    """Returns the clips with a transcript and a label, by id, and the reason for each other one, by its id as written."""
-    if corpus is not None:
-        corpus.align_indices(source.name for source in sources)
-    chosen: dict[str, tuple[LabelledClip, CmuClip]] = {}
-    refused: dict[str, str] = {}
-    for number, source in enumerate(sources):
-        name, label = source.name, source.label
-        try:
-            video, clip_id, text = (
-                corpus.find(name) if corpus is not None else (*name.without_transcripts(), source.raw_text)
-            )
-            # With single spaces, a sentence has the tokens of its words.
-            text = " ".join(text.split())
-            if not text:
-                raise ValueError("the transcript is empty")
-            parse_label("label", label, dataset)
-            clip = LabelledClip(video, clip_id, text, label, source.split)
-            if clip.id in chosen:
-                raise ValueError(f"duplicate of {clip.id}; the first is used")
-            chosen[clip.id] = clip, source
-        except ValueError as error:
-            key = first_line(name.written)
-            refused[f"{key} (clip {number} of the file)" if key in refused else key] = first_line(error)
-    return chosen, refused
-
-
+# Values that are too large for float32 become infinite.
+@np.errstate(over="ignore")
 def join_clip(
-    clip: LabelledClip, source: CmuClip, text: BertText, text_length: int, aligned: bool, counts: Counter[str]
+    clip: LabelledClip, frames: Frames, text: BertText, text_length: int, aligned: bool, counts: Counter[str]
 ) -> ClipFeatures:
     """text_length: tokens that a text is cut to, [CLS] and [SEP] included. counts: changes and mismatches, for the report."""
     words = clip.text.split()
     encoded = text.pretrained.tokenizer(words, is_split_into_words=True, truncation=True, max_length=text_length)
     counts["longer texts cut"] += bool(encoded.encodings[0].overflowing)
-    frames = {}
-    for key in SEQUENCES:
-        with np.errstate(over="ignore"):
-            values = source.frames[key].astype(np.float32)
+    frames = {key: values.astype(np.float32) for key, values in frames.items()}
+    for key, values in frames.items():
         counts[f"{key} values in {clip.split} set to 0, as not finite"] += np.count_nonzero(~np.isfinite(values))
-        frames[key] = np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
+        np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
     if aligned:
-        joint = np.concatenate(list(frames.values()), axis=1)
+        # Side by side, since zeros in one alone can be words without a face.
+        joint = np.concatenate([frames["audio"], frames["vision"]], axis=1)
         uneven = len(without_padding(joint)) != min(len(words), len(joint))
         counts["clips with more or fewer words than frames (if most: wrong transcripts)"] += uneven
-        frames = {key: frames_of_tokens(x, joint, len(words), encoded.word_ids()) for key, x in frames.items()}
+        joint = frames_of_tokens(joint, len(words), encoded.word_ids())
+        audio, vision = np.split(joint, [frames["audio"].shape[1]], axis=1)
     else:
-        frames = {key: without_padding(values) for key, values in frames.items()}
+        audio, vision = without_padding(frames["audio"]), without_padding(frames["vision"])
     tokens = np.array(encoded["input_ids"])
-    return ClipFeatures(**frames, tokens=tokens, text=text.vectors(tokens))
+    return ClipFeatures(audio, vision, tokens, text.vectors(tokens))
 
 
 def without_padding(frames: np.ndarray) -> np.ndarray:
@@ -177,17 +153,14 @@ def without_padding(frames: np.ndarray) -> np.ndarray:
     return frames[front:] if front > back else frames[: max(1, len(frames) - back)]
 
 
-def frames_of_tokens(frames: np.ndarray, joint: np.ndarray, words: int, word_ids: list[int | None]) -> np.ndarray:
+def frames_of_tokens(frames: np.ndarray, words: int, word_ids: list[int | None]) -> np.ndarray:
     """(L, width), a frame for each word -> (n, width), for each token the frame of its word, as in the released files.
 
-    joint: (L, both widths), audio and vision side by side, since zeros in one alone can be words without a face. words: how many
-    the clip has; those beyond the frames get zeros. word_ids: the word of each token; None for [CLS] and [SEP], which get zeros.
+    words: how many the clip has; those beyond the frames get zeros. word_ids: the word of each token; None for [CLS] and [SEP],
+    which get zeros.
     """
     words = min(words, len(frames))
-    front, back = _padding(joint)
-    if front == back:
-        # No padding, or audio is padded at one end and vision at the other.
-        front, back = _padding(frames)
+    front, back = _padding(frames)
     first = len(frames) - words if front >= back else 0
     rows = [first + word if word is not None and word < words else -1 for word in word_ids]
     # Row -1 is a frame of zeros.

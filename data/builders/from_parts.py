@@ -40,8 +40,7 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
         return ClipFeatures(*(_load(parts / key, by_id[clip_id]) for key in SEQUENCES))
 
     with writing(output, labels):
-        lengths = assemble(output, clips, refused, sizes, load, padded, extractors)
-    print(f"{output}: {len(sizes)} clips, " + ", ".join(f"{key} {lengths[key]} x {widths[key]}" for key in SEQUENCES))
+        assemble(output, clips, refused, sizes, load, padded, extractors)
     print(train_command(output, dataset.name))
     raise_if_refused(output, refused, len(sizes) + len(refused))
 
@@ -56,7 +55,7 @@ def _load(folder: Path, clip: LabelledClip) -> np.ndarray:
                 (name,) = archive.files  # ValueError unless it holds one array
                 array = archive[name]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+        reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{file} (or .npz): cannot be read as one array ({reason})") from None
     if array.ndim != 2 or array.dtype.kind not in "iuf" or 0 in array.shape:
         raise ValueError(f"{file}: expected numbers (frames, width); found {array.dtype} {array.shape}")

@@ -55,6 +55,7 @@ def read_label_table(
     refused: dict[str, str] = {}
     for line, row in read_table(path, COLUMNS):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
+        repeated = clip_id in clips or clip_id in refused
         try:
             clip = _parse_row(row, dataset)
             if clip_id in clips:
@@ -63,7 +64,6 @@ def read_label_table(
                 raise ValueError("the text is empty")
             clips[clip_id] = clip
         except ValueError as error:
-            repeated = clip_id in clips or clip_id in refused
             refused[f"{clip_id} (line {line})" if repeated else clip_id] = f"line {line}: {error}"
     if missing := [split for split in SPLITS if all(clip.split != split for clip in clips.values())]:
         example = f"; first unusable row: {next(iter(refused.values()))}" if refused else ""
@@ -76,29 +76,25 @@ def read_label_table(
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     """Reads a user's CSV table: the line number and the stripped values of each row.
 
-    columns: required; the table may have others. Raises UserError for a file that is not such a table in UTF-8, or a row that
-    does not fit the header.
+    columns: required; the table may have others. Raises UserError unless the file is such a table.
     """
-    expected = f"expected a CSV table in UTF-8 with the columns {', '.join(columns)}, separated by commas"
-    rows: list[tuple[int, list[str]]] = []
+    rows: list[tuple[int, dict[str, str]]] = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True, skipinitialspace=True)
-            for row in filter(None, reader):
-                rows.append((reader.line_num, [value.strip() for value in row]))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        place = f" after line {rows[-1][0]}" if rows else ""
-        raise UserError(f"{path}: cannot be read{place} ({first_line(error)}); {expected}") from None
-    header = rows.pop(0)[1] if rows else []
-    if wrong := [name for name in columns if header.count(name) != 1]:
-        actual = first_line(", ".join(header)) or "nothing"
-        raise UserError(f"{path}: {', '.join(wrong)} missing or repeated; {expected}; found {actual}")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise UserError(
-                f"{path}: line {line} has {len(row)} values, the header {len(header)}; quote texts that contain commas"
-            )
-    return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
+            filled = filter(None, reader)
+            header = [name.strip() for name in next(filled, [])]
+            if wrong := [name for name in columns if header.count(name) != 1]:
+                raise ValueError(f"{', '.join(wrong)} missing or repeated in the header {header}")
+            for values in filled:
+                if len(values) != len(header):
+                    raise ValueError(f"line {reader.line_num} has {len(values)} values, the header {len(header)}")
+                rows.append((reader.line_num, dict(zip(header, map(str.strip, values), strict=True))))
+    except (OSError, ValueError, csv.Error) as error:
+        place = f"after line {rows[-1][0] if rows else 1}: " if isinstance(error, csv.Error) else ""
+        expected = f"UTF-8, the columns {', '.join(columns)}, separated by commas, and quotes around texts with commas"
+        raise UserError(f"{path}: cannot be read ({place}{first_line(error)}); expected {expected}") from None
+    return rows
 
 
 def _parse_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
@@ -109,9 +105,8 @@ def _parse_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
     if split not in SPLITS:
         raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
     label = parse_label("label", row["label"], dataset)
-    unimodal = {
-        task: parse_label(column, row[column], dataset) for column, task in UNIMODAL_COLUMNS.items() if row.get(column)
-    }
+    columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
+    unimodal = {task: parse_label(column, row[column], dataset) for task, column in columns.items()}
     return LabelledClip(row["video_id"], row["clip_id"], row["text"], label, split, row.get("annotation", ""), unimodal)
 
 
@@ -121,10 +116,9 @@ def parse_label(column: str, value: str | float, dataset: Dataset) -> float:
         label = float(value)
     except ValueError:
         label = math.nan
-    if not math.isfinite(label):
-        raise ValueError(f"{column} is {value!r}; expected a number")
-    if abs(label) > (bound := dataset.label_bound) + ROUNDING:
-        raise ValueError(
-            f"{column} {label:g} is outside [{-bound:g}, {bound:g}], the range of --datasetName {dataset.name}"
-        )
+    bound = dataset.label_bound
+    # Also for NaN.
+    if not abs(label) <= bound + ROUNDING:
+        limits = f"[{-bound:g}, {bound:g}], the range of --datasetName {dataset.name}"
+        raise ValueError(f"{column} is {value!r}; expected a number in {limits}")
     return label

@@ -17,14 +17,12 @@ def find_clips(paths: list[Path]) -> list[Path]:
     """The given files, and the videos, else audio files, below the given folders. Raises UserError if a path has none."""
     clips = []
     for path in paths:
-        if path.is_file():
-            clips.append(path)
-            continue
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        files = sorted(filter(Path.is_file, path.rglob("*")))
         videos, sounds = ([file for file in files if file.suffix.lower() in kinds] for kinds in (VIDEOS, SOUNDS))
-        if not videos and not sounds:
+        matches = [path] if path.is_file() else videos or sounds
+        if not matches:
             raise UserError(f"{path}: no such file, and no folder with clips ({', '.join(VIDEOS + SOUNDS)})")
-        clips += videos or sounds
+        clips += matches
     return clips
 
 

@@ -1,6 +1,5 @@
 """Reads the transcripts of CMU's corpora, and finds a clip's transcript by any of the ids that CMU's pickles use."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ class ClipName:
     @classmethod
     def read(cls, item: object) -> "ClipName":
         """item: a str or bytes, or a sequence of these and of numbers."""
-        values = item if isinstance(item, list | tuple) else np.ravel(item)
+        values = np.array(item, dtype=object).ravel()
         parts = [(v.decode(errors="replace") if isinstance(v, bytes) else str(v)).strip() for v in values] or [""]
         whole = "$_$".join(parts) if len(parts) == 2 else parts[0]
         match = ID.fullmatch(whole)
@@ -46,8 +45,8 @@ class ClipName:
         times = _parse_times(*parts[1:3]) if len(parts) > 2 else None
         return cls("_".join(parts), whole, video, number or index or tail, index is not None, times)
 
-    def without_transcripts(self) -> tuple[str, str]:
-        """Video and clip; (written, "") if the id names no clip, or names it by its times."""
+    def video_and_clip(self) -> tuple[str, str]:
+        """For clips without transcripts; (written, "") if the id names no clip, or names it by its times."""
         return (self.video, self.clip) if self.clip and self.times is None else (self.written, "")
 
 
@@ -77,29 +76,27 @@ class Transcripts:
 
     def find(self, name: ClipName) -> tuple[str, str, str]:
         """Returns a clip's video, clip number and text. Raises ValueError, with the reason, if it has no transcript."""
+        video, clip = name.video, str(int(name.clip) + self.first_index) if name.is_index else name.clip
         if name.times is not None and name.whole in self.videos:
-            return name.whole, *_find_by_times(self.videos[name.whole], name.times)
-        clip = str(int(name.clip) + self.first_index) if name.is_index else name.clip
-        if name.video not in self.videos:
-            raise ValueError(f"no transcript of the video {name.video}")
-        if not clip:
-            raise ValueError("the id has neither a clip number nor start and end")
-        if clip not in self.videos[name.video]:
-            raise ValueError(f"no transcript of clip {clip} of the video {name.video}")
-        return name.video, clip, self.videos[name.video][clip]["text"]
+            video, clip = name.whole, _find_by_times(self.videos[name.whole], name.times)
+        if video not in self.videos:
+            raise ValueError(f"no transcript of the video {video}")
+        if clip not in self.videos[video]:
+            raise ValueError(f"no transcript of clip {clip or 'without a number or times'} of the video {video}")
+        return video, clip, self.videos[video][clip]["text"]
 
 
 def _read_rows(path: Path) -> Iterator[dict[str, str]]:
     """A table's rows, or lines of CMU's files, under the names of the table's columns."""
     if path.is_file() and path.suffix.lower() not in LINES:
         yield from (row for _, row in read_table(path, COLUMNS))
-        return
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         pattern = LINES.get(file.suffix.lower())
         if pattern is not None and file.is_file():
-            for line in _decode(file.read_bytes()).split("\n"):
-                if match := pattern.fullmatch(line.strip()):
-                    yield {"video_id": file.stem} | match.groupdict()
+            lines = map(str.strip, _decode(file.read_bytes()).split("\n"))
+            yield from (
+                {"video_id": file.stem} | match.groupdict() for match in filter(None, map(pattern.fullmatch, lines))
+            )
 
 
 def _decode(content: bytes) -> str:
@@ -111,22 +108,19 @@ def _decode(content: bytes) -> str:
 
 
 def _parse_times(start: str, end: str) -> tuple[float, float] | None:
-    """Start and end in seconds; None unless both are finite numbers."""
+    """Start and end in seconds; None unless both are numbers."""
     try:
-        times = float(start), float(end)
+        return float(start), float(end)
     except ValueError:
         return None
-    return times if all(map(math.isfinite, times)) else None
 
 
-def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, float]) -> tuple[str, str]:
-    """Returns the clip number and text of the row nearest to start and end."""
-    timed = {clip: _parse_times(row.get("start", ""), row.get("end", "")) for clip, row in clips.items()}
-    distances = {clip: np.abs(np.subtract(span, times)).max() for clip, span in timed.items() if span is not None}
-    if not distances:
-        raise ValueError("the id has start and end, but the transcripts have no times; pass a CSV table with them")
-    nearest = min(distances.values())
-    matches = [clip for clip, distance in distances.items() if distance == nearest <= TOLERANCE]
-    if len(matches) != 1:
-        raise ValueError(f"{len(matches)} transcripts within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s")
-    return matches[0], clips[matches[0]]["text"]
+def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, float]) -> str:
+    """The clip whose start and end are nearest."""
+    spans = {clip: _parse_times(row.get("start", ""), row.get("end", "")) for clip, row in clips.items()}
+    distances = {clip: np.abs(np.subtract(span, times)).max() for clip, span in spans.items() if span is not None}
+    near = {clip: distance for clip, distance in distances.items() if distance <= TOLERANCE}
+    if not near:
+        hint = "" if distances else "; the transcripts have no times: pass a CSV table with start and end"
+        raise ValueError(f"no transcript within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s{hint}")
+    return min(near, key=near.get)
