@@ -59,8 +59,8 @@ def test_folder_of_clips_is_checked(tmp_path, label_table, capsys):
     for mistake in (
         "label is 'x'",
         "003$_$4 (line 9): line 9: label is 'y'",
-        "002$_$1: no file",
-        "0002.mkv is empty",
+        "002$_$1: ",
+        "0002.mkv is missing or empty",
         "label is '9'",
         "the text is empty",
     ):
