@@ -268,7 +268,7 @@ def torch_file(**how: bool) -> bytes:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (gzip.compress(pickle.dumps({})), "gunzip"),
+        (gzip.compress(pickle.dumps({}), mtime=0), "gunzip"),
         (zipped("features.pkl"), "zip file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
         (b"\n<!DOCTYPE html><html></html>", "web page"),
