@@ -86,7 +86,7 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
         duration = len(text.split()) * rng.lognormal(0, 0.3)
         audio = _audio(audio_sentiment, duration, audio_baseline, rng)
         vision = _vision(vision_sentiment, duration, vision_baseline, rng)
-        sentiments = [text_sentiment, audio_sentiment, vision_sentiment]
+        sentiments = (text_sentiment, audio_sentiment, vision_sentiment)
         rows.append((f"{split}{speaker:02d}$_${number + 1}", text, _tokenize(text), audio, vision, sentiments))
     ids, texts, tokens, audio, vision, sentiments = zip(*rows, strict=True)
     unimodal = dict(zip(SHARES, np.float32(sentiments).T, strict=True))

@@ -32,7 +32,7 @@ def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
     if not file.extractors:
         lines.append("extractors: not recorded; a model trained on this file cannot score videos")
     mistakes: list[str] = []
-    splits_of = defaultdict(list)
+    splits_of = defaultdict(list)  # id -> the split of each clip that has it
     for name, split in file.splits.items():
         lines += _describe_split(name, split, dataset, mistakes)
         for clip in split.ids:

@@ -73,9 +73,7 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
             raise UserError(f"{path}: {key} has different widths: {widths}; extract all splits in the same way")
     fusion = splits["train"].labels["fusion"]
     if (fusion < 0).all() or (fusion >= 0).all():
-        raise UserError(
-            f"{path}: train: all {len(fusion)} labels have the same sign; Self-MM needs clips of both classes"
-        )
+        raise UserError(f"{path}: train: all {len(fusion)} labels have the same sign; Self-MM needs both classes")
     try:
         return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS)))
     except ValueError as error:
@@ -113,7 +111,7 @@ def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> 
 
 
 class SplitChecker:
-    """Checks the arrays of one split. Errors name the file, the split and the key."""
+    """Checks the arrays of one split."""
 
     def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool):
         self.where = f"{path}: {name}"
