@@ -36,8 +36,8 @@ DEGREES = {"": 1.0, "slightly": 0.5, "somewhat": 0.7, "really": 1.3, "extremely"
 FACTORS = DEGREES | {"not": -0.5}  # "not wonderful" is mildly bad
 OPENERS = ["", "", "", "i think", "well", "to be honest", "for me", "you know", "i mean"]
 SPECIAL_TOKENS = "[PAD] [UNK] [CLS] [SEP] [MASK]"  # [PAD] has id 0
-_PHRASES = [SPECIAL_TOKENS, *SUBJECTS, *VERBS, *ADJECTIVES, *DEGREES, *OPENERS, "the not and but ."]
-VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys(" ".join(_PHRASES).split()))}  # word -> token id
+PHRASES = [SPECIAL_TOKENS, *SUBJECTS, *VERBS, *ADJECTIVES, *DEGREES, *OPENERS, "the not and but ."]
+VOCABULARY = {word: number for number, word in enumerate(dict.fromkeys(" ".join(PHRASES).split()))}  # word -> token id
 
 SHARES = {"text": 0.4, "audio": 0.3, "vision": 0.3}  # of the clip's label
 CONTRADICTS = 0.2  # probability that audio contradicts the text of a clip; the same for vision
@@ -59,10 +59,10 @@ def ensure_demo(folder: Path) -> None:
             os.replace(made, folder)
     except OSError as error:
         if not complete.exists():  # otherwise another process has just made the same corpus
-            raise UserError(
-                f"{folder}: cannot make the demo corpus ({error.strerror}); remove the folder if it exists, or choose another "
-                "place with SELF_MM_DATA"
-            ) from None
+            what = (
+                f"cannot make the demo corpus ({error.strerror}); remove the folder, or set another with SELF_MM_DATA"
+            )
+            raise UserError(f"{folder}: {what}") from None
 
 
 def make_demo(folder: Path) -> None:
@@ -86,7 +86,7 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
         duration = len(text.split()) * rng.lognormal(0, 0.3)
         audio = _audio(audio_sentiment, duration, audio_baseline, rng)
         vision = _vision(vision_sentiment, duration, vision_baseline, rng)
-        sentiments = [text_sentiment, audio_sentiment, vision_sentiment]
+        sentiments = (text_sentiment, audio_sentiment, vision_sentiment)
         rows.append((f"{split}{speaker:02d}$_${number + 1}", text, _tokenize(text), audio, vision, sentiments))
     ids, texts, tokens, audio, vision, sentiments = zip(*rows, strict=True)
     unimodal = dict(zip(SHARES, np.float32(sentiments).T, strict=True))

@@ -19,7 +19,6 @@ from data.builders.label_table import read_label_table
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
 from utils.errors import Parser, UserError, first_line, run_program
 
-MAX_LISTED = 20  # mistakes
 BAR = 40  # characters of the longest histogram bar
 
 
@@ -28,12 +27,12 @@ def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
     lines = [str(file.path), f"SHA-1 {file.sha1}: {OFFICIAL_SHA1.get(file.sha1, 'not one of the official files')}"]
     for modality, facts in sorted(file.extractors.items()):
         settings = " ".join(f"{name}={value}" for name, value in facts.get("settings", {}).items())
-        name = f"{facts.get('name', '')} {facts.get('version', '')}: width {facts.get('width')} {settings}"
-        lines.append(first_line(f"{modality} by {name}"))
+        name = f"{facts.get('name', '')} {facts.get('version', '')}"
+        lines.append(first_line(f"{modality} by {name}: width {facts.get('width')} {settings}"))
     if not file.extractors:
         lines.append("extractors: not recorded; a model trained on this file cannot score videos")
     mistakes: list[str] = []
-    splits_of = defaultdict(list)
+    splits_of = defaultdict(list)  # id -> the split of each clip that has it
     for name, split in file.splits.items():
         lines += _describe_split(name, split, dataset, mistakes)
         for clip in split.ids:
@@ -136,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
             report, mistakes = describe_folder(args.path, dataset)
         else:
             report, mistakes = describe(read_feature_file(args.path, dataset, args.aligned), dataset)
-        print(report, *(f"mistake: {mistake}" for mistake in mistakes[:MAX_LISTED]), sep="\n")
+        print(report, *(f"mistake: {mistake}" for mistake in mistakes), sep="\n")
         if mistakes:
             raise UserError(f"{args.path}: {len(mistakes)} mistakes, the first: {mistakes[0]}")
 

@@ -103,9 +103,6 @@ class Windows:
             generator=torch.Generator(),  # otherwise the loader would use the random stream of the dropout
         )
 
-    def __len__(self) -> int:
-        return len(self._order(1))
-
     def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
         """The windows of an epoch, from 1, without the first `done`.
 

@@ -63,21 +63,17 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFil
     """Reads and checks a feature pickle. Raises UserError naming split, key, clip, what was expected and what was found."""
     content, sha1 = load_splits(path)
     splits = {name: SplitChecker(path, name, content[name], dataset, aligned).check() for name in SPLITS}
-    no_ids, no_texts = (
-        [name for name in SPLITS if getattr(splits[name], key) is None] for key in ("text_bert", "raw_text")
-    )
-    if no_ids and no_texts:
-        raise UserError(
-            f"{path}: text_bert is missing in {no_ids}, raw_text in {no_texts}; all splits need the same one"
-        )
+    texts = ("text_bert", "raw_text")
+    missing = {key: [name for name in SPLITS if getattr(splits[name], key) is None] for key in texts}
+    if all(missing.values()):
+        raise UserError(f"{path}: all splits need text_bert, or all raw_text; missing: {missing}")
     for key in ("audio", "vision"):
         widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
         if len(set(widths.values())) > 1:
             raise UserError(f"{path}: {key} has different widths: {widths}; extract all splits in the same way")
     fusion = splits["train"].labels["fusion"]
     if (fusion < 0).all() or (fusion >= 0).all():
-        sign = "positive" if fusion[0] >= 0 else "negative"
-        raise UserError(f"{path}: train: all {len(fusion)} labels are {sign}; Self-MM needs clips of both classes")
+        raise UserError(f"{path}: train: all {len(fusion)} labels have the same sign; Self-MM needs both classes")
     try:
         return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS)))
     except ValueError as error:
@@ -94,7 +90,7 @@ def load_splits(path: Path) -> tuple[dict, str]:
 
 
 def plain_extractors(content: object) -> dict[str, dict]:
-    """The extractors entry of any file, in JSON's types. Raises ValueError unless it is a few small tables."""
+    """The extractors entry of any file, in JSON's types. Raises ValueError unless it is a few small dicts."""
     try:
         written = json.dumps(content or {})
         extractors = json.loads(written)
@@ -115,7 +111,7 @@ def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> 
 
 
 class SplitChecker:
-    """Checks the arrays of one split. Errors name the file, the split and the key."""
+    """Checks the arrays of one split."""
 
     def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool):
         self.where = f"{path}: {name}"
@@ -148,8 +144,8 @@ class SplitChecker:
             found = f"{array.dtype} {array.shape}"
         except (ValueError, MemoryError):  # clips of different shapes, or long texts among numbers
             array, found = np.empty(0), f"{type(value).__name__} of different shapes"
-        as_expected = array.dtype.kind in "iufb" and array.ndim == dimensions and 0 not in array.shape
-        if not as_expected or len(array) != (self.clips or len(array)):
+        is_layout = array.dtype.kind in "iufb" and array.ndim == dimensions and 0 not in array.shape
+        if not is_layout or self.clips not in (0, len(array)):
             raise self.error(key, f"expected numbers {layout} with N = {self.clips}; found {found}")
         return array
 
@@ -157,7 +153,7 @@ class SplitChecker:
         """The texts of all clips. strict: raises for one that is not a string or UTF-8; otherwise it is converted."""
         values = self._value(key)
         is_list = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim == 1)
-        if not is_list or len(values) != (self.clips or max(1, len(values))):
+        if not is_list or not len(values) or self.clips not in (0, len(values)):
             found = len(values) if is_list else type(values).__name__
             raise self.error(key, f"expected N {f'= {self.clips}' if self.clips else '> 0'} texts; found {found}")
         texts = []

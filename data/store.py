@@ -12,8 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,7 +120,7 @@ def _load(folder: Path) -> FeatureStore:
 
 
 def _write(file: FeatureFile, folder: Path, aligned: bool, tokenize: Callable | None) -> None:
-    meta = {"sha1": file.sha1, "aligned": aligned, "replaced": Counter(), "extractors": file.extractors, "splits": {}}
+    meta = {"sha1": file.sha1, "aligned": aligned, "replaced": {}, "extractors": file.extractors, "splits": {}}
     for name, split in file.splits.items():
         (folder / name).mkdir(parents=True)
         if tokenize is None:
@@ -134,19 +133,13 @@ def _write(file: FeatureFile, folder: Path, aligned: bool, tokenize: Callable | 
         Ragged.write(folder / name, "text", tokens, text_lengths, 2, np.int32)
         for key in ("audio", "vision"):
             values, lengths = getattr(split, key), text_lengths if aligned else getattr(split, f"{key}_lengths")
-            frames = _finite_frames(values, lengths, meta["replaced"], f"{name} {key}")
-            Ragged.write(folder / name, key, frames, lengths, values.shape[2], np.float32)
+            clips = [clip[:length] for clip, length in zip(values, lengths, strict=True)]
+            non_finite = sum(int((~np.isfinite(clip.astype(np.float32))).sum()) for clip in clips)
+            meta["replaced"][f"{name} {key}"] = non_finite
+            # As in the released code, non-finite values become 0.
+            finite = (np.nan_to_num(clip.astype(np.float32), nan=0, posinf=0, neginf=0) for clip in clips)
+            Ragged.write(folder / name, key, finite, lengths, values.shape[2], np.float32)
         labels = {task: values.tolist() for task, values in split.labels.items()}
         meta["splits"][name] = {"ids": split.ids, "raw_text": split.raw_text, "labels": labels}
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
     flush(folder)
-
-
-def _finite_frames(values: np.ndarray, lengths: np.ndarray, replaced: Counter, key: str) -> Iterator[np.ndarray]:
-    """Yields each clip's real frames in float32. As in the released code, non-finite values become 0; counts them."""
-    for clip, length in zip(values, lengths, strict=True):
-        frames = clip[:length].astype(np.float32)
-        finite = np.isfinite(frames)
-        replaced[key] += int((~finite).sum())
-        frames[~finite] = 0
-        yield frames
