@@ -48,8 +48,7 @@ def read_label_table(
 ) -> tuple[list[LabelledClip], dict[str, str]]:
     """Reads the clips of a label table. Also returns the unusable rows: clip id -> reason.
 
-    dataset: sets the range of the labels. may_be_silent: accepts clips without text. Raises UserError if the file is not a label
-    table, or has too few usable clips to train on.
+    may_be_silent: accepts clips without text. Raises UserError unless the file is a label table that can be trained on.
     """
     clips: dict[str, LabelledClip] = {}
     refused: dict[str, str] = {}
@@ -101,8 +100,7 @@ def _parse_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
     """Raises ValueError, with the reason, if the row is unusable."""
     if not row["video_id"] or not row["clip_id"]:
         raise ValueError("video_id or clip_id is empty")
-    split = row["mode"].lower()
-    if split not in SPLITS:
+    if (split := row["mode"].lower()) not in SPLITS:
         raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
     label = parse_label("label", row["label"], dataset)
     columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
