@@ -54,15 +54,14 @@ def read_label_table(
     refused: dict[str, str] = {}
     for line, row in read_table(path, COLUMNS):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
-        repeated = clip_id in clips or clip_id in refused
         try:
             clip = _parse_row(row, dataset)
-            if clip_id in clips:
-                raise ValueError("duplicate id; the first row is used")
             if not clip.text and not may_be_silent:
                 raise ValueError("the text is empty")
-            clips[clip_id] = clip
+            if clips.setdefault(clip_id, clip) is not clip:
+                raise ValueError("duplicate id; the first row is used")
         except ValueError as error:
+            repeated = clip_id in clips or clip_id in refused
             refused[f"{clip_id} (line {line})" if repeated else clip_id] = f"line {line}: {error}"
     if missing := [split for split in SPLITS if all(clip.split != split for clip in clips.values())]:
         example = f"; first unusable row: {next(iter(refused.values()))}" if refused else ""

@@ -62,9 +62,7 @@ class Transcripts:
         except OSError as error:
             raise UserError(f"--transcripts {error.filename}: cannot be read ({error.strerror})") from None
         if not self.videos:
-            expected = (
-                f"MOSI's *.annotprocessed or MOSEI's *.txt below a folder, or a CSV table with {', '.join(COLUMNS)}"
-            )
+            expected = f"CMU's *.annotprocessed or *.txt below a folder, or a CSV table with {', '.join(COLUMNS)}"
             raise UserError(f"--transcripts {path}: no transcripts found; expected {expected}")
 
     def align_indices(self, names: Iterable[ClipName]) -> None:
