@@ -54,10 +54,18 @@ def read_label_table(
     refused: dict[str, str] = {}
     for line, row in read_table(path, COLUMNS):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
+        split, text, annotation = row["mode"].lower(), row["text"], row.get("annotation", "")
+        columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
         try:
-            clip = _parse_row(row, dataset)
-            if not clip.text and not may_be_silent:
+            if not row["video_id"] or not row["clip_id"]:
+                raise ValueError("video_id or clip_id is empty")
+            if not text and not may_be_silent:
                 raise ValueError("the text is empty")
+            if split not in SPLITS:
+                raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
+            label = parse_label("label", row["label"], dataset)
+            unimodal = {task: parse_label(column, row[column], dataset) for task, column in columns.items()}
+            clip = LabelledClip(row["video_id"], row["clip_id"], text, label, split, annotation, unimodal)
             if clips.setdefault(clip_id, clip) is not clip:
                 raise ValueError("duplicate id; the first row is used")
         except ValueError as error:
@@ -93,18 +101,6 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
         expected = f"UTF-8, the columns {', '.join(columns)}, separated by commas, and quotes around texts with commas"
         raise UserError(f"{path}: cannot be read ({place}{first_line(error)}); expected {expected}") from None
     return rows
-
-
-def _parse_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
-    """Raises ValueError, with the reason, if the row is unusable."""
-    if not row["video_id"] or not row["clip_id"]:
-        raise ValueError("video_id or clip_id is empty")
-    if (split := row["mode"].lower()) not in SPLITS:
-        raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
-    label = parse_label("label", row["label"], dataset)
-    columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
-    unimodal = {task: parse_label(column, row[column], dataset) for task, column in columns.items()}
-    return LabelledClip(row["video_id"], row["clip_id"], row["text"], label, split, row.get("annotation", ""), unimodal)
 
 
 def parse_label(column: str, value: str | float, dataset: Dataset) -> float:
