@@ -1,13 +1,9 @@
-"""Joins features of CMU-MultimodalSDK with the corpora's transcripts to a feature file for run.py:
+"""Joins features of CMU-MultimodalSDK with the corpora's transcripts to a feature file (data/schema.py) for run.py:
 
     python data/TextPre.py --features mosi_data.pkl --transcripts Transcript/Segmented --output aligned_50.pkl --aligned
 
-    --features      {"train" | "valid" | "test": {"audio" (N, La, Da), "vision" (N, Lv, Dv), "labels" (N,), "id"}},
-                    padded at either end
-    --transcripts   CMU's: MOSI's *.annotprocessed, MOSEI's *.txt; or a CSV table with video_id, clip_id, text
-    --output        in the official layout (data/schema.py); NAME.errors.csv lists the clips that were left out
-
-The work is in data/builders/cmu.py.
+--features is a pickle of {"train" | "valid" | "test": {"audio" (N, La, Da), "vision" (N, Lv, Dv), "labels" (N,), "id"}}, padded
+at either end. The work is in data/builders/cmu.py.
 """
 
 import shlex
@@ -28,20 +24,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="data/TextPre.py", description="Joins CMU's features of MOSI or MOSEI with transcripts.")
     # fmt: off
     parser.add_argument("--features", type=Path, metavar="FILE", required=True,
-        help="pickle of train, valid and test, each with audio, vision, labels and id, as distributed with MulT and MFN "
-        "(mosi_data.pkl, mosei_senti_data_noalign.pkl, ...); its word vectors are not used")
+        help="CMU's pickle, as distributed with MulT and MFN (mosi_data.pkl, mosei_senti_data_noalign.pkl, ...)")
     parser.add_argument("--transcripts", type=Path, metavar="PATH",
-        help="a folder with CMU's transcripts anywhere below it, or a CSV file with video_id, clip_id, text and, if "
-        "known, start and end; default: the pickle's raw_text")
+        help="a folder with MOSI's *.annotprocessed or MOSEI's *.txt anywhere below it, or a CSV table with video_id, "
+        "clip_id, text and, if known, start and end; default: the pickle's raw_text")
     parser.add_argument("--output", type=Path, metavar="FILE", required=True,
-        help="the feature file; clips that were left out are listed in NAME.errors.csv beside it")
+        help="the feature file; NAME.errors.csv beside it lists the clips that were left out")
     parser.add_argument("--aligned", action="store_true",
-        help="the pickle has one audio and one vision frame for each word: give each token its word's; default: audio "
-        "and vision keep their own lengths")
-    parser.add_argument("--datasetName", type=str.lower, choices=["mosi", "mosei"], default="mosi",
-        help="sets the range of the labels; default mosi")
-    parser.add_argument("--bert", metavar="DIR",
-        help="the text encoder to train with: a folder or hub name; default: run.py's")
+        help="the pickle has one audio and one vision frame for each word: give each token its word's")
+    parser.add_argument("--datasetName", type=str.lower, choices=["mosi", "mosei"], default="mosi", help="default mosi")
+    parser.add_argument("--bert", metavar="DIR", help="the text encoder, a folder or hub name; default: run.py's")
     parser.add_argument("--text_length", type=int, metavar="N", default=50,
         help="tokens that each text is cut or padded to, [CLS] and [SEP] included; default 50, as released")
     # fmt: on

@@ -72,10 +72,10 @@ def test_times_find_the_nearest_transcript(tmp_path):
     for name, reason in {
         ("a_1", 1.2, 2): "no transcript within 0.1 s of 1.2 to 2 s",
         ("c", 1, 2): "have no times",
-        ("d_1", "x", "y"): "no transcript of the video d",
-        "a": "no transcript of the video a",
-        ("b",): "without a number or times",
-        "b[7]": "no transcript of clip 7 of the video b",
+        ("d_1", "x", "y"): "video 'd', clip '1'",
+        "a": "video 'a', clip ''",
+        ("b",): "video 'b', clip ''",
+        "b[7]": "video 'b', clip '7'",
     }.items():
         with pytest.raises(ValueError, match=reason):
             transcripts.find(ClipName.read(name))

@@ -50,7 +50,7 @@ def join_cmu(
         counts: Counter[str] = Counter()
 
         def load(clip_id: str) -> ClipFeatures:
-            # Frees a split's arrays with its last clip: memory may not hold all of them beside the output.
+            # Frees a split's arrays with its last clip: memory may not hold them all beside the output.
             return join_clip(*chosen.pop(clip_id), text, text_length, aligned, counts)
 
         # No sizes to measure: all lengths are set.
@@ -91,9 +91,8 @@ def read_cmu_file(
             clip = LabelledClip(video, clip_id, " ".join(text.split()), parse_label("label", label, dataset), split)
             if not clip.text:
                 raise ValueError("the transcript is empty")
-            if clip.id in chosen:
+            if chosen.setdefault(clip.id, (clip, frames))[0] is not clip:
                 raise ValueError(f"duplicate of {clip.id}; the first is used")
-            chosen[clip.id] = clip, frames
         except ValueError as error:
             written = first_line(name.written)
             refused[f"{written} (clip {number} of the file)" if written in refused else written] = first_line(error)

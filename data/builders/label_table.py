@@ -48,22 +48,28 @@ def read_label_table(
 ) -> tuple[list[LabelledClip], dict[str, str]]:
     """Reads the clips of a label table. Also returns the unusable rows: clip id -> reason.
 
-    dataset: sets the range of the labels. may_be_silent: accepts clips without text. Raises UserError if the file is not a label
-    table, or has too few usable clips to train on.
+    may_be_silent: accepts clips without text. Raises UserError unless the file is a label table that can be trained on.
     """
     clips: dict[str, LabelledClip] = {}
     refused: dict[str, str] = {}
     for line, row in read_table(path, COLUMNS):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
-        repeated = clip_id in clips or clip_id in refused
+        split, text, annotation = row["mode"].lower(), row["text"], row.get("annotation", "")
+        columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
         try:
-            clip = _parse_row(row, dataset)
-            if clip_id in clips:
-                raise ValueError("duplicate id; the first row is used")
-            if not clip.text and not may_be_silent:
+            if not row["video_id"] or not row["clip_id"]:
+                raise ValueError("video_id or clip_id is empty")
+            if not text and not may_be_silent:
                 raise ValueError("the text is empty")
-            clips[clip_id] = clip
+            if split not in SPLITS:
+                raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
+            label = parse_label("label", row["label"], dataset)
+            unimodal = {task: parse_label(column, row[column], dataset) for task, column in columns.items()}
+            clip = LabelledClip(row["video_id"], row["clip_id"], text, label, split, annotation, unimodal)
+            if clips.setdefault(clip_id, clip) is not clip:
+                raise ValueError("duplicate id; the first row is used")
         except ValueError as error:
+            repeated = clip_id in clips or clip_id in refused
             refused[f"{clip_id} (line {line})" if repeated else clip_id] = f"line {line}: {error}"
     if missing := [split for split in SPLITS if all(clip.split != split for clip in clips.values())]:
         example = f"; first unusable row: {next(iter(refused.values()))}" if refused else ""
@@ -95,19 +101,6 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
         expected = f"UTF-8, the columns {', '.join(columns)}, separated by commas, and quotes around texts with commas"
         raise UserError(f"{path}: cannot be read ({place}{first_line(error)}); expected {expected}") from None
     return rows
-
-
-def _parse_row(row: dict[str, str], dataset: Dataset) -> LabelledClip:
-    """Raises ValueError, with the reason, if the row is unusable."""
-    if not row["video_id"] or not row["clip_id"]:
-        raise ValueError("video_id or clip_id is empty")
-    split = row["mode"].lower()
-    if split not in SPLITS:
-        raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
-    label = parse_label("label", row["label"], dataset)
-    columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
-    unimodal = {task: parse_label(column, row[column], dataset) for task, column in columns.items()}
-    return LabelledClip(row["video_id"], row["clip_id"], row["text"], label, split, row.get("annotation", ""), unimodal)
 
 
 def parse_label(column: str, value: str | float, dataset: Dataset) -> float:

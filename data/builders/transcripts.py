@@ -16,9 +16,7 @@ TOLERANCE = 0.1  # seconds by which a clip's start and end may differ from its t
 # The lines of CMU's files: MOSI's, in one file for each video, and MOSEI's, in which a video's name may end in "_".
 LINES = {
     ".annotprocessed": re.compile(r"(?P<clip_id>\d+)\s*_DELIM_\s*(?P<text>.*)"),
-    ".txt": re.compile(
-        r"(?P<video_id>.+?)___(?P<clip_id>\d+)___(?P<start>[-+.\de]+)___(?P<end>[-+.\de]+)___\s*(?P<text>.*)"
-    ),
+    ".txt": re.compile(r"(?P<video_id>.+?)___(?P<clip_id>\d+)___(?P<start>[^_]+)___(?P<end>[^_]+)___\s*(?P<text>.*)"),
 }
 ID = re.compile(r"(.+?)(?:\$_\$(.+)|\[(\d{1,9})\]|_(\d+))")
 
@@ -64,10 +62,8 @@ class Transcripts:
         except OSError as error:
             raise UserError(f"--transcripts {error.filename}: cannot be read ({error.strerror})") from None
         if not self.videos:
-            raise UserError(
-                f"--transcripts {path}: no transcripts found; expected MOSI's *.annotprocessed or MOSEI's *.txt anywhere "
-                f"below a folder, or a CSV table with {', '.join(COLUMNS)}"
-            )
+            expected = f"CMU's *.annotprocessed or *.txt below a folder, or a CSV table with {', '.join(COLUMNS)}"
+            raise UserError(f"--transcripts {path}: no transcripts found; expected {expected}")
 
     def align_indices(self, names: Iterable[ClipName]) -> None:
         """Makes `find` treat video[0] as clip 1 if the ids count from 0 but the transcripts, like MOSI's, from 1."""
@@ -79,10 +75,8 @@ class Transcripts:
         video, clip = name.video, str(int(name.clip) + self.first_index) if name.is_index else name.clip
         if name.times is not None and name.whole in self.videos:
             video, clip = name.whole, _find_by_times(self.videos[name.whole], name.times)
-        if video not in self.videos:
-            raise ValueError(f"no transcript of the video {video}")
-        if clip not in self.videos[video]:
-            raise ValueError(f"no transcript of clip {clip or 'without a number or times'} of the video {video}")
+        if clip not in self.videos.get(video, {}):
+            raise ValueError(f"no transcript of the video {video!r}, clip {clip!r}")
         return video, clip, self.videos[video][clip]["text"]
 
 
@@ -93,18 +87,16 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         pattern = LINES.get(file.suffix.lower())
         if pattern is not None and file.is_file():
-            lines = map(str.strip, _decode(file.read_bytes()).split("\n"))
+            content = file.read_bytes()
+            try:
+                text = content.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                # Some of MOSEI's files have Windows quotation marks.
+                text = content.decode("cp1252", errors="replace")
+            lines = map(str.strip, text.split("\n"))
             yield from (
                 {"video_id": file.stem} | match.groupdict() for match in filter(None, map(pattern.fullmatch, lines))
             )
-
-
-def _decode(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        # Some of MOSEI's files have Windows quotation marks.
-        return content.decode("cp1252", errors="replace")
 
 
 def _parse_times(start: str, end: str) -> tuple[float, float] | None:
@@ -121,6 +113,6 @@ def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, float])
     distances = {clip: np.abs(np.subtract(span, times)).max() for clip, span in spans.items() if span is not None}
     near = {clip: distance for clip, distance in distances.items() if distance <= TOLERANCE}
     if not near:
-        hint = "" if distances else "; the transcripts have no times: pass a CSV table with start and end"
-        raise ValueError(f"no transcript within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s{hint}")
+        hint = "MOSI's files have no times: pass a CSV table with start and end"
+        raise ValueError(f"no transcript within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s; {hint}")
     return min(near, key=near.get)
