@@ -26,16 +26,11 @@ def parse_arguments(argv: list[str]) -> RunOptions:
     settings = dict(tuned.hyper_parameters) if tuned is not None else {}
     settings |= dict(parse_setting(text) for text in args.set)
     settings |= {key: value for key in SETTING_FLAGS if (value := getattr(args, key)) is not None}
-    same = {name: value for name, value in vars(args).items() if name in RunOptions.__dataclass_fields__}
-    derived = {
-        "preset": None if args.preset == TUNED else args.preset,
-        "tuned": tuned,
-        "hyper_parameters": settings,
-        "seeds": args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS),
-        "threads": tuned.threads if tuned is not None and args.threads is None else args.threads,
-        "argv": argv,
-    }
-    options = RunOptions(**same | derived)
+    args.preset = None if args.preset == TUNED else args.preset
+    args.seeds = args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)
+    args.threads = tuned.threads if tuned is not None and args.threads is None else args.threads
+    args.tuned, args.hyper_parameters, args.argv = tuned, settings, argv
+    options = RunOptions(**{name: getattr(args, name) for name in RunOptions.__dataclass_fields__})
     options.config()  # raises UserError now rather than after importing torch
     return options
 
@@ -62,8 +57,7 @@ def _make_parser() -> Parser:
     what.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
         help="override hyper-parameters, for example --set batch_size=16 learning_rate_bert=2e-5")
     what.add_argument("--tasks", type=str.upper, metavar="LETTERS",
-        help="labels to learn from: M (human labels) plus any of T, A, V (generated labels for text, audio, vision); "
-        "default MTAV. The paper's table 4 compares M, MV, MA, MT, MAV, MTV, MTA, MTAV")
+        help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
     what.add_argument("--seeds", type=_at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
         help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
         "A sweep uses one seed for all trials; default 1111")
@@ -75,8 +69,7 @@ def _make_parser() -> Parser:
         help="test without training: a checkpoint folder, or a .pth of the released code. A .pth contains no config: "
         "give the dataset, preset and --bert it was trained with")
     what.add_argument("--resume", action="store_true",
-        help="continue a stopped run, given the same flags: skip finished seeds, and continue unfinished ones where "
-        "they were last saved. Harmless if there is nothing to resume")
+        help="continue a stopped run, given the same flags; skips finished seeds. Harmless if nothing was stopped")
 
     sweep = parser.add_argument_group("sweep")
     sweep.add_argument("--is_tune", type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
@@ -98,8 +91,7 @@ def _make_parser() -> Parser:
     files.add_argument("--dataPath", dest="data_path", type=Path, metavar="FILE",
         help="feature pickle; default: the dataset's file under the data root")
     files.add_argument("--bert", metavar="DIR",
-        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn if it exists, else "
-        "google-bert/bert-base-uncased or -chinese from the hub")
+        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn, else Google's from the hub")
     files.add_argument("--aligned", action="store_true",
         help="the feature file is word-aligned: one audio and vision frame per token, and no lengths")
     files.add_argument("--cache_dir", type=Path, metavar="DIR",
@@ -119,14 +111,11 @@ def _make_parser() -> Parser:
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
     machine.add_argument("--precision", type=str.lower, choices=["float32", "bf16"],
-        help="precision of encoders and heads; default float32, as released (TF32 on GPUs). bf16 is faster if the "
-        "hardware supports it")
+        help="precision of encoders and heads; default float32, as released (TF32 on GPUs). bf16 is faster on most GPUs")
     machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
-        help="clips per forward pass; default 0: a whole window (batch_size x update_epochs). Lower it if memory runs "
-        "out; only the random draws of dropout change")
+        help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
     machine.add_argument("--threads", type=_at_least(1), metavar="N",
-        help="CPU threads per process; default: those of a tuned trial, else all cores divided by --jobs. Changing it "
-        "changes results in the last bits")
+        help="CPU threads per process; default: a tuned trial's, else all cores / --jobs. Changes the last bits of results")
     machine.add_argument("--num_workers", type=_at_least(0), metavar="N", default=0,
         help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
     machine.add_argument("--deterministic", action="store_true",

@@ -249,10 +249,9 @@ PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": {**MMSA, "demo": DEMO
 
 
 def make_config(dataset: str, preset: str | None = None, **overrides: object) -> Config:
-    """The hyper-parameters of a dataset, with overrides.
+    """A dataset's hyper-parameters. Raises UserError for a missing table, an unknown key or a bad value.
 
     preset: "released" or "mmsa"; None: released, or mmsa for datasets that are only in mmsa.
-    Raises UserError for a missing table, an unknown key or a bad value.
     """
     presets = [name for name, tables in PRESETS.items() if dataset in tables]
     if preset not in (None, *presets):
