@@ -5,14 +5,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from config.command_line import parse_arguments
-from config.run_options import RunOptions
+from config.command_line import RunOptions, parse_arguments
 from utils.errors import UserError, run_program
 from utils.files import make_folder
 from utils.log import make_log
-
-# Hyper-parameters that --test_only may change: they do not belong to the trained network.
-TEST_SETTINGS = {"max_epochs", "precision", "max_clips_per_pass"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,14 +143,14 @@ def test_checkpoint(options: RunOptions, device) -> None:
         experiment = new_experiment(options, device)
         model = open_released_checkpoint(path, experiment)
     else:
-        if options.bert or options.preset or options.hyper_parameters.keys() - TEST_SETTINGS:
+        free = {"max_epochs", "precision", "max_clips_per_pass"}  # do not belong to the trained network
+        if options.bert or options.preset or options.hyper_parameters.keys() - free:
             raise UserError(
                 f"--test_only {path} already has a model; leave out --preset, --params, --tasks and --bert; "
-                f"--set accepts {', '.join(sorted(TEST_SETTINGS))}"
+                f"--set accepts {', '.join(sorted(free))}"
             )
-        names = options.model_name, options.dataset_name
-        changes = options.hyper_parameters
-        experiment, model = open_checkpoint(path, *names, device, overrides=changes, **options.features)
+        what, changes = (path, options.model_name, options.dataset_name, device), options.hyper_parameters
+        experiment, model = open_checkpoint(*what, overrides=changes, **options.features)
     print(experiment.report(f"{options.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
 
 

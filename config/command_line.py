@@ -1,18 +1,73 @@
-"""The flags of run.py. Importing this is cheap: --help does not wait for torch."""
+"""The flags of run.py, checked and typed. Importing this is cheap: --help does not wait for torch."""
 
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from config.config_regression import DATASETS, PRESETS
-from config.run_options import RunOptions, parse_setting, true_or_false
-from config.tuned import read_tuned, sweep_file
+from config.config_regression import DATASETS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
+from config.tuned import Tuned, read_tuned, sweep_file
 from utils.errors import Parser, UserError
 
 TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
 SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # short for --set KEY=VALUE
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The flags, in the order of --help. None: not given."""
+
+    # what to train
+    model_name: str
+    dataset_name: str | None
+    preset: str | None  # released or mmsa
+    tuned: Tuned | None  # the file that --params or --preset tuned names
+    hyper_parameters: dict[str, object]  # keys of Config that the flags or the tuned file set
+    seeds: list[int]
+    test_only: Path | None
+    resume: bool
+
+    # sweep
+    is_tune: bool
+    tune_times: int
+    storage: str | None
+    sampler: str
+    pruner: str
+    heartbeat: int  # seconds
+
+    # files
+    data_path: Path | None
+    bert: str | None
+    aligned: bool
+    cache_dir: Path | None
+    model_save_dir: Path
+    res_save_dir: Path
+    save_every: float  # minutes
+
+    # machine
+    jobs: int
+    gpu_ids: list[int] | None  # -1: the CPU
+    threads: int | None
+    num_workers: int
+    deterministic: bool
+    as_job: bool  # whether --jobs started this process
+    argv: list[str]  # the command line, repeated to jobs
+
+    @property
+    def dataset(self) -> Dataset:
+        return DATASETS[self.dataset_name or "mosi"]
+
+    @property
+    def features(self) -> dict[str, object]:
+        """Where and how to open the features, as keyword arguments for trains/runs/open.py."""
+        where = {"features": self.data_path, "cache_dir": self.cache_dir}
+        return where | {"aligned": self.aligned, "num_workers": self.num_workers}
+
+    def config(self, **overrides: object) -> Config:
+        """The hyper-parameters, with overrides. Raises UserError for an unknown key or a bad value."""
+        return make_config(self.dataset.name, self.preset, **(self.hyper_parameters | overrides))
 
 
 def parse_arguments(argv: list[str]) -> RunOptions:
@@ -24,18 +79,13 @@ def parse_arguments(argv: list[str]) -> RunOptions:
         path = sweep_file(args.res_save_dir, args.model_name, dataset, "best.json")
     tuned = read_tuned(path, args.model_name, dataset) if path is not None else None
     settings = dict(tuned.hyper_parameters) if tuned is not None else {}
-    settings |= dict(parse_setting(text) for text in args.set)
+    settings |= dict(args.set)
     settings |= {key: value for key in SETTING_FLAGS if (value := getattr(args, key)) is not None}
-    same = {name: value for name, value in vars(args).items() if name in RunOptions.__dataclass_fields__}
-    derived = {
-        "preset": None if args.preset == TUNED else args.preset,
-        "tuned": tuned,
-        "hyper_parameters": settings,
-        "seeds": args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS),
-        "threads": tuned.threads if tuned is not None and args.threads is None else args.threads,
-        "argv": argv,
-    }
-    options = RunOptions(**same | derived)
+    args.preset = None if args.preset == TUNED else args.preset
+    args.seeds = args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)
+    args.threads = tuned.threads if tuned is not None and args.threads is None else args.threads
+    args.tuned, args.hyper_parameters, args.argv = tuned, settings, argv
+    options = RunOptions(**{name: getattr(args, name) for name in RunOptions.__dataclass_fields__})
     options.config()  # raises UserError now rather than after importing torch
     return options
 
@@ -59,11 +109,10 @@ def _make_parser() -> Parser:
         "only one for simsv2) or tuned (the best trial of your sweep)")
     table.add_argument("--params", type=Path, metavar="FILE",
         help="read hyper-parameters from a sweep's best.json or a checkpoint's config.json")
-    what.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+    what.add_argument("--set", type=parse_setting, metavar="KEY=VALUE", nargs="+", action="extend", default=[],
         help="override hyper-parameters, for example --set batch_size=16 learning_rate_bert=2e-5")
     what.add_argument("--tasks", type=str.upper, metavar="LETTERS",
-        help="labels to learn from: M (human labels) plus any of T, A, V (generated labels for text, audio, vision); "
-        "default MTAV. The paper's table 4 compares M, MV, MA, MT, MAV, MTV, MTA, MTAV")
+        help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
     what.add_argument("--seeds", type=_at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
         help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
         "A sweep uses one seed for all trials; default 1111")
@@ -75,8 +124,7 @@ def _make_parser() -> Parser:
         help="test without training: a checkpoint folder, or a .pth of the released code. A .pth contains no config: "
         "give the dataset, preset and --bert it was trained with")
     what.add_argument("--resume", action="store_true",
-        help="continue a stopped run, given the same flags: skip finished seeds, and continue unfinished ones where "
-        "they were last saved. Harmless if there is nothing to resume")
+        help="continue a stopped run, given the same flags; skips finished seeds. Harmless if nothing was stopped")
 
     sweep = parser.add_argument_group("sweep")
     sweep.add_argument("--is_tune", type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
@@ -98,8 +146,7 @@ def _make_parser() -> Parser:
     files.add_argument("--dataPath", dest="data_path", type=Path, metavar="FILE",
         help="feature pickle; default: the dataset's file under the data root")
     files.add_argument("--bert", metavar="DIR",
-        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn if it exists, else "
-        "google-bert/bert-base-uncased or -chinese from the hub")
+        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn, else Google's from the hub")
     files.add_argument("--aligned", action="store_true",
         help="the feature file is word-aligned: one audio and vision frame per token, and no lengths")
     files.add_argument("--cache_dir", type=Path, metavar="DIR",
@@ -119,14 +166,11 @@ def _make_parser() -> Parser:
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
     machine.add_argument("--precision", type=str.lower, choices=["float32", "bf16"],
-        help="precision of encoders and heads; default float32, as released (TF32 on GPUs). bf16 is faster if the "
-        "hardware supports it")
+        help="precision of encoders and heads; default float32, as released (TF32 on GPUs). bf16 is faster on recent hardware")
     machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
-        help="clips per forward pass; default 0: a whole window (batch_size x update_epochs). Lower it if memory runs "
-        "out; only the random draws of dropout change")
+        help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
     machine.add_argument("--threads", type=_at_least(1), metavar="N",
-        help="CPU threads per process; default: those of a tuned trial, else all cores divided by --jobs. Changing it "
-        "changes results in the last bits")
+        help="CPU threads per process; default: a tuned trial's, else all cores / --jobs. Changes the last bits of results")
     machine.add_argument("--num_workers", type=_at_least(0), metavar="N", default=0,
         help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
     machine.add_argument("--deterministic", action="store_true",
@@ -134,6 +178,25 @@ def _make_parser() -> Parser:
     machine.add_argument("--as_job", action="store_true", help=argparse.SUPPRESS)  # set by --jobs for its children
     # fmt: on
     return parser
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """Splits "KEY=VALUE" into the key and its typed value. Raises UserError if VALUE does not have KEY's type."""
+    key, separator, value = (part.strip() for part in text.partition("="))
+    if not separator:
+        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set batch_size=16")
+    kind = Config.__annotations__.get(key, str)  # make_config reports an unknown key
+    try:
+        return key, true_or_false(value) if kind is bool else kind(value)
+    except ValueError:
+        raise UserError(f"--set {text}: {key} takes {TYPE_NAMES[kind]}") from None
+
+
+def true_or_false(text: str) -> bool:
+    """Raises ValueError, which argparse reports."""
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise ValueError(text)
+    return text.lower() in ("true", "1")
 
 
 def _at_least(least: int, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
@@ -153,17 +216,14 @@ def _at_least(least: int, kind: type = int, most: float = float("inf")) -> Calla
 def _check_combination(args: argparse.Namespace) -> None:
     seeds, torchrun = args.seeds or [], "LOCAL_RANK" in os.environ
     if args.train_mode == "classification":
-        raise UserError(
-            "--train_mode classification: Self-MM generates labels by shifting numbers, so it needs regression labels"
-        )
+        raise UserError("--train_mode classification: Self-MM needs regression labels, to generate others from them")
     if torchrun and (args.test_only or args.is_tune or args.jobs > 1):
         raise UserError("torchrun trains one model with several processes; leave out --test_only, --is_tune and --jobs")
     if len(args.gpu_ids or []) > 1 and args.jobs == 1 and not torchrun:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
     if args.is_tune and (args.params is not None or args.preset == TUNED or args.test_only or len(seeds) > 1):
         raise UserError(
-            "--is_tune searches the space in config/config_tune.py with one seed and does not test; leave out --params, "
-            "--preset tuned, --test_only and all but one seed"
+            "--is_tune searches with one seed; leave out --params, --preset tuned, --test_only and other seeds"
         )
     if args.test_only and args.jobs > 1:
         raise UserError("--test_only runs in one process; leave out --jobs")

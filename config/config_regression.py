@@ -43,10 +43,9 @@ class Dataset:
 
     @property
     def bert_folder(self) -> Path:
-        """The first place to look for the pretrained text encoder."""
-        if self.name == "demo":  # generated with the corpus
-            return data_root() / "DEMO" / "bert"
-        return REPOSITORY / "pretrained_model" / f"bert_{self.language}"
+        """The first place to look for the pretrained text encoder. The demo's is generated with its corpus."""
+        generated = data_root() / "DEMO" / "bert"
+        return generated if self.name == "demo" else REPOSITORY / "pretrained_model" / f"bert_{self.language}"
 
 
 DATASETS = {
@@ -173,8 +172,7 @@ def _range(name: str, value: object) -> tuple[str, bool]:
 # The hyper-parameters of the released Self-MM.
 RELEASED = {
     "mosi": {
-        "batch_size": 32,
-        "learning_rate_audio": 1e-3, "learning_rate_video": 1e-4,
+        "batch_size": 32, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-4,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.01, "weight_decay_video": 0.001, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 16, "post_video_dim": 32,
@@ -182,8 +180,7 @@ RELEASED = {
         "H": 3.0,
     },
     "mosei": {
-        "batch_size": 32,
-        "learning_rate_audio": 5e-3, "learning_rate_video": 1e-4,
+        "batch_size": 32, "learning_rate_audio": 5e-3, "learning_rate_video": 1e-4,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.01,
         "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 32,
         "post_text_dim": 32, "post_audio_dim": 16, "post_video_dim": 16,
@@ -191,8 +188,7 @@ RELEASED = {
         "H": 3.0,
     },
     "sims": {
-        "batch_size": 32,
-        "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
+        "batch_size": 32, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.01, "weight_decay_video": 0.01, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 16, "post_video_dim": 32,
@@ -204,8 +200,7 @@ RELEASED = {
 # The hyper-parameters of MMSA, the authors' later framework, which excludes neutral clips from both classes.
 MMSA = {
     "mosi": {
-        "batch_size": 16,
-        "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
+        "batch_size": 16, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.001, "weight_decay_video": 0.001, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 32,
         "post_text_dim": 32, "post_audio_dim": 16, "post_video_dim": 32,
@@ -213,18 +208,13 @@ MMSA = {
         "H": 3.0, "exclude_zero": True,
     },
     "mosei": {
-        "batch_size": 32,
-        "learning_rate_audio": 5e-3, "learning_rate_video": 1e-4,
-        "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.01,
-        "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 32,
-        "post_text_dim": 32, "post_audio_dim": 16, "post_video_dim": 32,
+        **RELEASED["mosei"], "exclude_zero": True,
+        "a_lstm_hidden_size": 16, "post_video_dim": 32,
         "post_fusion_dropout": 0.1, "post_text_dropout": 0.0, "post_audio_dropout": 0.0, "post_video_dropout": 0.0,
-        "H": 3.0, "exclude_zero": True,
     },
     "sims": {**RELEASED["sims"], "exclude_zero": True},
     "simsv2": {
-        "batch_size": 16,
-        "learning_rate_audio": 1e-3, "learning_rate_video": 1e-3,
+        "batch_size": 16, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-3,
         "weight_decay_bert": 0.01, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
@@ -249,10 +239,9 @@ PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": {**MMSA, "demo": DEMO
 
 
 def make_config(dataset: str, preset: str | None = None, **overrides: object) -> Config:
-    """The hyper-parameters of a dataset, with overrides.
+    """A dataset's hyper-parameters. Raises UserError for a missing table, an unknown key or a bad value.
 
     preset: "released" or "mmsa"; None: released, or mmsa for datasets that are only in mmsa.
-    Raises UserError for a missing table, an unknown key or a bad value.
     """
     presets = [name for name, tables in PRESETS.items() if dataset in tables]
     if preset not in (None, *presets):

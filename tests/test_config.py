@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from config.command_line import parse_arguments
+from config.command_line import parse_arguments, parse_setting
 from config.config_regression import DATASETS, PRESETS, REPOSITORY, Config, make_config
-from config.run_options import parse_setting
 from trains.runs.report import published_scores
 from utils.errors import UserError
 

@@ -6,12 +6,7 @@ from tqdm import tqdm
 
 
 def progress(
-    items: Iterable | None = None,
-    what: str = "",
-    unit: str = "it",
-    total: int | None = None,
-    done: int = 0,
-    shown: bool = True,
+    items: Iterable | None = None, what="", unit="it", total: int | None = None, done: int = 0, shown: bool = True
 ) -> tqdm:
     """A bar over items, or, without items, one to be advanced with `update`. unit: "B" shows kB, MB, ...
 

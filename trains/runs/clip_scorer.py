@@ -1,7 +1,6 @@
 """Scores clips and feature files with a trained model."""
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,6 @@ from trains.self_mm import predict
 from utils.errors import UserError
 
 DTYPES = {"text": np.int32, "audio": np.float32, "vision": np.float32}
-
-
-@dataclass
-class Reading:
-    """One clip's features."""
-
-    name: str
-    sequences: dict[str, np.ndarray]  # text: (n, 2), token and segment ids; audio, vision: (L, width)
-    columns: dict[str, object]  # further columns of its row
 
 
 class ClipReader:
@@ -54,8 +44,11 @@ class ClipReader:
         self.tokenizer = make_tokenizer(trained.encoder.tokenizer)
         self.allow_missing = allow_missing
 
-    def __call__(self, clip: Clip, text: str | None) -> Reading:
-        """text: the clip's transcript, if any. Raises ClipError if the clip is unreadable or a modality is missing."""
+    def __call__(self, clip: Clip, text: str | None) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Returns the features by modality, (L, width), and what to report about the clip. text: its transcript, if any.
+
+        text's width is 2: token and segment ids. Raises ClipError if the clip is unreadable or a modality is missing.
+        """
         substituted = []
 
         def substitute(missing: str, replacement: str, fix: str = "") -> None:
@@ -76,26 +69,28 @@ class ClipReader:
             "audio": audio.frames[: self.lengths["audio"]],
             "vision": vision.frames[: self.lengths["vision"]],
         }
-        columns = {}
+        facts: dict[str, object] = {"clip": str(clip.file)}
         if self.vision.name != NoFaces.name:
-            columns["video_frames"] = vision.video_frames
-            columns["face_share"] = round(vision.frames_with_face / max(1, vision.video_frames), 4)
-        return Reading(str(clip.file), sequences, columns | {"substituted": "; ".join(substituted)})
+            facts["video_frames"] = vision.video_frames
+            facts["face_share"] = round(vision.frames_with_face / max(1, vision.video_frames), 4)
+        return sequences, facts | {"substituted": "; ".join(substituted)}
 
 
-def score_clips(trained: Trained, readings: list[Reading], device: torch.device) -> pd.DataFrame:
-    """One row per clip: its name, what score_split returns, and the reading's columns."""
+def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: torch.device) -> pd.DataFrame:
+    """One row per clip: its name, what score_split returns, and the other facts. readings: from a ClipReader."""
     if not readings:
         return pd.DataFrame()
+    facts = pd.DataFrame([facts for _, facts in readings])
+    names = facts.pop("clip").tolist()
     with tempfile.TemporaryDirectory() as folder:
         ragged = []
         for modality, dtype in DTYPES.items():
-            sequences = [reading.sequences[modality] for reading in readings]
+            sequences = [sequences[modality] for sequences, _ in readings]
             lengths = np.array([len(sequence) for sequence in sequences])
             Ragged.write(Path(folder), modality, sequences, lengths, sequences[0].shape[1], dtype)
             ragged.append(Ragged(Path(folder), modality))
-        table = score_split(trained, Split([reading.name for reading in readings], None, {}, *ragged), device)
-    return table.rename(columns={"id": "clip"}).join(pd.DataFrame([reading.columns for reading in readings]))
+        table = score_split(trained, Split(names, None, {}, *ragged), device)
+    return table.rename(columns={"id": "clip"}).join(facts)
 
 
 def score_split(trained: Trained, split: Split, device: torch.device) -> pd.DataFrame:
