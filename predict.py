@@ -20,7 +20,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="predict.py", description="Scores clips, or a feature file, with a trained model.")
     # fmt: off
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("clips", type=Path, nargs="*", default=[], metavar="CLIP", help="video files or folders of them")
+    source.add_argument("clips", type=Path, nargs="*", default=[], metavar="CLIP", help="video files or folders")
     source.add_argument("--features", type=Path, metavar="FILE", help="score a feature file instead of clips")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", required=True, help="a folder in results/models")
     text = parser.add_mutually_exclusive_group()

@@ -146,7 +146,7 @@ def _make_parser() -> Parser:
     files.add_argument("--dataPath", dest="data_path", type=Path, metavar="FILE",
         help="feature pickle; default: the dataset's file under the data root")
     files.add_argument("--bert", metavar="DIR",
-        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn, else Google's from the hub")
+        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn, else the hub")
     files.add_argument("--aligned", action="store_true",
         help="the feature file is word-aligned: one audio and vision frame per token, and no lengths")
     files.add_argument("--cache_dir", type=Path, metavar="DIR",
@@ -166,11 +166,11 @@ def _make_parser() -> Parser:
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
     machine.add_argument("--precision", type=str.lower, choices=["float32", "bf16"],
-        help="precision of encoders and heads; default float32, as released (TF32 on GPUs). bf16 is faster on recent hardware")
+        help="precision of encoders and heads; default float32 (TF32 on GPUs), as released. bf16 is faster if supported")
     machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
     machine.add_argument("--threads", type=_at_least(1), metavar="N",
-        help="CPU threads per process; default: a tuned trial's, else all cores / --jobs. Changes the last bits of results")
+        help="CPU threads per process; default: a tuned trial's, else cores / --jobs. Changes the last bits of results")
     machine.add_argument("--num_workers", type=_at_least(0), metavar="N", default=0,
         help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
     machine.add_argument("--deterministic", action="store_true",
