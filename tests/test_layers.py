@@ -27,7 +27,6 @@ LAYERS = ("run", "trains.sweep", "trains.runs", "trains", "data", "models", "con
 # Must not be imported by the method, directly or indirectly.
 MACHINERY = (
     "config.command_line",
-    "config.run_options",
     "trains.runs",
     "trains.sweep",
     "data.builders",
