@@ -9,7 +9,7 @@ from concurrent.futures import as_completed
 from typing import TypeVar
 
 from data.extractors import ClipError, import_optional
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 TIME_LIMIT = 600  # seconds for one item
@@ -34,14 +34,14 @@ def run_isolated(
         futures = {pool.schedule(function, (item,), timeout=time_limit): item for item in items}
         for future in as_completed(futures):
             error = future.exception()
-            if isinstance(error, UserError):
-                raise error
             if isinstance(error, TimeoutError):
                 error = CrashedError(f"not done after {time_limit:g} seconds")
             elif isinstance(error, pebble.ProcessExpired):
                 error = CrashedError(f"worker process died: exit code {error.exitcode} (-9: often out of memory)")
+            elif isinstance(error, UserError) and not isinstance(error, ClipError):
+                raise error
             elif error is not None and not isinstance(error, ClipError):
-                error = CrashedError(f"{type(error).__name__}: {error}")
+                error = CrashedError(f"{type(error).__name__}: {first_line(error)}")
             yield futures[future], error or future.result()
     finally:
         pool.stop()

@@ -19,11 +19,8 @@ MODALITIES = ("text", "audio", "vision")
 LOCAL = {"local": True}
 
 
-class ClipError(Exception):
-    """A clip that cannot be used; other clips are unaffected. Its text is one line."""
-
-    def __init__(self, reason: str):
-        super().__init__(first_line(reason))
+class ClipError(UserError):
+    """A clip that cannot be used. Other clips are unaffected."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.extractors import ClipError, import_optional
+from utils.errors import first_line
 
 
 @contextlib.contextmanager
@@ -20,7 +21,9 @@ def open_media(path: Path, content: str) -> Iterator:
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error if os.path.getsize(path) else "the file is empty"
-        raise ClipError(f"{content} cannot be decoded, the file is damaged or not a clip: {reason}") from None
+        raise ClipError(
+            f"{content} cannot be decoded, the file is damaged or not a clip: {first_line(reason)}"
+        ) from None
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:

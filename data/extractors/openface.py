@@ -65,7 +65,7 @@ def run_openface(program: Path, clip: Path) -> tuple[np.ndarray, np.ndarray, np.
         if len(tables) != 1:
             log.seek(0)
             lines = log.read().strip().splitlines() or ["no output"]
-            raise ClipError(f"OpenFace wrote {len(tables)} tables, expected one: {lines[-1]}")
+            raise ClipError(f"OpenFace wrote {len(tables)} tables, expected one: {first_line(lines[-1])}")
         return read_table(tables[0])
 
 
