@@ -11,7 +11,7 @@ from utils.files import check_output, replacing
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0; 1 after a bug; 2 if a clip could not be scored; 130 or 143 after a signal."""
+    """Returns the exit status: 0; 1 after a bug; 2 for bad input or an unscored clip; 130 or 143 after a signal."""
     argv = sys.argv[1:] if argv is None else argv
     return run_program(lambda: run(parse_arguments(argv)))
 
@@ -30,8 +30,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--allow_missing", action="store_true",
         help="also score clips without text, audio or a face, replaced by an empty text or one frame of zeros")
     faces = parser.add_mutually_exclusive_group()
-    faces.add_argument("--openface2Path", type=Path, metavar="PATH",
-        help="OpenFace 2's FeatureExtraction, for a model trained on OpenFace features")
+    faces.add_argument("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's program, if the model needs it")
     faces.add_argument("--openface_csv", type=Path, metavar="PATH",
         help="instead of running OpenFace: its table of the clip, or a folder with <folder>/<clip>.csv or <clip>.csv")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object per clip")
@@ -87,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score_videos(args: argparse.Namespace, trained, device):
-    """Returns the table of score_clips, and, by name, why the other clips could not be scored."""
+    """Returns the table of score_clips, and the reason for each clip that cannot be scored, by file name."""
     from data.builders.transcript import beside, find_clips, read_transcript
     from data.extractors import Clip, ClipError
     from data.extractors.openface import find_openface

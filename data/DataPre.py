@@ -57,12 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def vision_extractor(args: argparse.Namespace) -> Extractor:
     """Raises UserError if --openface2Path names no program."""
-    settings = {"pool": args.pool, "fps": args.fps, "no_face": args.no_face}
     if args.vision == "none":
         return NoFaces()
     if args.vision == "mediapipe":
-        return MediapipeFaces(**settings)
-    return OpenFace(**settings, program=args.openface2Path and find_openface(args.openface2Path))
+        return MediapipeFaces(args.pool, args.fps, args.no_face)
+    return OpenFace(args.pool, args.fps, args.no_face, args.openface2Path and find_openface(args.openface2Path))
 
 
 def at_least(minimum: float, kind: type = int) -> Callable[[str], float]:
@@ -80,11 +79,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument_group("input").add_argument
     add("--data_dir", type=Path, metavar="DIR", required=True, help="folder with label.csv and Raw/")
     add("--language", type=str.lower, choices=["en", "cn"], required=True, help="of the texts; selects the default BERT")
-    add("--datasetName", type=str.lower, choices=list(DATASETS),
-        help="dataset to train as, which sets the range of the labels; default mosi for en, sims for cn")
+    add("--datasetName", type=str.lower, choices=list(DATASETS), help="sets the labels' range; default mosi (en), sims (cn)")
     add("--bert", metavar="DIR", help="text encoder to train with: a folder or hub name; default as for run.py")
-    add("--allow_missing", action="store_true",
-        help="keep clips without audio or without a face, with one frame of zeros; by default they are left out")
+    add("--allow_missing", action="store_true", help="keep clips without audio or a face, with one frame of zeros")
 
     add = parser.add_argument_group("vision").add_argument
     add("--vision", type=str.lower, choices=["openface", "openface-csv", "mediapipe", "none"],
@@ -109,8 +106,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE",
         help="feature file, with its cache and error list (NAME.errors.csv) beside it; default DIR/Processed/features.pkl")
     add("--jobs", type=at_least(1), metavar="N", default=1, help="number of worker processes; default 1")
-    add("--resume", action=argparse.BooleanOptionalAction, default=True,
-        help="use the cache (default); --no-resume extracts everything again")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="use the cache, or extract everything again")
     # fmt: on
     args = parser.parse_args(argv)
     args.vision = args.vision or ("openface-csv" if args.openface_csv else "openface")

@@ -6,12 +6,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from typing import TypeVar
 
 from data.extractors import ClipError, import_optional
 from utils.errors import UserError, first_line
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
 TIME_LIMIT = 600  # seconds for one item
 
 
@@ -19,9 +17,7 @@ class CrashedError(ClipError):
     """The worker process died, hung, or raised an unexpected exception."""
 
 
-def run_isolated(
-    function: Callable[[Item], Result], items: Sequence[Item], jobs: int, time_limit: float = TIME_LIMIT
-) -> Iterator[tuple[Item, Result | ClipError]]:
+def run_isolated(function: Callable, items: Sequence, jobs: int, time_limit: float = TIME_LIMIT) -> Iterator[tuple]:
     """Yields each item with its result, or with the ClipError that took its place, in order of completion.
 
     function: picklable, like the items and results. jobs: number of worker processes. time_limit: seconds for one item.

@@ -5,7 +5,6 @@ Feature files and checkpoints store its description, since a model only understa
 """
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,9 +70,3 @@ def import_optional(package: str) -> ModuleType:
         hint = " (MediaPipe needs Python before 3.13)" if package == "mediapipe" else ""
         reason = f"{package} cannot be imported ({first_line(error)})"
         raise UserError(f"{reason}; pip install -r requirements/features.txt{hint}") from None
-
-
-def version_of(package: str) -> str:
-    """Raises UserError if the package is not installed."""
-    import_optional(package)
-    return importlib.metadata.version(package)

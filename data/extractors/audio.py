@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import Clip, ClipError, Extracted, import_optional, version_of
+from data.extractors import Clip, ClipError, Extracted, import_optional
 from data.extractors.media import read_sound
 from utils.errors import first_line
 
@@ -23,7 +23,7 @@ class LibrosaAudio:
 
     @property
     def version(self) -> str:
-        return version_of("librosa")
+        return import_optional("librosa").__version__
 
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import LOCAL, Clip, Extracted, import_optional, version_of
+from data.extractors import LOCAL, Clip, Extracted, import_optional
 from data.extractors.media import read_video_frames, time_slot
 from data.extractors.openface import read_table, run_openface
 
@@ -24,8 +24,8 @@ class _FaceExtractor:
 
     def _pool(self, values: np.ndarray, has_face: np.ndarray) -> Extracted:
         """values: (video frames, width). has_face: (video frames,) bool."""
-        video_frames, frames_with_face = len(values), int(has_face.sum())
-        if not frames_with_face:
+        video_frames = len(values)
+        if not has_face.any():
             return Extracted.nothing(self.width, f"no face in any of {video_frames} video frames", video_frames)
         if self.no_face == "zero":
             values = np.where(has_face[:, None], values, 0)
@@ -34,7 +34,7 @@ class _FaceExtractor:
         starts = np.arange(0, len(values), self.pool)  # the last group may be smaller
         counts = np.diff(starts, append=len(values))
         means = np.add.reduceat(values.astype(np.float64), starts) / counts[:, None]
-        return Extracted(means.astype(np.float32), video_frames, frames_with_face)
+        return Extracted(means.astype(np.float32), video_frames, int(has_face.sum()))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class MediapipeFaces(_FaceExtractor):
 
     @property
     def version(self) -> str:
-        return version_of("mediapipe")
+        return import_optional("mediapipe").__version__
 
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""

@@ -43,8 +43,7 @@ class ClipReader:
                 "tokenizer; train on a file made by data/DataPre.py, or score feature files with --features"
             )
         described = {modality: trained.extractors.get(modality) or {} for modality in DTYPES}
-        self.audio = _rebuild("audio", described["audio"], trained.folder)
-        self.vision = _rebuild("vision", described["vision"], trained.folder)
+        self.audio, self.vision = (_rebuild(modality, described[modality], trained.folder) for modality in EXTRACTORS)
         if isinstance(self.vision, OpenFace):
             self.vision = replace(self.vision, program=openface)
         # Longer training clips were cut to these lengths.
