@@ -11,7 +11,7 @@ from utils.files import check_output, replacing
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0; 1 after a bug; 2 if a clip could not be scored; 130 or 143 after a signal."""
+    """Returns the exit status: 0; 1 after a bug; 2 for bad input or an unscored clip; 130 or 143 after a signal."""
     argv = sys.argv[1:] if argv is None else argv
     return run_program(lambda: run(parse_arguments(argv)))
 
@@ -30,22 +30,19 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--allow_missing", action="store_true",
         help="also score clips without text, audio or a face, replaced by an empty text or one frame of zeros")
     faces = parser.add_mutually_exclusive_group()
-    faces.add_argument("--openface2Path", type=Path, metavar="PATH",
-        help="OpenFace 2's FeatureExtraction, for a model trained on OpenFace features")
+    faces.add_argument("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's program, if the model needs it")
     faces.add_argument("--openface_csv", type=Path, metavar="PATH",
         help="instead of running OpenFace: its table of the clip, or a folder with <folder>/<clip>.csv or <clip>.csv")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object per clip")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to a CSV file")
-    parser.add_argument("--datasetName", type=str.lower, choices=list(DATASETS),
-        help="needed only if the checkpoint does not name its dataset")
+    parser.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), help="if the checkpoint does not name it")
     parser.add_argument("--cache_dir", type=Path, metavar="DIR", help="as in run.py, for --features")
     parser.add_argument("--gpu_ids", type=int, nargs=1, metavar="N", help="as in run.py")
     # fmt: on
     args = parser.parse_args(argv)
-    if args.split and not args.features:
-        raise UserError("--split selects a split of a feature file; add --features")
-    if args.features and (args.text is not None or args.text_file or args.openface2Path or args.openface_csv):
-        raise UserError("--features: a feature file contains texts and faces; leave out --text and OpenFace's flags")
+    for_clips = args.text is not None or args.text_file or args.openface2Path or args.openface_csv
+    if for_clips if args.features else args.split:
+        raise UserError("--split needs --features, which replaces clips, their texts and OpenFace's flags")
     return args
 
 
@@ -89,17 +86,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score_videos(args: argparse.Namespace, trained, device):
-    """Returns the table of score_clips, and, by name, why the other clips could not be scored."""
+    """Returns the table of score_clips, and the reason for each clip that cannot be scored, by file name."""
     from data.builders.transcript import beside, find_clips, read_transcript
     from data.extractors import Clip, ClipError
     from data.extractors.openface import find_openface
     from trains.runs.clip_scorer import ClipReader, score_clips
     from utils.progress import progress
 
-    clips = find_clips(args.clips)
+    clips, tables = find_clips(args.clips), args.openface_csv
     text = read_transcript(args.text_file) if args.text_file is not None else args.text
-    tables = args.openface_csv
-    if len(clips) > 1 and (text is not None or (tables is not None and not tables.is_dir())):
+    one_table = tables is not None and not tables.is_dir()
+    if len(clips) > 1 and (text is not None or one_table):
         raise UserError(
             f"one text or OpenFace table for {len(clips)} clips; put a .txt or .srt file next to each clip, and give "
             "--openface_csv a folder of tables"
@@ -107,15 +104,14 @@ def score_videos(args: argparse.Namespace, trained, device):
     extractor = trained.extractors.get("vision", {}).get("name", "an unknown extractor")
     if (extractor == "openface") != bool(args.openface2Path or tables):
         fix = "add --openface2Path or --openface_csv" if extractor == "openface" else "leave out OpenFace's flags"
-        raise UserError(f"{trained.folder} was trained on faces from {extractor}: {fix}")
+        raise UserError(f"{trained.folder} was trained on vision features from {extractor}: {fix}")
     read = ClipReader(trained, args.allow_missing, args.openface2Path and find_openface(args.openface2Path))
     readings, failures = [], {}
     for file in progress(clips, "reading", "clip"):
         table = tables
-        if tables is not None and tables.is_dir():
-            table = tables / file.parent.name / f"{file.stem}.csv"
-            if not table.is_file():
-                table = tables / f"{file.stem}.csv"
+        if tables is not None and not one_table:
+            nested = tables / file.parent.name / f"{file.stem}.csv"
+            table = nested if nested.is_file() else tables / f"{file.stem}.csv"
         try:
             readings.append(read(Clip(file, table), beside(file) if text is None else text))
         except (ClipError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""Times data/DataPre.py on copies of one clip: seconds per clip and modality, and in total for several --jobs.
+"""Times data/DataPre.py on copies of one clip for several values of --jobs: in total, and per clip and modality.
 
 python -m benchmarks.extraction CLIP.mp4 --bert DIR [--vision mediapipe] [--clips 24] [--jobs 1 2 4]
 """
@@ -34,33 +34,22 @@ def main() -> None:
             rows.append(f'v,{number},"{SENTENCE}",{1 - 2 * (number % 2)},{("train", "valid", "test")[number % 3]}')
         (folder / "label.csv").write_text("\n".join(rows) + "\n")
         prepare(folder, args, 1)  # compiles librosa
-        alone = None
+        baseline = None
         for jobs in args.jobs:
             seconds, report = prepare(folder, args, jobs)
-            alone = alone or seconds
+            baseline = baseline or seconds
             parts = re.findall(r"(\w+): length.*extracted in ([\d.]+) s", report)
             print(
                 f"--jobs {jobs}: {seconds:.1f} s for {args.clips} clips, {args.clips / seconds:.2f} clips per second, "
-                f"{alone / seconds:.2f} times the first; seconds per clip in each worker: "
+                f"{baseline / seconds:.2f} times the speed of the first; seconds per clip in each worker: "
                 + ", ".join(f"{modality} {mean}" for modality, mean in parts)
             )
 
 
 def prepare(folder: Path, args: argparse.Namespace, jobs: int) -> tuple[float, str]:
     """Extracts all clips without the cache. Returns the seconds, start-up included, and the output of DataPre.py."""
-    flags = [
-        "--data_dir",
-        folder,
-        "--language",
-        "en",
-        "--vision",
-        args.vision,
-        "--bert",
-        args.bert,
-        "--jobs",
-        str(jobs),
-    ]
-    command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *flags, "--no-resume"]
+    flags = ["--data_dir", folder, "--language", "en", "--vision", args.vision, "--bert", args.bert]
+    command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *flags, "--jobs", str(jobs), "--no-resume"]
     start = time.perf_counter()
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return time.perf_counter() - start, process.stdout

@@ -57,25 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def vision_extractor(args: argparse.Namespace) -> Extractor:
     """Raises UserError if --openface2Path names no program."""
-    settings = {"pool": args.pool, "fps": args.fps, "no_face": args.no_face}
     if args.vision == "none":
         return NoFaces()
     if args.vision == "mediapipe":
-        return MediapipeFaces(**settings)
-    return OpenFace(**settings, program=find_openface(args.openface2Path) if args.openface2Path else None)
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    args = _parser().parse_args(argv)
-    if args.vision is None:
-        args.vision = "openface-csv" if args.openface_csv and not args.openface2Path else "openface"
-    if (args.vision == "openface") != (args.openface2Path is not None):
-        raise UserError(
-            "--openface2Path: --vision openface needs it, and nothing else uses it; or use --vision mediapipe"
-        )
-    if args.openface_csv is not None and args.vision != "openface-csv":
-        raise UserError("--openface_csv: only --vision openface-csv uses it; remove one of the two")
-    return args
+        return MediapipeFaces(args.pool, args.fps, args.no_face)
+    return OpenFace(args.pool, args.fps, args.no_face, args.openface2Path and find_openface(args.openface2Path))
 
 
 def at_least(minimum: float, kind: type = int) -> Callable[[str], float]:
@@ -87,39 +73,31 @@ def at_least(minimum: float, kind: type = int) -> Callable[[str], float]:
     return number
 
 
-def _parser() -> Parser:
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="data/DataPre.py", description="Makes a feature file from raw clips and their label table.")
     # fmt: off
     add = parser.add_argument_group("input").add_argument
     add("--data_dir", type=Path, metavar="DIR", required=True, help="folder with label.csv and Raw/")
-    add("--language", type=str.lower, choices=["en", "cn"], required=True,
-        help="language of the texts; selects the default BERT")
-    add("--datasetName", type=str.lower, choices=list(DATASETS),
-        help="dataset to train as, which sets the range of the labels; default mosi for en, sims for cn")
+    add("--language", type=str.lower, choices=["en", "cn"], required=True, help="of the texts; selects the default BERT")
+    add("--datasetName", type=str.lower, choices=list(DATASETS), help="sets the labels' range; default mosi (en), sims (cn)")
     add("--bert", metavar="DIR", help="text encoder to train with: a folder or hub name; default as for run.py")
-    add("--allow_missing", action="store_true",
-        help="keep clips without audio or without a face, with one frame of zeros; by default they are left out")
+    add("--allow_missing", action="store_true", help="keep clips without audio or a face, with one frame of zeros")
 
     add = parser.add_argument_group("vision").add_argument
     add("--vision", type=str.lower, choices=["openface", "openface-csv", "mediapipe", "none"],
         help="openface: run OpenFace 2, as released; openface-csv: read tables it wrote earlier; mediapipe: face "
         "landmarks, installed with pip; none: no vision features. Default: by the OpenFace flag given")
     add("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's FeatureExtraction, which you build yourself")
-    add("--openface_csv", type=Path, metavar="DIR",
-        help="folder of OpenFace tables, <video_id>/<clip_id>.csv; default DIR/OpenFace")
-    add("--pool", type=at_least(1), metavar="N", default=3,
-        help="video frames averaged into one feature frame; default 3, as released")
+    add("--openface_csv", type=Path, metavar="DIR", help="OpenFace tables, <video_id>/<clip_id>.csv; default DIR/OpenFace")
+    add("--pool", type=at_least(1), metavar="N", default=3, help="video frames averaged into one feature frame; default 3")
     add("--fps", type=at_least(0.001, float), metavar="N",
         help="video frames used per second; default all, as released. Set it if your clips have different frame rates")
     add("--no_face", type=str.lower, choices=NO_FACE, default=NO_FACE[0],
-        help="what to do with a video frame without a face: keep the previous values (default, as released), use zeros, "
-        "or skip it")
+        help="a video frame without a face keeps the previous values (default, as released), becomes zeros, or is skipped")
 
     add = parser.add_argument_group("audio and lengths").add_argument
-    add("--sample_rate", type=at_least(11025), metavar="HZ", default=22050,
-        help="rate the audio is resampled to; default 22050, as released")
-    add("--hop_length", type=at_least(32), metavar="N", default=512,
-        help="audio samples per feature frame; default 512, as released")
+    add("--sample_rate", type=at_least(11025), metavar="HZ", default=22050, help="resampling rate; default 22050")
+    add("--hop_length", type=at_least(32), metavar="N", default=512, help="audio samples per feature frame; default 512")
     for modality, unit, shortest in (("text", "tokens", 3), ("audio", "frames", 1), ("vision", "frames", 1)):
         add(f"--{modality}_length", type=at_least(shortest), metavar="N",
             help=f"{unit} that each clip is cut or padded to; default as released: mean plus three standard deviations")
@@ -128,10 +106,17 @@ def _parser() -> Parser:
     add("--output", type=Path, metavar="FILE",
         help="feature file, with its cache and error list (NAME.errors.csv) beside it; default DIR/Processed/features.pkl")
     add("--jobs", type=at_least(1), metavar="N", default=1, help="number of worker processes; default 1")
-    add("--resume", action=argparse.BooleanOptionalAction, default=True,
-        help="use the cache (default); --no-resume extracts everything again")
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="use the cache, or extract everything again")
     # fmt: on
-    return parser
+    args = parser.parse_args(argv)
+    args.vision = args.vision or ("openface-csv" if args.openface_csv else "openface")
+    runs_openface, reads_tables = args.vision == "openface", args.vision == "openface-csv"
+    if runs_openface != bool(args.openface2Path) or (args.openface_csv and not reads_tables):
+        raise UserError(
+            f"--vision {args.vision}: openface needs --openface2Path, openface-csv takes --openface_csv, mediapipe and none "
+            "take neither; choose one"
+        )
+    return args
 
 
 if __name__ == "__main__":

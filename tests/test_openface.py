@@ -84,7 +84,7 @@ def test_a_table_without_any_face_counts_as_missing(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"frame, timestamp\n1, 0\n", b"\xff\xfe\n", b'"a'])
 def test_files_that_are_not_tables_are_refused(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(ClipError, match="the OpenFace table a.csv"):
+    with pytest.raises(ClipError, match="the OpenFace table .*a.csv"):
         read_table(tmp_path / "a.csv")
 
 
@@ -92,19 +92,19 @@ def test_truncated_empty_and_absent_tables_are_refused(tmp_path):
     write(tmp_path / "a.csv")
     whole = (tmp_path / "a.csv").read_bytes()
     (tmp_path / "a.csv").write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(ClipError, match="a.csv has missing or non-finite"):
+    with pytest.raises(ClipError, match="a.csv .*non-finite"):
         read_table(tmp_path / "a.csv")
     write(tmp_path / "a.csv", values=RANDOM[:0])
-    with pytest.raises(ClipError, match="no rows"):
+    with pytest.raises(ClipError, match="a.csv .*no rows"):
         read_table(tmp_path / "a.csv")
-    with pytest.raises(ClipError, match="no OpenFace table"):
+    with pytest.raises(ClipError, match="b.csv .*No such file"):
         read_table(tmp_path / "b.csv")
 
 
 def test_the_program_is_found_in_its_folder_or_refused(tmp_path):
     program = tmp_path / "bin" / "FeatureExtraction"
     program.parent.mkdir()
-    with pytest.raises(UserError, match="no FeatureExtraction there"):
+    with pytest.raises(UserError, match="no executable FeatureExtraction"):
         find_openface(tmp_path)
     program.touch(0o755)
     assert find_openface(tmp_path) == find_openface(program.parent) == find_openface(program) == program

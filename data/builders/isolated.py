@@ -6,23 +6,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from typing import TypeVar
 
-from data.extractors import import_optional
+from data.extractors import ClipError, import_optional
 from utils.errors import UserError, first_line
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
 TIME_LIMIT = 600  # seconds for one item
 
 
-class CrashedError(Exception):
+class CrashedError(ClipError):
     """The worker process died, hung, or raised an unexpected exception."""
 
 
-def run_isolated(
-    function: Callable[[Item], Result], items: Sequence[Item], jobs: int, time_limit: float = TIME_LIMIT
-) -> Iterator[tuple[Item, Result | CrashedError]]:
-    """Yields each item with its result, or with the CrashedError that took its place, in order of completion.
+def run_isolated(function: Callable, items: Sequence, jobs: int, time_limit: float = TIME_LIMIT) -> Iterator[tuple]:
+    """Yields each item with its result, or with the ClipError that took its place, in order of completion.
 
     function: picklable, like the items and results. jobs: number of worker processes. time_limit: seconds for one item.
     A UserError raised by the function ends the iteration. No worker outlives it, nor the main process.
@@ -33,17 +29,16 @@ def run_isolated(
     try:
         futures = {pool.schedule(function, (item,), timeout=time_limit): item for item in items}
         for future in as_completed(futures):
-            try:
-                result = future.result()
-            except UserError:
-                raise
-            except TimeoutError:
-                result = CrashedError(f"not done after {time_limit:g} seconds")
-            except pebble.ProcessExpired as error:
-                result = CrashedError(f"worker process died: exit code {error.exitcode} (-9: often out of memory)")
-            except Exception as error:
-                result = CrashedError(f"{type(error).__name__}: {first_line(error)}")
-            yield futures[future], result
+            error = future.exception()
+            if isinstance(error, TimeoutError):
+                error = CrashedError(f"not done after {time_limit:g} seconds")
+            elif isinstance(error, pebble.ProcessExpired):
+                error = CrashedError(f"worker process died: exit code {error.exitcode} (-9: often out of memory)")
+            elif isinstance(error, UserError) and not isinstance(error, ClipError):
+                raise error
+            elif error is not None and not isinstance(error, ClipError):
+                error = CrashedError(f"{type(error).__name__}: {first_line(error)}")
+            yield futures[future], error or future.result()
     finally:
         pool.stop()
         pool.join()

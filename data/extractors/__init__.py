@@ -1,17 +1,14 @@
-"""Feature extractors: one clip -> one sequence of features. text.py, audio.py and vision.py serve DataPre.py and predict.py.
+"""Feature extractors for DataPre.py and predict.py: one clip -> one sequence of features.
 
-An extractor is a frozen dataclass: its fields are its settings. Fields marked LOCAL are paths on this machine, which do not
-change the features. `describe` returns its name, version, width and settings as plain values. Feature files and
-checkpoints carry them, since a model only understands the kind of features it was trained on.
+An extractor is a frozen dataclass: its fields are its settings, except those marked LOCAL, which do not change the features.
+Feature files and checkpoints store its description, since a model only understands features like those it was trained on.
 """
 
-import dataclasses
 import importlib
-import importlib.metadata
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -19,14 +16,10 @@ from utils.errors import UserError, first_line
 
 MODALITIES = ("text", "audio", "vision")
 LOCAL = {"local": True}
-REQUIREMENTS = "requirements/features.txt"
 
 
-class ClipError(Exception):
-    """Why a clip cannot be used, in one line. Other clips are unaffected."""
-
-    def __init__(self, reason: str):
-        super().__init__(first_line(reason))
+class ClipError(UserError):
+    """A clip that cannot be used. Other clips are unaffected."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class Clip:
     """The files that extractors may read."""
 
     file: Path  # video or audio, in any format FFmpeg knows
-    openface_csv: Path | None = None  # OpenFace's table of the clip, if it was made before
+    openface_csv: Path | None = None  # existing OpenFace table
 
 
 @dataclass
@@ -51,30 +44,21 @@ class Extracted:
         return cls(np.zeros((1, width), np.float32), video_frames, missing=reason)
 
 
-class Extractor(Protocol):
-    name: ClassVar[str]
-    width: ClassVar[int]
-
-    @property
-    def version(self) -> str: ...
-
-    def __call__(self, clip: Clip) -> Extracted: ...
+Extractor = Callable[[Clip], Extracted]  # with attributes name, version and width
 
 
 def describe(extractor: Extractor) -> dict[str, object]:
     """Returns an extractor's name, version, width and settings as plain values."""
-    fields = [field.name for field in dataclasses.fields(extractor) if not field.metadata.get("local")]
-    settings = {name: getattr(extractor, name) for name in fields}
+    settings = {field.name: getattr(extractor, field.name) for field in fields(extractor) if field.metadata != LOCAL}
     return {"name": extractor.name, "version": extractor.version, "width": extractor.width, "settings": settings}
 
 
 def difference(expected: dict, actual: dict) -> str | None:
-    """Returns in words how the features of two described extractors differ; None if they are of one kind."""
-    if expected.get("name") != actual.get("name"):
-        return f"{expected.get('name')}, not {actual.get('name')}"
-    for key in ("settings", "version", "width"):
+    """Returns how two extractor descriptions differ, as "expected, not actual"; None if they agree."""
+    for key in ("name", "settings", "version", "width"):
         if expected.get(key) != actual.get(key):
-            return f"{expected.get('name')} {key} {expected.get(key)}, not {actual.get(key)}"
+            subject = "" if key == "name" else f"{expected.get('name')} {key} "
+            return f"{subject}{expected.get(key)}, not {actual.get(key)}"
     return None
 
 
@@ -84,12 +68,5 @@ def import_optional(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         hint = " (MediaPipe needs Python before 3.13)" if package == "mediapipe" else ""
-        raise UserError(
-            f"{package} cannot be imported ({first_line(error)}); install it with pip install -r {REQUIREMENTS}{hint}"
-        ) from None
-
-
-def version_of(package: str) -> str:
-    """Raises UserError if the package is not installed."""
-    import_optional(package)
-    return importlib.metadata.version(package)
+        reason = f"{package} cannot be imported ({first_line(error)})"
+        raise UserError(f"{reason}; pip install -r requirements/features.txt{hint}") from None

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import Clip, ClipError, Extracted, import_optional, version_of
+from data.extractors import Clip, ClipError, Extracted, import_optional
 from data.extractors.media import read_sound
 from utils.errors import first_line
 
@@ -23,7 +23,7 @@ class LibrosaAudio:
 
     @property
     def version(self) -> str:
-        return version_of("librosa")
+        return import_optional("librosa").__version__
 
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
@@ -31,21 +31,19 @@ class LibrosaAudio:
         if not sound.size:
             return Extracted.nothing(self.width, "no sound")
         librosa = import_optional("librosa")
-        mono = librosa.to_mono(sound)
-        return Extracted(self.features(librosa.resample(mono, orig_sr=rate, target_sr=self.sample_rate)))
+        mono = librosa.resample(librosa.to_mono(sound), orig_sr=rate, target_sr=self.sample_rate)
+        return Extracted(self.features(mono))
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate` -> (L, 33) float32. Each frame depends on the whole clip: do not split it."""
-        librosa = import_optional("librosa")
-        feature = librosa.feature
-        hop = {"hop_length": self.hop_length}
+        librosa, hop = import_optional("librosa"), {"hop_length": self.hop_length}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # librosa warns about silence and clips shorter than its windows
             try:
                 parts = [
-                    feature.zero_crossing_rate(samples, **hop),  # (1, L)
-                    feature.mfcc(y=samples, sr=self.sample_rate, htk=True, **hop),  # (20, L)
-                    feature.chroma_cqt(y=samples, sr=self.sample_rate, **hop),  # (12, L)
+                    librosa.feature.zero_crossing_rate(samples, **hop),  # (1, L)
+                    librosa.feature.mfcc(y=samples, sr=self.sample_rate, htk=True, **hop),  # (20, L)
+                    librosa.feature.chroma_cqt(y=samples, sr=self.sample_rate, **hop),  # (12, L)
                 ]
             except librosa.ParameterError as error:
                 raise ClipError(f"librosa cannot process the audio with {self}: {first_line(error)}") from None
@@ -53,8 +51,5 @@ class LibrosaAudio:
 
 
 def compile_librosa() -> None:
-    """Fills numba's cache, which takes 20 s after an install. Call it before several processes use librosa.
-
-    Processes that compile at once can store code that crashes every later process.
-    """
+    """Fills numba's cache: 20 s after an install. Processes that compile at once can store code that crashes later ones."""
     LibrosaAudio().features(np.sin(np.arange(22050, dtype=np.float32) / 10))

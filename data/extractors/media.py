@@ -1,6 +1,7 @@
 """Decodes the audio and the video frames of a clip with FFmpeg (PyAV)."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,18 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from data.extractors import ClipError, import_optional
+from utils.errors import first_line
 
 
 @contextlib.contextmanager
 def open_media(path: Path, content: str) -> Iterator:
-    """Yields PyAV's container. Raises ClipError if FFmpeg cannot open the file, or cannot decode its content inside the block."""
+    """Yields PyAV's container. Raises ClipError if FFmpeg cannot open the file, or decode its content inside the block."""
     av = import_optional("av")
     try:
         with av.open(str(path)) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error if os.path.getsize(path) else "the file is empty"
-        raise ClipError(f"{content} cannot be decoded, the file is damaged or not a clip: {reason}") from None
+        raise ClipError(
+            f"{content} cannot be decoded, the file is damaged or not a clip: {first_line(reason)}"
+        ) from None
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:
@@ -32,10 +36,8 @@ def read_sound(path: Path) -> tuple[np.ndarray, int]:
         if container.streams.audio:
             rate = container.streams.audio[0].rate
             to_16_bits = import_optional("av").AudioResampler(format="s16p", rate=rate)
-            for frame in container.decode(audio=0):
+            for frame in itertools.chain(container.decode(audio=0), [None]):  # None flushes the resampler
                 chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(frame)]
-            if chunks:
-                chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(None)]
     if not chunks:
         return np.zeros((0, 0), np.float32), 0
     return np.concatenate(chunks, axis=1).astype(np.float32) / 2**15, rate
@@ -60,8 +62,7 @@ def read_video_frames(path: Path, fps: float | None = None) -> Iterator[np.ndarr
                     continue
                 last_slot = slot
             # Phones held upright record sideways and store the rotation.
-            quarter_turns = round(frame.rotation / 90)
-            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
+            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
 
 def time_slot(seconds: np.ndarray | float, fps: float) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Runs OpenFace 2's FeatureExtraction, which users build themselves, and reads the tables it writes."""
 
-import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,66 +27,54 @@ def columns() -> list[str]:
     return names + [f"AU{unit}_c" for unit in [*ACTION_UNITS[:-1], "28", "45"]]
 
 
-def read_table(path: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads OpenFace's table of a clip. Raises ClipError.
 
     Returns the values (video frames, 709) and times (video frames,) in seconds, float64, and whether each video frame has
     a face. Finds columns by name: builds differ in the columns before the features, and in spaces.
     """
-    if path is None or not os.path.isfile(path):
-        raise ClipError(f"no OpenFace table at {path}")
     try:
         table = pd.read_csv(path, skipinitialspace=True)
         table.columns = table.columns.str.strip()
-        if "face_id" in table.columns:  # made for several faces: the first is the speaker's
+        if "face_id" in table:  # several faces: the first is the speaker's
             table = table[table["face_id"] == table["face_id"].min()]
         values, times, success = (table[names].to_numpy(np.float64) for names in (columns(), "timestamp", "success"))
-    except KeyError as error:
+        if not (len(values) and np.isfinite(values).all() and np.isfinite(times).all()):
+            raise ValueError("no rows, or missing or non-finite values")
+    except (OSError, KeyError, ValueError) as error:  # pandas' errors are ValueErrors
         raise ClipError(
-            f"the OpenFace table {path.name} lacks columns: {first_line(error)}; run FeatureExtraction without flags, or "
-            f"with {' '.join(OUTPUTS)}"
+            f"the OpenFace table {path} cannot be used ({first_line(error)}); run FeatureExtraction on the clip again, "
+            f"without flags or with {' '.join(OUTPUTS)}"
         ) from None
-    except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
-        raise ClipError(f"the OpenFace table {path.name} cannot be read: {first_line(error)}") from None
-    if not len(values):
-        raise ClipError(f"the OpenFace table {path.name} has no rows")
-    if not np.isfinite(values).all() or not np.isfinite(times).all():
-        raise ClipError(f"the OpenFace table {path.name} has missing or non-finite values; it may be truncated")
     return values, times, success > 0
 
 
 def run_openface(program: Path, clip: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs FeatureExtraction on a clip, and reads its table. Its exit status means nothing. Raises ClipError."""
-    with tempfile.TemporaryDirectory(prefix="openface-") as folder:
+    """Runs FeatureExtraction on a clip and reads its table. Raises ClipError. The program's exit status means nothing."""
+    with (
+        tempfile.TemporaryDirectory(prefix="openface-") as folder,
+        # A pipe would stay open as long as any child process of the program runs.
+        open(Path(folder) / "log", "w+", encoding="utf-8", errors="replace") as log,
+    ):
         command = [program, "-f", clip.resolve(), "-out_dir", folder, *OUTPUTS]
-        # A file, as a pipe would stay open as long as any child process of the program runs.
-        with open(Path(folder) / "log", "w+b") as log:
-            try:
-                process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-            except OSError as error:
-                raise UserError(
-                    f"--openface2Path {program}: cannot run on this machine ({error.strerror}); rebuild it"
-                ) from None
-            log.seek(0)
-            lines = log.read().decode(errors="replace").split("\n")
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        except OSError as error:
+            raise UserError(f"--openface2Path {program}: cannot run here ({error.strerror}); rebuild it") from None
         tables = list(Path(folder).glob("*.csv"))
         if len(tables) != 1:
-            last = next(filter(str.strip, reversed(lines)), "no output")
-            raise ClipError(
-                f"OpenFace wrote {len(tables)} tables, expected one (exit status {process.returncode}): {last}"
-            )
+            log.seek(0)
+            lines = log.read().strip().splitlines() or ["no output"]
+            raise ClipError(f"OpenFace wrote {len(tables)} tables, expected one: {first_line(lines[-1])}")
         return read_table(tables[0])
 
 
 def find_openface(path: Path) -> Path:
-    """Returns the program at --openface2Path: the path itself or a file below it. Raises UserError if it cannot run."""
-    names = ("", "FeatureExtraction", "bin/FeatureExtraction", "FeatureExtraction.exe")
-    program = next((path / name for name in names if (path / name).is_file()), None)
-    if program is None:
-        raise UserError(
-            f"--openface2Path {path}: no FeatureExtraction there; build OpenFace 2 and name its bin/FeatureExtraction, or use "
-            "--vision mediapipe, which pip installs"
-        )
-    if not os.access(program, os.X_OK):
-        raise UserError(f"--openface2Path {program}: is not executable (chmod +x)")
-    return program.resolve()
+    """Returns the program at --openface2Path: the path itself or a file below it. Raises UserError if there is none."""
+    for name in ("", "FeatureExtraction", "bin/FeatureExtraction"):
+        if program := shutil.which(path.resolve() / name):
+            return Path(program)
+    raise UserError(
+        f"--openface2Path {path}: no executable FeatureExtraction there; build OpenFace 2 (or chmod +x the file), or use "
+        "--vision mediapipe"
+    )

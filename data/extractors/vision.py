@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import LOCAL, Clip, Extracted, import_optional, version_of
+from data.extractors import LOCAL, Clip, Extracted, import_optional
 from data.extractors.media import read_video_frames, time_slot
 from data.extractors.openface import read_table, run_openface
 
@@ -24,8 +24,8 @@ class _FaceExtractor:
 
     def _pool(self, values: np.ndarray, has_face: np.ndarray) -> Extracted:
         """values: (video frames, width). has_face: (video frames,) bool."""
-        video_frames, frames_with_face = len(values), int(has_face.sum())
-        if not frames_with_face:
+        video_frames = len(values)
+        if not has_face.any():
             return Extracted.nothing(self.width, f"no face in any of {video_frames} video frames", video_frames)
         if self.no_face == "zero":
             values = np.where(has_face[:, None], values, 0)
@@ -34,7 +34,7 @@ class _FaceExtractor:
         starts = np.arange(0, len(values), self.pool)  # the last group may be smaller
         counts = np.diff(starts, append=len(values))
         means = np.add.reduceat(values.astype(np.float64), starts) / counts[:, None]
-        return Extracted(means.astype(np.float32), video_frames, frames_with_face)
+        return Extracted(means.astype(np.float32), video_frames, int(has_face.sum()))
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,12 @@ class OpenFace(_FaceExtractor):
 
     name: ClassVar[str] = "openface"
     width: ClassVar[int] = 709
-    version: ClassVar[str] = "2"  # the tables say no more
+    version: ClassVar[str] = "2"  # tables carry no finer version
 
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError if OpenFace writes no table, or the table cannot be read."""
-        if self.program is None:
-            values, times, has_face = read_table(clip.openface_csv)
-        else:
-            values, times, has_face = run_openface(self.program, clip.file)
+        table = run_openface(self.program, clip.file) if self.program else read_table(clip.openface_csv)
+        values, times, has_face = table
         if self.fps is not None:
             first_rows = np.unique(time_slot(times, self.fps), return_index=True)[1]
             values, has_face = values[first_rows], has_face[first_rows]
@@ -71,17 +69,15 @@ class MediapipeFaces(_FaceExtractor):
 
     @property
     def version(self) -> str:
-        return version_of("mediapipe")
+        return import_optional("mediapipe").__version__
 
     def __call__(self, clip: Clip) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
         values, has_face = [], []
         landmarks = np.zeros(self.width, np.float32)
         # FaceMesh tracks a face from frame to frame, so each clip gets a new one.
-        with (
-            _silence_stderr(),
-            import_optional("mediapipe").solutions.face_mesh.FaceMesh(refine_landmarks=True) as mesh,
-        ):
+        face_mesh = import_optional("mediapipe").solutions.face_mesh
+        with _silence_stderr(), face_mesh.FaceMesh(refine_landmarks=True) as mesh:
             for video_frame in read_video_frames(clip.file, self.fps):
                 faces = mesh.process(video_frame).multi_face_landmarks
                 if faces:
@@ -108,11 +104,9 @@ class NoFaces:
 @contextlib.contextmanager
 def _silence_stderr() -> Iterator[None]:
     """Discards what MediaPipe's C++ code logs."""
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as devnull:
+    with open(os.devnull, "wb") as devnull, os.fdopen(os.dup(2), "wb") as stderr:
         os.dup2(devnull.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+        try:
+            yield
+        finally:
+            os.dup2(stderr.fileno(), 2)

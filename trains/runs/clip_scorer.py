@@ -1,15 +1,16 @@
 """Scores clips and feature files with a trained model."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from data.extractors import Clip, ClipError, Extractor
-from data.extractors.known import rebuild
-from data.extractors.vision import NoFaces
+from data.extractors import Clip, ClipError, Extractor, describe, difference
+from data.extractors.audio import LibrosaAudio
+from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
 from data.sentiment import sentiment_class
@@ -19,25 +20,23 @@ from trains.self_mm import predict
 from utils.errors import UserError
 
 DTYPES = {"text": np.int32, "audio": np.float32, "vision": np.float32}
+EXTRACTORS = {"audio": [LibrosaAudio], "vision": [OpenFace, MediapipeFaces, NoFaces]}
 
 
 class ClipReader:
-    """Extracts a clip's features as those the model was trained on were extracted."""
+    """Extracts a clip's features as the model's training features were extracted."""
 
     def __init__(self, trained: Trained, allow_missing: bool, openface: Path | None):
-        """openface: its program; None: clips come with tables. Raises UserError if an extractor is unavailable."""
-        folder, known = str(trained.folder), trained.extractors
-        if not known:
+        """openface: its program; None: clips come with tables. Raises UserError if the model cannot score clips."""
+        if not trained.extractors or trained.encoder.tokenizer is None:
             raise UserError(
-                f"{folder}: its feature file does not say how features were extracted, so it cannot score clips; "
-                "train on a file made by data/DataPre.py, or score feature files with --features"
+                f"{trained.folder} cannot score clips: it does not record the extractors of its training features, or has no "
+                "tokenizer; train on a file made by data/DataPre.py, or score feature files with --features"
             )
-        if trained.encoder.tokenizer is None:
-            raise UserError(f"{folder}: has no tokenizer, so text cannot be read; train with a --bert that has one")
-        described = {modality: known.get(modality) or {} for modality in DTYPES}
-        local = {"program": openface} if described["vision"].get("name") == "openface" else {}
-        self.audio: Extractor = rebuild("audio", described["audio"], folder)
-        self.vision: Extractor = rebuild("vision", described["vision"], folder, **local)
+        described = {modality: trained.extractors.get(modality) or {} for modality in DTYPES}
+        self.audio, self.vision = (_rebuild(modality, described[modality], trained.folder) for modality in EXTRACTORS)
+        if isinstance(self.vision, OpenFace):
+            self.vision = replace(self.vision, program=openface)
         # Longer training clips were cut to these lengths.
         self.lengths = {modality: facts.get("length") for modality, facts in described.items()}
         self.text_length = self.lengths["text"] or trained.dataset.text_length
@@ -49,20 +48,16 @@ class ClipReader:
 
         text's width is 2: token and segment ids. Raises ClipError if the clip is unreadable or a modality is missing.
         """
-        substituted = []
-
-        def substitute(missing: str, replacement: str, fix: str = "") -> None:
-            if not self.allow_missing:
-                raise ClipError(f"{missing}{fix}; --allow_missing scores the clip without it")
-            substituted.append(f"{missing}: {replacement}")
-
-        if not text:
-            fix = ": give --text or --text_file, or a .txt or .srt file next to the clip"
-            substitute("no text", "read as an empty one", fix)
+        if not (text or self.allow_missing):
+            raise ClipError(
+                "no text: add --text or --text_file, a .txt or .srt file next to the clip, or --allow_missing"
+            )
+        substituted = [] if text else ["no text: read as an empty one"]
         audio, vision = self.audio(clip), self.vision(clip)
-        for extracted in (audio, vision):
-            if extracted.missing:
-                substitute(extracted.missing, "one frame of zeros")
+        for missing in filter(None, (audio.missing, vision.missing)):
+            if not self.allow_missing:
+                raise ClipError(f"{missing}; --allow_missing scores the clip without it")
+            substituted.append(f"{missing}: one frame of zeros")
         ids = np.array(self.tokenizer.encode([text or ""], self.text_length)[0])
         sequences = {
             "text": np.stack([ids, np.zeros_like(ids)], axis=1),
@@ -74,6 +69,23 @@ class ClipReader:
             facts["video_frames"] = vision.video_frames
             facts["face_share"] = round(vision.frames_with_face / max(1, vision.video_frames), 4)
         return sequences, facts | {"substituted": "; ".join(substituted)}
+
+
+def _rebuild(modality: str, description: dict, folder: Path) -> Extractor:
+    """Returns the extractor with this description. Raises UserError if it is not available here."""
+    name = description.get("name")
+    try:
+        kind = next(kind for kind in EXTRACTORS[modality] if kind.name == name)
+        extractor = kind(**description.get("settings", {}))
+        mismatch = difference(description, describe(extractor))
+    except (StopIteration, TypeError):
+        mismatch = f"{name or 'unknown origin'}, which cannot be extracted here"
+    if mismatch:
+        raise UserError(
+            f"{folder} was trained on {modality} features of {mismatch}; install that version, retrain on features extracted "
+            "here, or score feature files with --features"
+        )
+    return extractor
 
 
 def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: torch.device) -> pd.DataFrame:
