@@ -1,7 +1,7 @@
-"""A seed's checkpoint: the folder with the model of its best epoch.
+"""A seed's checkpoint: a folder with the model of its best epoch. Reading it runs no code.
 
 It holds config.json and model.safetensors, as SelfMM.from_pretrained reads them, the unimodal labels generated so far
-(labels.csv) and the tokenizer. Reading it runs no code.
+(labels.csv) and the tokenizer.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from data.schema import EXTRACTORS, plain_extractors
 from utils.errors import UserError, first_line
 from utils.files import checksum, current_folder, replacing
 
@@ -43,12 +44,11 @@ def save_checkpoint(
 
 
 def read_metadata(folder: Path) -> dict:
-    """How a checkpoint was trained; {} if it does not say. Raises UserError if config.json is missing or damaged."""
+    """How a checkpoint was trained, as far as it is recorded. Raises UserError if config.json is missing or damaged."""
     try:
         config = json.loads((current_folder(folder) / "config.json").read_text(encoding="utf-8"))
         metadata = config.get(METADATA, {})
-        metadata.keys()
-        return metadata
+        return metadata | {EXTRACTORS: plain_extractors(metadata.get(EXTRACTORS))}
     except OSError as error:
         raise UserError(f"{folder}: not a checkpoint: cannot read config.json ({error.strerror})") from None
     except (AttributeError, ValueError, RecursionError) as error:
@@ -59,8 +59,6 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     """The model, in evaluation mode. Raises UserError if a file is missing or damaged, or describes another model."""
     expected = read_metadata(folder).get("checksum")
     current = current_folder(folder)
-    if not (current / WEIGHTS).exists():
-        raise UserError(f"{folder}: has no {WEIGHTS}; a checkpoint is config.json and {WEIGHTS}")
     try:
         if expected not in (None, checksum(current / WEIGHTS)):
             raise ValueError(f"{WEIGHTS} does not match its checksum in config.json")

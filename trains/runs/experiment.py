@@ -71,18 +71,16 @@ class Experiment:
         lines = [
             f"{self.model_name} on {self.dataset.name}: {clips} clips",
             " ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items()),
-            str(self.provenance),
+            "; ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.provenance).items()),
         ]
         if self.tuned is not None:
             before, now = self.tuned.trained_on, self.provenance.data_and_encoder()
             changed = [key for key in now if before.get(key, now[key]) != now[key]]
             warning = f"; but this run has another {', another '.join(changed)}" if changed else ""
             lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{warning}"]
-        lines += [
-            f"{part}: {count} values are not finite and are read as 0"
-            for part, count in self.store.replaced.items()
-            if count
-        ]
+        for part, count in self.store.replaced.items():
+            if count:
+                lines.append(f"{part}: {count} values are not finite and are read as 0")
         return "\n".join(lines)
 
     def new_model(self) -> nn.Module:

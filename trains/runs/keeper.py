@@ -1,4 +1,4 @@
-"""Keeps a seed's files: its checkpoint, its row in the seeds CSV, and the state of its training until that is finished."""
+"""A seed's files: its checkpoint, its row in the seeds CSV, and the state of its training until that is finished."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from data.schema import EXTRACTORS
 from trains.runs.checkpoint import checkpoint_folder, load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
 from trains.runs.results import add_seed_row, finished_rows
-from trains.runs.training_state import State, capture, load_state, save_state, state_file
+from trains.runs.training_state import State, capture, load_state, save_state
 from trains.self_mm import EpochResult
 from trains.training import Training
 from utils.errors import GPU_IS_FULL, DivergedError, UserError, translate
@@ -37,15 +37,15 @@ class Keeper:
         self.log, self.save_every, self.resume = log, save_every, resume
         self.provenance = experiment.provenance
         self.folder = checkpoint_folder(models, self.provenance.model, self.provenance.dataset, seed)
-        self.state = state_file(self.folder)
+        self.state = self.folder.with_name(f"{self.folder.name}-training.safetensors")
         self.training: Training | None = None
         self._start = self._last_save = 0.0
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
-        """Locks the seed. If a signal or an error interrupts its training, saves the state if possible, and reports what is saved.
+        """Locks the seed; if a signal or an error interrupts its training, saves the state if possible.
 
-        Raises UserError if another process trains the seed.
+        Raises UserError if another process trains the seed. The error that ends the training gets a note on what is saved.
         """
         in_use = "another run is training this seed; wait for it, or choose another --model_save_dir"
         with exclusive_lock(self.folder, in_use):
@@ -74,10 +74,10 @@ class Keeper:
         """
         # Even without --resume, a damaged CSV is reported before training, not after.
         is_finished = self.provenance.config_hash in self._rows() and self.resume
-        advice = "or choose another --model_save_dir, or remove the file to train from the start"
-        if self.state.exists() and not self.resume:
-            raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
         if self.state.exists():
+            advice = "or choose another --model_save_dir, or remove the file to train from the start"
+            if not self.resume:
+                raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
             tensors, values = load_state(self.state)
             before, now = values["provenance"], asdict(self.provenance)
             changes = [f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
@@ -86,10 +86,8 @@ class Keeper:
                     self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")
                 return tensors, values
             if not is_finished:
-                raise UserError(
-                    f"--resume: {self.state}: a training with other settings or data ({'; '.join(changes)}); repeat its "
-                    f"flags, {advice}"
-                )
+                what = f"a training with other settings or data ({'; '.join(changes)})"
+                raise UserError(f"--resume: {self.state}: {what}; repeat its flags, {advice}")
         if is_finished:
             self._log(f"already finished: metrics taken from {self.seeds_csv}")
         return FINISHED if is_finished else None
@@ -101,9 +99,8 @@ class Keeper:
             names = dict.fromkeys([*self.experiment.metric_names, *self.experiment.mean_guess])
             return {name: float(row[name] or "nan") for name in names}
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{self.seeds_csv}: no row of seed {self.seed}, or a damaged one ({error}); train it again"
-            ) from None
+            problem = f"no row of seed {self.seed}, or a damaged one ({error})"
+            raise UserError(f"{self.seeds_csv}: {problem}; train it again") from None
 
     def begin(self, training: Training) -> None:
         """Called before the first epoch, with a training that is new or restored from the state.
@@ -112,8 +109,14 @@ class Keeper:
         """
         if training.at_best:
             self._save_checkpoint(training)
-        elif training.best_epoch:
-            self._check_checkpoint(training.best_epoch)
+        elif epoch := training.best_epoch:
+            expected = {"config_hash": self.provenance.config_hash, "seed": self.seed, "epoch": epoch}
+            metadata = {}
+            with contextlib.suppress(UserError):
+                metadata = read_metadata(self.folder)
+            if not expected.items() <= metadata.items():
+                problem = f"the checkpoint of the best epoch so far, {epoch}, is gone"
+                raise UserError(f"--resume: {self.folder}: {problem}; remove {self.state} to train from the start")
         if training.epochs or training.windows:
             self._log(f"resumes after {training}")
         self.training = training
@@ -122,7 +125,10 @@ class Keeper:
 
     def after_epoch(self, result: EpochResult) -> None:
         """Saves the best epoch so far, and the state then and every `save_every` minutes."""
-        self._log(_describe(result))
+        shown = [name for name in result.valid if name in ("Loss", "Corr") or name.endswith("acc_2")]
+        scores = "  ".join(f"{name} {result.valid[name]:.4f}" for name in shown)
+        text = f"epoch {result.epoch:2d}  {result.seconds:5.1f} s  train {result.train_loss:.4f}  valid: {scores}"
+        self._log(text + "  best so far" * result.is_best)
         if self.training.at_best or time.monotonic() - self._last_save >= 60 * self.save_every:
             self._save_state()
         # After the state: at any moment, the best epoch is in the checkpoint or in the state.
@@ -184,23 +190,5 @@ class Keeper:
         metadata[EXTRACTORS] = self.experiment.store.extractors
         save_checkpoint(training.model, self.folder, metadata, self.experiment.encoder.tokenizer, table)
 
-    def _check_checkpoint(self, epoch: int) -> None:
-        """Raises UserError if the folder does not hold this training's checkpoint of an epoch."""
-        expected = {"config_hash": self.provenance.config_hash, "seed": self.seed, "epoch": epoch}
-        with contextlib.suppress(UserError):
-            if expected.items() <= read_metadata(self.folder).items():
-                return
-        raise UserError(
-            f"--resume: {self.folder}: the checkpoint of the best epoch so far, {epoch}, is gone; remove {self.state} to "
-            "train from the start"
-        )
-
     def _log(self, text: str) -> None:
         self.log.info(f"seed {self.seed}  {text}")
-
-
-def _describe(result: EpochResult) -> str:
-    shown = [name for name in result.valid if name in ("Loss", "Corr") or name.endswith("acc_2")]
-    scores = "  ".join(f"{name} {result.valid[name]:.4f}" for name in shown)
-    best = "  best so far" if result.is_best else ""
-    return f"epoch {result.epoch:2d}  {result.seconds:5.1f} s  train {result.train_loss:.4f}  valid: {scores}{best}"

@@ -42,13 +42,8 @@ class Provenance:
         """For the checkpoint: everything that does not depend on the machine."""
         return {key: value for key, value in asdict(self).items() if key not in MACHINE}
 
-    def __str__(self) -> str:
-        return "; ".join(f"{key} {value}" for key, value in asdict(self).items())
 
-
-def make_provenance(
-    data_and_encoder: dict[str, object], config: Config, device: torch.device, ranks: int
-) -> Provenance:
+def make_provenance(data_and_encoder: dict, config: Config, device: torch.device, ranks: int) -> Provenance:
     """The provenance of a run by this process."""
     identity = json.dumps([data_and_encoder, config.identity()])
     packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "numpy")]

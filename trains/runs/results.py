@@ -38,21 +38,21 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
     """
     with exclusive_lock(seeds):
         rows = read_rows(seeds, RUN).drop_duplicates(RUN, keep="last")
+        lines = []
         try:
-            lines = [_summarise(group, metrics) for _, group in rows.groupby(["model", "config_hash"], sort=False)]
+            for (model, config_hash), group in rows.groupby(["model", "config_hash"], sort=False):
+                group = group.iloc[group["seed"].astype(int).argsort()]  # the last bit of a sum depends on the order
+                line = {"Model": model}
+                for metric in metrics:
+                    values = pd.to_numeric(group[metric]).to_numpy(dtype=float)
+                    line |= {
+                        f"{metric}_mean": round(values.mean() * 100, 2),
+                        f"{metric}_std": round(values.std() * 100, 2),
+                    }
+                lines.append(line | {"seeds": " ".join(group["seed"]), "config_hash": config_hash})
         except (KeyError, ValueError) as error:
             raise UserError(f"{seeds}: damaged row ({first_line(error)}); repair the file, or move it away") from None
         write_rows(pd.DataFrame(lines), summary)
-
-
-def _summarise(rows: pd.DataFrame, metrics: list[str]) -> dict[str, object]:
-    """One line of the summary, from the rows of one model and config."""
-    rows = rows.iloc[rows["seed"].astype(int).argsort()]  # the last bit of a sum depends on the order
-    line = {"Model": rows["model"].iloc[0]}
-    for metric in metrics:
-        values = pd.to_numeric(rows[metric]).to_numpy(dtype=float)
-        line |= {f"{metric}_mean": round(values.mean() * 100, 2), f"{metric}_std": round(values.std() * 100, 2)}
-    return line | {"seeds": " ".join(rows["seed"]), "config_hash": rows["config_hash"].iloc[0]}
 
 
 def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
