@@ -21,10 +21,6 @@ METADATA = "trained_on"  # the key of config.json for dataset, seed, epoch, vers
 WEIGHTS = "model.safetensors"
 
 
-def checkpoint_folder(root: Path, model: str, dataset: str, seed: int) -> Path:
-    return root / f"{model}-{dataset}-regression-{seed}"
-
-
 def save_checkpoint(
     model: nn.Module, folder: Path, metadata: dict, tokenizer: PreTrainedTokenizerBase | None, labels: pd.DataFrame
 ) -> None:
@@ -49,10 +45,8 @@ def read_metadata(folder: Path) -> dict:
         config = json.loads((current_folder(folder) / "config.json").read_text(encoding="utf-8"))
         metadata = config.get(METADATA, {})
         return metadata | {EXTRACTORS: plain_extractors(metadata.get(EXTRACTORS))}
-    except OSError as error:
-        raise UserError(f"{folder}: not a checkpoint: cannot read config.json ({error.strerror})") from None
-    except (AttributeError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/config.json: damaged ({first_line(error)})") from None
+    except (OSError, AttributeError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder}/config.json: cannot be read ({first_line(error)})") from None
 
 
 def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:

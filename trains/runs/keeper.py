@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.schema import EXTRACTORS
-from trains.runs.checkpoint import checkpoint_folder, load_checkpoint, read_metadata, save_checkpoint
+from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
 from trains.runs.results import add_seed_row, finished_rows
 from trains.runs.training_state import State, capture, load_state, save_state
@@ -36,17 +36,14 @@ class Keeper:
         self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
         self.log, self.save_every, self.resume = log, save_every, resume
         self.provenance = experiment.provenance
-        self.folder = checkpoint_folder(models, self.provenance.model, self.provenance.dataset, seed)
+        self.folder = models / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
         self.state = self.folder.with_name(f"{self.folder.name}-training.safetensors")
         self.training: Training | None = None
         self._start = self._last_save = 0.0
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
-        """Locks the seed; if a signal or an error interrupts its training, saves the state if possible.
-
-        Raises UserError if another process trains the seed. The error that ends the training gets a note on what is saved.
-        """
+        """Locks the seed, or raises UserError. Saves the state on a signal; notes on an error what is saved."""
         in_use = "another run is training this seed; wait for it, or choose another --model_save_dir"
         with exclusive_lock(self.folder, in_use):
             clear_leftovers(self.state)
@@ -58,13 +55,8 @@ class Keeper:
                     self._log(f"{stop.name}: stopped after {self.training}; the state is saved")
                 raise
             except Exception as error:
-                fault = translate(error)
-                if self.training and isinstance(error, DivergedError):
-                    epoch = self.training.best_epoch
-                    checkpoint = f"epoch {epoch}, in {self.folder}" if epoch else "none yet"
-                    error.add_note(f"seed {self.seed}: last good checkpoint: {checkpoint}")
-                elif self.training and fault and not isinstance(error, UserError):
-                    error.add_note(f"seed {self.seed}: {self._how_to_resume(fault)}")
+                if self.training and (note := self._note(error)):
+                    error.add_note(f"seed {self.seed}: {note}")
                 raise
 
     def find_state(self) -> State | str | None:
@@ -73,7 +65,8 @@ class Keeper:
         Raises UserError for a damaged CSV, and for a state that must not be resumed or overwritten.
         """
         # Even without --resume, a damaged CSV is reported before training, not after.
-        is_finished = self.provenance.config_hash in self._rows() and self.resume
+        rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
+        is_finished = self.provenance.config_hash in rows and self.resume
         if self.state.exists():
             advice = "or choose another --model_save_dir, or remove the file to train from the start"
             if not self.resume:
@@ -95,7 +88,7 @@ class Keeper:
     def finished_test(self) -> dict[str, float]:
         """The test's metrics, from the seed's row. Raises UserError if the row is missing or damaged."""
         try:
-            row = self._rows()[self.provenance.config_hash]
+            row = finished_rows(self.seeds_csv, self.provenance.model, self.seed)[self.provenance.config_hash]
             names = dict.fromkeys([*self.experiment.metric_names, *self.experiment.mean_guess])
             return {name: float(row[name] or "nan") for name in names}
         except (KeyError, ValueError) as error:
@@ -140,42 +133,36 @@ class Keeper:
         training, key = self.training, self.experiment.config.KeyEval
         seconds = time.perf_counter() - self._start
         test = self.experiment.test(load_checkpoint(self.folder, self.experiment.kind.network))
-        row = {
-            "model": self.provenance.model,
-            "dataset": self.provenance.dataset,
-            "seed": self.seed,
-            **test,
-            f"valid_{key}": training.best_score if lower_is_better(key) else -training.best_score,
-            "best_epoch": training.best_epoch,
-            "epochs": training.epochs,
-            "seconds": round(seconds, 2),
-            "seconds_per_epoch": round(seconds / training.epochs, 2),
-        }
+        row = {"model": self.provenance.model, "dataset": self.provenance.dataset, "seed": self.seed} | test
+        row[f"valid_{key}"] = training.best_score if lower_is_better(key) else -training.best_score
+        row |= {"best_epoch": training.best_epoch, "epochs": training.epochs}
+        row |= {"seconds": round(seconds, 2), "seconds_per_epoch": round(seconds / training.epochs, 2)}
         add_seed_row(self.seeds_csv, row | asdict(self.provenance), replace=self.resume)
         remove(self.state)
         self._log(f"test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
         return test
 
-    def _how_to_resume(self, fault: UserError) -> str:
-        """For the line about a fault. If a GPU ran out of memory between two windows, saves the state first.
+    def _note(self, error: Exception) -> str:
+        """What is saved, and how to resume. If a GPU ran out of memory between two windows, saves the state first.
 
-        Other faults may come in the middle of a window, when the state is inconsistent.
+        Other errors may come in the middle of a window, when the state is inconsistent.
         """
-        resume = "--resume continues from the last saved state"
+        if isinstance(error, DivergedError):
+            epoch = self.training.best_epoch
+            return f"last good checkpoint: {f'epoch {epoch}, in {self.folder}' if epoch else 'none yet'}"
+        resume, fault = "--resume continues from the last saved state", translate(error)
+        if fault is None or isinstance(error, UserError):
+            return ""
         if GPU_IS_FULL not in str(fault):
             return resume
         if self.training.between_windows:
             self._save_state()
             resume = f"--resume continues after {self.training}"
-        config = self.experiment.config
-        window = config.batch_size * config.update_epochs
-        clips = min(config.max_clips_per_pass or window, window)
+        window = self.experiment.config.batch_size * self.experiment.config.update_epochs
+        clips = min(self.experiment.config.max_clips_per_pass or window, window)
         if clips == 1:
             return f"choose another GPU with --gpu_ids; {resume}"
         return f"add --max_clips_per_pass {clips // 2} (now {clips}; the gradient stays the same); {resume}"
-
-    def _rows(self) -> dict[str, dict[str, str]]:
-        return finished_rows(self.seeds_csv, self.provenance.model, self.seed)
 
     def _save_state(self) -> None:
         self.training.seconds = time.perf_counter() - self._start

@@ -70,15 +70,13 @@ def open_checkpoint(
 
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
-    """The feature file: --dataPath, or the dataset's own; the demo's is created. Raises UserError if it does not exist."""
+    """The feature file: --dataPath, or the dataset's own; the demo's is created. Raises UserError if it is missing."""
     if dataset.name == "demo":
         ensure_demo(data_root() / "DEMO")
     path = named or dataset.feature_file(aligned)
     if not path.exists():
-        raise UserError(
-            f"{path}: no such feature file; name one with --dataPath, or set the folder of all datasets with SELF_MM_DATA or "
-            "DATA_ROOT in config/config_regression.py; --datasetName demo needs no file"
-        )
+        advice = "name one with --dataPath, or set SELF_MM_DATA to the datasets' folder; --datasetName demo needs none"
+        raise UserError(f"{path}: no such feature file; {advice}")
     return path
 
 
@@ -90,9 +88,7 @@ def open_features(
     store = open_store(path, dataset, aligned, tokenizer, cache_dir)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
     if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
-        raise UserError(
-            f"{path}: the vocabulary of its token ids is not that of the text encoder {encoder.source}; name the encoder it "
-            "was extracted for with --bert"
-        )
+        problem = f"the vocabulary of its token ids is not that of the text encoder {encoder.source}"
+        raise UserError(f"{path}: {problem}; name the encoder it was extracted for with --bert")
     check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
     return store

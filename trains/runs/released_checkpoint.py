@@ -30,12 +30,11 @@ def load_released_weights(model: nn.Module, weights: dict[str, Tensor], source: 
             name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
         if not name.startswith(UNUSED):
             renamed[name] = tensor
-    expected = model.state_dict()
-    for name in [*expected, *renamed]:
-        shapes = [tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (renamed, expected)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{source}: {first_line(name)} is {shapes[0]} in the file and {shapes[1]} in the model; give the "
-                "hyper-parameters, features and encoder that it was trained with: --preset, --set, --dataPath, --bert"
-            )
-    model.load_state_dict(renamed)
+    try:
+        model.load_state_dict(renamed)
+    except RuntimeError as error:
+        problem = first_line(str(error).partition("\n")[2])  # the line after "Error(s) in loading state_dict"
+        advice = (
+            "repeat the hyper-parameters, features and encoder of its training: --preset, --set, --dataPath, --bert"
+        )
+        raise UserError(f"{source}: {problem} {advice}") from None

@@ -36,10 +36,7 @@ class Trained:
 
 
 def load_trained(folder: Path, model_name: str | None = None, dataset_name: str | None = None) -> Trained:
-    """Loads a checkpoint folder. Raises UserError if it is incomplete, damaged or another model's.
-
-    model_name, dataset_name: None for those that the checkpoint records.
-    """
+    """Loads a checkpoint; None: the name that it records. Raises UserError if it is damaged or another model's."""
     metadata = read_metadata(folder)
     model = load_checkpoint(folder, model_kind(model_name or str(metadata.get("model", "self_mm"))).network)
     name = dataset_name or str(metadata.get("dataset"))

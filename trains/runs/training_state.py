@@ -1,4 +1,4 @@
-"""The state of an unfinished training, in a safetensors file, so that resuming is bit-identical. Reading it runs no code."""
+"""The state of an unfinished training, in a safetensors file; resuming is bit-identical. Reading it runs no code."""
 
 import json
 import zlib
@@ -20,7 +20,7 @@ PROGRESS = ("epochs", "best_epoch", "best_score", "windows", "microbatches", "se
 
 
 def capture(training: Training) -> State:
-    """Returns everything that `restore` needs. Raises UserError for a training with non-finite numbers: see FiniteCheck."""
+    """Returns everything that `restore` needs. Raises DivergedError for non-finite numbers: see FiniteCheck."""
     training.check.raise_if_broken()
     streams, random = random_streams(training.loss.device)
     parts = {"model": training.model.state_dict(), "ulgm": training.ulgm.state_dict(), "random": streams}
