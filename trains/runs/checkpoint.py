@@ -1,7 +1,7 @@
-"""A seed's checkpoint: the folder with the model of its best epoch.
+"""A seed's checkpoint: a folder with the model of its best epoch. Reading it runs no code.
 
 It holds config.json and model.safetensors, as SelfMM.from_pretrained reads them, the unimodal labels generated so far
-(labels.csv) and the tokenizer. Reading it runs no code.
+(labels.csv) and the tokenizer.
 """
 
 import contextlib
@@ -13,15 +13,12 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from data.schema import EXTRACTORS, plain_extractors
 from utils.errors import UserError, first_line
 from utils.files import checksum, current_folder, replacing
 
 METADATA = "trained_on"  # the key of config.json for dataset, seed, epoch, versions
 WEIGHTS = "model.safetensors"
-
-
-def checkpoint_folder(root: Path, model: str, dataset: str, seed: int) -> Path:
-    return root / f"{model}-{dataset}-regression-{seed}"
 
 
 def save_checkpoint(
@@ -43,24 +40,19 @@ def save_checkpoint(
 
 
 def read_metadata(folder: Path) -> dict:
-    """How a checkpoint was trained; {} if it does not say. Raises UserError if config.json is missing or damaged."""
+    """How a checkpoint was trained, as far as it is recorded. Raises UserError if config.json is missing or damaged."""
     try:
         config = json.loads((current_folder(folder) / "config.json").read_text(encoding="utf-8"))
         metadata = config.get(METADATA, {})
-        metadata.keys()
-        return metadata
-    except OSError as error:
-        raise UserError(f"{folder}: not a checkpoint: cannot read config.json ({error.strerror})") from None
-    except (AttributeError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/config.json: damaged ({first_line(error)})") from None
+        return metadata | {EXTRACTORS: plain_extractors(metadata.get(EXTRACTORS))}
+    except (OSError, AttributeError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder}/config.json: cannot be read ({first_line(error)})") from None
 
 
 def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     """The model, in evaluation mode. Raises UserError if a file is missing or damaged, or describes another model."""
     expected = read_metadata(folder).get("checksum")
     current = current_folder(folder)
-    if not (current / WEIGHTS).exists():
-        raise UserError(f"{folder}: has no {WEIGHTS}; a checkpoint is config.json and {WEIGHTS}")
     try:
         if expected not in (None, checksum(current / WEIGHTS)):
             raise ValueError(f"{WEIGHTS} does not match its checksum in config.json")

@@ -49,13 +49,8 @@ class Experiment:
 
     @functools.cached_property
     def provenance(self) -> Provenance:
-        data_and_encoder = {
-            "model": self.model_name,
-            "dataset": self.dataset.name,
-            "aligned": self.store.aligned,
-            "features_sha1": self.store.sha1,
-            "bert": fingerprint(self.encoder.bert),
-        }
+        data_and_encoder = {"model": self.model_name, "dataset": self.dataset.name, "aligned": self.store.aligned}
+        data_and_encoder |= {"features_sha1": self.store.sha1, "bert": fingerprint(self.encoder.bert)}
         return make_provenance(data_and_encoder, self.config, self.device, self.ranks.size)
 
     def with_config(self, config: Config) -> "Experiment":
@@ -71,18 +66,16 @@ class Experiment:
         lines = [
             f"{self.model_name} on {self.dataset.name}: {clips} clips",
             " ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items()),
-            str(self.provenance),
+            "; ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.provenance).items()),
         ]
         if self.tuned is not None:
             before, now = self.tuned.trained_on, self.provenance.data_and_encoder()
             changed = [key for key in now if before.get(key, now[key]) != now[key]]
             warning = f"; but this run has another {', another '.join(changed)}" if changed else ""
             lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{warning}"]
-        lines += [
-            f"{part}: {count} values are not finite and are read as 0"
-            for part, count in self.store.replaced.items()
-            if count
-        ]
+        for part, count in self.store.replaced.items():
+            if count:
+                lines.append(f"{part}: {count} values are not finite and are read as 0")
         return "\n".join(lines)
 
     def new_model(self) -> nn.Module:
@@ -121,9 +114,8 @@ class Experiment:
 
     def report(self, title: str, tests: list[dict[str, float]]) -> str:
         """The closing table. tests: metrics for each seed, as `test` returns them."""
-        # Published scores are about the datasets' own features.
-        own_features = bool(self.store.extractors)
-        published = {} if own_features else published_scores(self.dataset.name, self.config.tasks)
+        # Scores are published for the official features, which record no extractors.
+        published = {} if self.store.extractors else published_scores(self.dataset.name, self.config.tasks)
         return closing_report(title, tests, self.mean_guess, published)
 
     def _unimodal_metrics(self, scores: dict[str, np.ndarray]) -> dict[str, float]:

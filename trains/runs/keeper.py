@@ -1,4 +1,4 @@
-"""Keeps a seed's files: its checkpoint, its row in the seeds CSV, and the state of its training until that is finished."""
+"""A seed's files: its checkpoint, its row in the seeds CSV, and the state of its training until that is finished."""
 
 import contextlib
 import logging
@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from data.schema import EXTRACTORS
-from trains.runs.checkpoint import checkpoint_folder, load_checkpoint, read_metadata, save_checkpoint
+from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
 from trains.runs.results import add_seed_row, finished_rows
-from trains.runs.training_state import State, capture, load_state, save_state, state_file
+from trains.runs.training_state import State, capture, load_state, save_state
 from trains.self_mm import EpochResult
 from trains.training import Training
 from utils.errors import GPU_IS_FULL, DivergedError, UserError, translate
@@ -36,17 +36,14 @@ class Keeper:
         self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
         self.log, self.save_every, self.resume = log, save_every, resume
         self.provenance = experiment.provenance
-        self.folder = checkpoint_folder(models, self.provenance.model, self.provenance.dataset, seed)
-        self.state = state_file(self.folder)
+        self.folder = models / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
+        self.state = self.folder.with_name(f"{self.folder.name}-training.safetensors")
         self.training: Training | None = None
         self._start = self._last_save = 0.0
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
-        """Locks the seed. If a signal or an error interrupts its training, saves the state if possible, and reports what is saved.
-
-        Raises UserError if another process trains the seed.
-        """
+        """Locks the seed, or raises UserError. Saves the state on a signal; notes on an error what is saved."""
         in_use = "another run is training this seed; wait for it, or choose another --model_save_dir"
         with exclusive_lock(self.folder, in_use):
             clear_leftovers(self.state)
@@ -58,13 +55,8 @@ class Keeper:
                     self._log(f"{stop.name}: stopped after {self.training}; the state is saved")
                 raise
             except Exception as error:
-                fault = translate(error)
-                if self.training and isinstance(error, DivergedError):
-                    epoch = self.training.best_epoch
-                    checkpoint = f"epoch {epoch}, in {self.folder}" if epoch else "none yet"
-                    error.add_note(f"seed {self.seed}: last good checkpoint: {checkpoint}")
-                elif self.training and fault and not isinstance(error, UserError):
-                    error.add_note(f"seed {self.seed}: {self._how_to_resume(fault)}")
+                if self.training and (note := self._note(error)):
+                    error.add_note(f"seed {self.seed}: {note}")
                 raise
 
     def find_state(self) -> State | str | None:
@@ -73,11 +65,12 @@ class Keeper:
         Raises UserError for a damaged CSV, and for a state that must not be resumed or overwritten.
         """
         # Even without --resume, a damaged CSV is reported before training, not after.
-        is_finished = self.provenance.config_hash in self._rows() and self.resume
-        advice = "or choose another --model_save_dir, or remove the file to train from the start"
-        if self.state.exists() and not self.resume:
-            raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
+        rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
+        is_finished = self.provenance.config_hash in rows and self.resume
         if self.state.exists():
+            advice = "or choose another --model_save_dir, or remove the file to train from the start"
+            if not self.resume:
+                raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
             tensors, values = load_state(self.state)
             before, now = values["provenance"], asdict(self.provenance)
             changes = [f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
@@ -86,10 +79,8 @@ class Keeper:
                     self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")
                 return tensors, values
             if not is_finished:
-                raise UserError(
-                    f"--resume: {self.state}: a training with other settings or data ({'; '.join(changes)}); repeat its "
-                    f"flags, {advice}"
-                )
+                what = f"a training with other settings or data ({'; '.join(changes)})"
+                raise UserError(f"--resume: {self.state}: {what}; repeat its flags, {advice}")
         if is_finished:
             self._log(f"already finished: metrics taken from {self.seeds_csv}")
         return FINISHED if is_finished else None
@@ -97,13 +88,12 @@ class Keeper:
     def finished_test(self) -> dict[str, float]:
         """The test's metrics, from the seed's row. Raises UserError if the row is missing or damaged."""
         try:
-            row = self._rows()[self.provenance.config_hash]
+            row = finished_rows(self.seeds_csv, self.provenance.model, self.seed)[self.provenance.config_hash]
             names = dict.fromkeys([*self.experiment.metric_names, *self.experiment.mean_guess])
             return {name: float(row[name] or "nan") for name in names}
         except (KeyError, ValueError) as error:
-            raise UserError(
-                f"{self.seeds_csv}: no row of seed {self.seed}, or a damaged one ({error}); train it again"
-            ) from None
+            problem = f"no row of seed {self.seed}, or a damaged one ({error})"
+            raise UserError(f"{self.seeds_csv}: {problem}; train it again") from None
 
     def begin(self, training: Training) -> None:
         """Called before the first epoch, with a training that is new or restored from the state.
@@ -112,8 +102,14 @@ class Keeper:
         """
         if training.at_best:
             self._save_checkpoint(training)
-        elif training.best_epoch:
-            self._check_checkpoint(training.best_epoch)
+        elif epoch := training.best_epoch:
+            expected = {"config_hash": self.provenance.config_hash, "seed": self.seed, "epoch": epoch}
+            metadata = {}
+            with contextlib.suppress(UserError):
+                metadata = read_metadata(self.folder)
+            if not expected.items() <= metadata.items():
+                problem = f"the checkpoint of the best epoch so far, {epoch}, is gone"
+                raise UserError(f"--resume: {self.folder}: {problem}; remove {self.state} to train from the start")
         if training.epochs or training.windows:
             self._log(f"resumes after {training}")
         self.training = training
@@ -122,7 +118,10 @@ class Keeper:
 
     def after_epoch(self, result: EpochResult) -> None:
         """Saves the best epoch so far, and the state then and every `save_every` minutes."""
-        self._log(_describe(result))
+        shown = [name for name in result.valid if name in ("Loss", "Corr") or name.endswith("acc_2")]
+        scores = "  ".join(f"{name} {result.valid[name]:.4f}" for name in shown)
+        text = f"epoch {result.epoch:2d}  {result.seconds:5.1f} s  train {result.train_loss:.4f}  valid: {scores}"
+        self._log(text + "  best so far" * result.is_best)
         if self.training.at_best or time.monotonic() - self._last_save >= 60 * self.save_every:
             self._save_state()
         # After the state: at any moment, the best epoch is in the checkpoint or in the state.
@@ -134,42 +133,36 @@ class Keeper:
         training, key = self.training, self.experiment.config.KeyEval
         seconds = time.perf_counter() - self._start
         test = self.experiment.test(load_checkpoint(self.folder, self.experiment.kind.network))
-        row = {
-            "model": self.provenance.model,
-            "dataset": self.provenance.dataset,
-            "seed": self.seed,
-            **test,
-            f"valid_{key}": training.best_score if lower_is_better(key) else -training.best_score,
-            "best_epoch": training.best_epoch,
-            "epochs": training.epochs,
-            "seconds": round(seconds, 2),
-            "seconds_per_epoch": round(seconds / training.epochs, 2),
-        }
+        row = {"model": self.provenance.model, "dataset": self.provenance.dataset, "seed": self.seed} | test
+        row[f"valid_{key}"] = training.best_score if lower_is_better(key) else -training.best_score
+        row |= {"best_epoch": training.best_epoch, "epochs": training.epochs}
+        row |= {"seconds": round(seconds, 2), "seconds_per_epoch": round(seconds / training.epochs, 2)}
         add_seed_row(self.seeds_csv, row | asdict(self.provenance), replace=self.resume)
         remove(self.state)
         self._log(f"test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
         return test
 
-    def _how_to_resume(self, fault: UserError) -> str:
-        """For the line about a fault. If a GPU ran out of memory between two windows, saves the state first.
+    def _note(self, error: Exception) -> str:
+        """What is saved, and how to resume. If a GPU ran out of memory between two windows, saves the state first.
 
-        Other faults may come in the middle of a window, when the state is inconsistent.
+        Other errors may come in the middle of a window, when the state is inconsistent.
         """
-        resume = "--resume continues from the last saved state"
+        if isinstance(error, DivergedError):
+            epoch = self.training.best_epoch
+            return f"last good checkpoint: {f'epoch {epoch}, in {self.folder}' if epoch else 'none yet'}"
+        resume, fault = "--resume continues from the last saved state", translate(error)
+        if fault is None or isinstance(error, UserError):
+            return ""
         if GPU_IS_FULL not in str(fault):
             return resume
         if self.training.between_windows:
             self._save_state()
             resume = f"--resume continues after {self.training}"
-        config = self.experiment.config
-        window = config.batch_size * config.update_epochs
-        clips = min(config.max_clips_per_pass or window, window)
+        window = self.experiment.config.batch_size * self.experiment.config.update_epochs
+        clips = min(self.experiment.config.max_clips_per_pass or window, window)
         if clips == 1:
             return f"choose another GPU with --gpu_ids; {resume}"
         return f"add --max_clips_per_pass {clips // 2} (now {clips}; the gradient stays the same); {resume}"
-
-    def _rows(self) -> dict[str, dict[str, str]]:
-        return finished_rows(self.seeds_csv, self.provenance.model, self.seed)
 
     def _save_state(self) -> None:
         self.training.seconds = time.perf_counter() - self._start
@@ -184,23 +177,5 @@ class Keeper:
         metadata[EXTRACTORS] = self.experiment.store.extractors
         save_checkpoint(training.model, self.folder, metadata, self.experiment.encoder.tokenizer, table)
 
-    def _check_checkpoint(self, epoch: int) -> None:
-        """Raises UserError if the folder does not hold this training's checkpoint of an epoch."""
-        expected = {"config_hash": self.provenance.config_hash, "seed": self.seed, "epoch": epoch}
-        with contextlib.suppress(UserError):
-            if expected.items() <= read_metadata(self.folder).items():
-                return
-        raise UserError(
-            f"--resume: {self.folder}: the checkpoint of the best epoch so far, {epoch}, is gone; remove {self.state} to "
-            "train from the start"
-        )
-
     def _log(self, text: str) -> None:
         self.log.info(f"seed {self.seed}  {text}")
-
-
-def _describe(result: EpochResult) -> str:
-    shown = [name for name in result.valid if name in ("Loss", "Corr") or name.endswith("acc_2")]
-    scores = "  ".join(f"{name} {result.valid[name]:.4f}" for name in shown)
-    best = "  best so far" if result.is_best else ""
-    return f"epoch {result.epoch:2d}  {result.seconds:5.1f} s  train {result.train_loss:.4f}  valid: {scores}{best}"

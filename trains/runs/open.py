@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from config.config_regression import Config, Dataset, data_root
-from config.tuned import Tuned
 from data.demo import ensure_demo
 from data.schema import SPLITS
 from data.store import FeatureStore, open_store
@@ -21,28 +20,17 @@ from trains.runs.released_checkpoint import load_released_weights
 from trains.runs.trained import load_trained
 from utils.errors import UserError
 from utils.metrics import METRICS, metric_names
-from utils.ranks import ALONE, Ranks
 
 
 def open_experiment(
-    model_name: str,
-    dataset: Dataset,
-    config: Config,
-    device: torch.device,
-    *,
-    features: Path | None = None,
-    aligned: bool = False,
-    bert: str | None = None,
-    cache_dir: Path | None = None,
-    num_workers: int = 0,
-    ranks: Ranks = ALONE,
-    splits: tuple[str, ...] = SPLITS,
-    tuned: Tuned | None = None,
-) -> Experiment:
+    model_name: str, dataset: Dataset, config: Config, device: torch.device, *, features: Path | None = None,
+    aligned: bool = False, bert: str | None = None, cache_dir: Path | None = None, splits: tuple[str, ...] = SPLITS,
+    **settings,
+) -> Experiment:  # fmt: skip
     """Opens and checks the inputs of a training. Raises UserError, before anything but caches and the demo is written.
 
     features, bert: None for the dataset's own. splits: the splits that the experiment may see; a sweep must not see the
-    test split. tuned: the source of the config.
+    test split. settings: further fields of the experiment.
     """
     model_kind(model_name)
     keys = metric_names(METRICS[dataset.metrics])
@@ -54,7 +42,7 @@ def open_experiment(
     store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
-    return Experiment(model_name, dataset, config, device, store, encoder, num_workers, ranks, tuned)
+    return Experiment(model_name, dataset, config, device, store, encoder, **settings)
 
 
 def open_released_checkpoint(path: Path, experiment: Experiment) -> nn.Module:
@@ -65,17 +53,9 @@ def open_released_checkpoint(path: Path, experiment: Experiment) -> nn.Module:
 
 
 def open_checkpoint(
-    folder: Path,
-    model_name: str,
-    dataset_name: str | None,
-    device: torch.device,
-    *,
-    overrides: dict[str, object],
-    features: Path | None = None,
-    aligned: bool = False,
-    cache_dir: Path | None = None,
-    num_workers: int = 0,
-) -> tuple[Experiment, nn.Module]:
+    folder: Path, model_name: str, dataset_name: str | None, device: torch.device, *, overrides: dict[str, object],
+    features: Path | None = None, aligned: bool = False, cache_dir: Path | None = None, num_workers: int = 0,
+) -> tuple[Experiment, nn.Module]:  # fmt: skip
     """Loads a checkpoint folder and the data to test it on. Raises UserError, also if the two do not match.
 
     dataset_name: None for the checkpoint's own. overrides: hyper-parameters to change after training.
@@ -90,15 +70,13 @@ def open_checkpoint(
 
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
-    """The feature file: --dataPath, or the dataset's own; the demo's is created. Raises UserError if it does not exist."""
+    """The feature file: --dataPath, or the dataset's own; the demo's is created. Raises UserError if it is missing."""
     if dataset.name == "demo":
         ensure_demo(data_root() / "DEMO")
     path = named or dataset.feature_file(aligned)
     if not path.exists():
-        raise UserError(
-            f"{path}: no such feature file; name one with --dataPath, or set the folder of all datasets with SELF_MM_DATA or "
-            "DATA_ROOT in config/config_regression.py; --datasetName demo needs no file"
-        )
+        advice = "name one with --dataPath, or set SELF_MM_DATA to the datasets' folder; --datasetName demo needs none"
+        raise UserError(f"{path}: no such feature file; {advice}")
     return path
 
 
@@ -110,9 +88,7 @@ def open_features(
     store = open_store(path, dataset, aligned, tokenizer, cache_dir)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
     if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
-        raise UserError(
-            f"{path}: the vocabulary of its token ids is not that of the text encoder {encoder.source}; name the encoder it "
-            "was extracted for with --bert"
-        )
+        problem = f"the vocabulary of its token ids is not that of the text encoder {encoder.source}"
+        raise UserError(f"{path}: {problem}; name the encoder it was extracted for with --bert")
     check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
     return store

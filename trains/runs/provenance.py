@@ -42,13 +42,8 @@ class Provenance:
         """For the checkpoint: everything that does not depend on the machine."""
         return {key: value for key, value in asdict(self).items() if key not in MACHINE}
 
-    def __str__(self) -> str:
-        return "; ".join(f"{key} {value}" for key, value in asdict(self).items())
 
-
-def make_provenance(
-    data_and_encoder: dict[str, object], config: Config, device: torch.device, ranks: int
-) -> Provenance:
+def make_provenance(data_and_encoder: dict, config: Config, device: torch.device, ranks: int) -> Provenance:
     """The provenance of a run by this process."""
     identity = json.dumps([data_and_encoder, config.identity()])
     packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "numpy")]
@@ -70,8 +65,7 @@ def make_provenance(
 def commit() -> str:
     """The commit of this repository, with '+' if tracked files differ from it; '' outside a git checkout."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]
-    folder = Path(__file__).resolve().parent
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    except OSError:  # git is not installed
         return ""

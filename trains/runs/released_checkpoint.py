@@ -13,11 +13,10 @@ PREFIXES = {
     "Model.audio_model.linear_1.": "audio_encoder.linear.",
     "Model.video_model.rnn.": "vision_encoder.lstm.",
     "Model.video_model.linear_1.": "vision_encoder.linear.",
-    **{
-        f"Model.post_{released}_layer_{layer}.": f"heads.{task}.layer_{layer}."
-        for released, task in (("fusion", "fusion"), ("text", "text"), ("audio", "audio"), ("video", "vision"))
-        for layer in (1, 2, 3)
-    },
+    "Model.post_fusion_layer_": "heads.fusion.layer_",
+    "Model.post_text_layer_": "heads.text.layer_",
+    "Model.post_audio_layer_": "heads.audio.layer_",
+    "Model.post_video_layer_": "heads.vision.layer_",
 }
 # BERT's pooler, which has no effect, and a constant that old versions of transformers saved.
 UNUSED = ("text_encoder.bert.pooler.", "text_encoder.bert.embeddings.position_ids")
@@ -27,16 +26,15 @@ def load_released_weights(model: nn.Module, weights: dict[str, Tensor], source: 
     """Copies released weights into a SelfMM. Raises UserError for a missing, unknown or differently shaped tensor."""
     renamed = {}
     for name, tensor in weights.items():
-        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
-        ours = PREFIXES.get(prefix, "") + name.removeprefix(prefix)
-        if not ours.startswith(UNUSED):
-            renamed[ours] = tensor
-    expected = model.state_dict()
-    for name in [*expected, *renamed]:
-        shapes = [tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (renamed, expected)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{source}: {first_line(name)} is {shapes[0]} in the file and {shapes[1]} in the model; give the "
-                "hyper-parameters, features and encoder that it was trained with: --preset, --set, --dataPath, --bert"
-            )
-    model.load_state_dict(renamed)
+        for theirs, ours in PREFIXES.items():
+            name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
+        if not name.startswith(UNUSED):
+            renamed[name] = tensor
+    try:
+        model.load_state_dict(renamed)
+    except RuntimeError as error:
+        problem = first_line(str(error).partition("\n")[2])  # the line after "Error(s) in loading state_dict"
+        advice = (
+            "repeat the hyper-parameters, features and encoder of its training: --preset, --set, --dataPath, --bert"
+        )
+        raise UserError(f"{source}: {problem} {advice}") from None

@@ -10,46 +10,32 @@ from config.config_regression import TASKS
 _MOSI_KEYS = ("MAE", "Corr", "Has0_acc_2", "Non0_acc_2", "Has0_F1_score", "Non0_F1_score", "Mult_acc_5", "Mult_acc_7")
 _SIMS_KEYS = ("MAE", "Corr", "Mult_acc_2", "F1_score", "Mult_acc_3", "Mult_acc_5")
 
-
-def _scores(keys: tuple[str, ...], *values: float) -> dict[str, float]:
-    return dict(zip(keys, values, strict=False))
-
-
-# dataset -> source -> metric -> value. "MMSA" is the authors' own rerun, with their later framework.
-PUBLISHED = {
-    "mosi": {
-        "paper": _scores(_MOSI_KEYS, 0.713, 0.798, 84.00, 85.98, 84.42, 85.95),
-        "MMSA": _scores(_MOSI_KEYS, 0.7080, 0.7963, 83.44, 85.46, 83.36, 85.43, 53.47, 46.67),
-    },
-    "mosei": {
-        "paper": _scores(_MOSI_KEYS, 0.530, 0.765, 82.81, 85.17, 82.53, 85.30),
-        "MMSA": _scores(_MOSI_KEYS, 0.5309, 0.7649, 83.76, 85.15, 83.82, 84.90, 55.53, 53.87),
-    },
-    "sims": {
-        "paper": _scores(_SIMS_KEYS, 0.419, 0.616, 80.74, 80.78),
-        "human T, A, V": _scores(_SIMS_KEYS, 0.408, 0.647, 81.32, 81.73),
-        "MMSA": _scores(_SIMS_KEYS, 0.4250, 0.5952, 80.04, 80.44, 65.47, 41.53),
-    },
-    "simsv2": {"MMSA": _scores(_SIMS_KEYS, 0.3106, 0.6952, 79.69, 79.76, 72.61, 52.77)},
-}
-
-# Table 4 of the paper: MOSI with fewer tasks.
-ABLATION = {
-    "M": _scores(_MOSI_KEYS, 0.730, 0.781),
-    "MV": _scores(_MOSI_KEYS, 0.732, 0.775),
-    "MA": _scores(_MOSI_KEYS, 0.728, 0.790),
-    "MT": _scores(_MOSI_KEYS, 0.731, 0.789),
-    "MAV": _scores(_MOSI_KEYS, 0.719, 0.789),
-    "MTV": _scores(_MOSI_KEYS, 0.714, 0.797),
-    "MTA": _scores(_MOSI_KEYS, 0.712, 0.797),
+# (dataset, tasks, source) -> scores. "MMSA" is the authors' own rerun, with their later framework.
+# MOSI with fewer tasks than MTAV: table 4 of the paper.
+_PUBLISHED = {
+    ("mosi", "MTAV", "paper"): (0.713, 0.798, 84.00, 85.98, 84.42, 85.95),
+    ("mosi", "MTAV", "MMSA"): (0.7080, 0.7963, 83.44, 85.46, 83.36, 85.43, 53.47, 46.67),
+    ("mosi", "M", "paper"): (0.730, 0.781),
+    ("mosi", "MV", "paper"): (0.732, 0.775),
+    ("mosi", "MA", "paper"): (0.728, 0.790),
+    ("mosi", "MT", "paper"): (0.731, 0.789),
+    ("mosi", "MAV", "paper"): (0.719, 0.789),
+    ("mosi", "MTV", "paper"): (0.714, 0.797),
+    ("mosi", "MTA", "paper"): (0.712, 0.797),
+    ("mosei", "MTAV", "paper"): (0.530, 0.765, 82.81, 85.17, 82.53, 85.30),
+    ("mosei", "MTAV", "MMSA"): (0.5309, 0.7649, 83.76, 85.15, 83.82, 84.90, 55.53, 53.87),
+    ("sims", "MTAV", "paper"): (0.419, 0.616, 80.74, 80.78),
+    ("sims", "MTAV", "human T, A, V"): (0.408, 0.647, 81.32, 81.73),
+    ("sims", "MTAV", "MMSA"): (0.4250, 0.5952, 80.04, 80.44, 65.47, 41.53),
+    ("simsv2", "MTAV", "MMSA"): (0.3106, 0.6952, 79.69, 79.76, 72.61, 52.77),
 }
 
 
 def published_scores(dataset: str, tasks: str) -> dict[str, dict[str, float]]:
     """source -> metric -> value, for a dataset and the letters of its tasks; {} if nothing was published."""
-    if tasks == "MTAV":
-        return PUBLISHED.get(dataset, {})
-    return {"paper": ABLATION[tasks]} if dataset == "mosi" and tasks in ABLATION else {}
+    keys = _SIMS_KEYS if dataset.startswith("sims") else _MOSI_KEYS
+    entries = {key[2]: values for key, values in _PUBLISHED.items() if key[:2] == (dataset, tasks)}
+    return {source: dict(zip(keys, values, strict=False)) for source, values in entries.items()}
 
 
 def closing_report(
@@ -61,11 +47,10 @@ def closing_report(
     """
     scale = pd.Series({metric: 100 if _is_percentage(metric) else 1 for metric in tests[0]})
     scores = pd.DataFrame(tests) * scale
-    columns = {"mean": scores.mean(skipna=False)}
-    if len(tests) > 1:
-        columns["std"] = scores.std(ddof=0, skipna=False)
-    columns["guessing the mean"] = pd.Series(guess) * scale
-    table = pd.DataFrame(columns).loc[scores.columns]
+    columns = {"mean": scores.mean(skipna=False), "std": scores.std(ddof=0, skipna=False)}
+    table = pd.DataFrame(columns | {"guessing the mean": pd.Series(guess) * scale}).loc[scores.columns]
+    if len(tests) == 1:
+        table = table.drop(columns="std")
     unimodal = table.index.str.startswith(TASKS)
     fusion = table[~unimodal].assign(**{source: pd.Series(values) for source, values in published.items()})
     tables = [title, _format(fusion)]
@@ -76,12 +61,10 @@ def closing_report(
 
 
 def _format(table: pd.DataFrame) -> str:
-    rows = []
-    for metric, row in table.iterrows():
-        digits = 2 if _is_percentage(metric) else 4
-        cells = {column: "-" if pd.isna(value) else f"{value:.{digits}f}" for column, value in row.items()}
-        rows.append({"": metric, **cells})
-    return pd.DataFrame(rows).to_string(index=False)
+    rows = {
+        metric: row.map(("{:.2f}" if _is_percentage(metric) else "{:.4f}").format) for metric, row in table.iterrows()
+    }
+    return pd.DataFrame(rows).T.replace("nan", "-").rename_axis("").reset_index().to_string(index=False)
 
 
 def _is_percentage(metric: str) -> bool:

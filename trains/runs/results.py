@@ -11,10 +11,7 @@ RUN = ["model", "config_hash", "seed"]  # rows that share these repeat the same 
 
 
 def add_seed_row(path: Path, row: dict, replace: bool = False) -> None:
-    """Adds a row to the seeds CSV. Concurrent processes wait for each other, so that no row is lost.
-
-    replace: the row replaces the last one of the same run, if there is one.
-    """
+    """Adds a row, or replaces the same run's last one if `replace`. Concurrent processes lose no row."""
     with exclusive_lock(path):
         rows = read_rows(path, RUN)
         if replace:
@@ -32,27 +29,22 @@ def finished_rows(path: Path, model: str, seed: int) -> dict[str, dict[str, str]
 
 
 def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
-    """Computes the summary from the seeds CSV: one line per model and config, in percent.
-
-    The last row of a repeated run counts. std is the population's, as in the released code.
-    """
+    """One line per model and config, in percent: mean and population std over the last row of each seed."""
     with exclusive_lock(seeds):
         rows = read_rows(seeds, RUN).drop_duplicates(RUN, keep="last")
+        lines = []
         try:
-            lines = [_summarise(group, metrics) for _, group in rows.groupby(["model", "config_hash"], sort=False)]
+            for (model, config_hash), group in rows.groupby(["model", "config_hash"], sort=False):
+                group = group.iloc[group["seed"].astype(int).argsort()]  # the last bit of a sum depends on the order
+                line = {"Model": model}
+                for metric in metrics:
+                    values = pd.to_numeric(group[metric]).to_numpy(dtype=float)
+                    line[f"{metric}_mean"] = round(values.mean() * 100, 2)
+                    line[f"{metric}_std"] = round(values.std() * 100, 2)
+                lines.append(line | {"seeds": " ".join(group["seed"]), "config_hash": config_hash})
         except (KeyError, ValueError) as error:
             raise UserError(f"{seeds}: damaged row ({first_line(error)}); repair the file, or move it away") from None
         write_rows(pd.DataFrame(lines), summary)
-
-
-def _summarise(rows: pd.DataFrame, metrics: list[str]) -> dict[str, object]:
-    """One line of the summary, from the rows of one model and config."""
-    rows = rows.iloc[rows["seed"].astype(int).argsort()]  # the last bit of a sum depends on the order
-    line = {"Model": rows["model"].iloc[0]}
-    for metric in metrics:
-        values = pd.to_numeric(rows[metric]).to_numpy(dtype=float)
-        line |= {f"{metric}_mean": round(values.mean() * 100, 2), f"{metric}_std": round(values.std() * 100, 2)}
-    return line | {"seeds": " ".join(rows["seed"]), "config_hash": rows["config_hash"].iloc[0]}
 
 
 def read_rows(path: Path, key: list[str]) -> pd.DataFrame:

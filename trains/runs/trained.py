@@ -1,4 +1,4 @@
-"""A trained model with everything its checkpoint says about it."""
+"""A trained model with everything that its checkpoint records about it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from torch import nn
 
 from config.config_regression import DATASETS, Dataset
 from data.extractors import difference
-from data.schema import EXTRACTORS, plain_extractors
+from data.schema import EXTRACTORS
 from data.store import FeatureStore
 from models.pretrained_bert import Pretrained, load_tokenizer
 from trains.runs.checkpoint import load_checkpoint, read_metadata
@@ -26,32 +26,23 @@ class Trained:
     extractors: dict[str, dict]  # modality -> the extractor of its training features; {} if unknown
 
     def check_features(self, store: FeatureStore, path: Path) -> None:
-        """Raises UserError if features were made by another extractor than the training features, or have another width."""
+        """Raises UserError if features have another extractor or width than the training features."""
         for key, width in (("audio", store.audio_width), ("vision", store.vision_width)):
             trained_on, extractor = self.extractors.get(key), store.extractors.get(key)
             if trained_on and extractor and (differs := difference(trained_on, extractor)):
                 raise UserError(f"{path}: {self.folder} was trained on {key} features of {differs}")
             if width != (expected := self.model.frame_widths[key]):
-                raise UserError(
-                    f"{path}: {key} is {width} wide, but {self.folder} was trained on a width of {expected}"
-                )
+                raise UserError(f"{path}: {key} is {width} wide, but {self.folder} was trained on width {expected}")
 
 
 def load_trained(folder: Path, model_name: str | None = None, dataset_name: str | None = None) -> Trained:
-    """Loads a checkpoint folder. Raises UserError if it is incomplete, damaged or another model's.
-
-    model_name, dataset_name: None for what the checkpoint says.
-    """
+    """Loads a checkpoint; None: the name that it records. Raises UserError if it is damaged or another model's."""
     metadata = read_metadata(folder)
     model = load_checkpoint(folder, model_kind(model_name or str(metadata.get("model", "self_mm"))).network)
     name = dataset_name or str(metadata.get("dataset"))
     if name not in DATASETS:
-        raise UserError(f"{folder}: does not say which dataset it was trained on; add --datasetName")
+        raise UserError(f"{folder}: does not record the dataset it was trained on; add --datasetName")
     vocabulary = current_folder(folder) / "tokenizer"
     tokenizer = load_tokenizer(str(vocabulary)) if vocabulary.is_dir() else None
-    try:
-        extractors = plain_extractors(metadata.get(EXTRACTORS))
-    except ValueError as error:
-        raise UserError(f"{folder}/config.json: {error}") from None
     encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
-    return Trained(folder, model, encoder, DATASETS[name], metadata.get("aligned") is True, extractors)
+    return Trained(folder, model, encoder, DATASETS[name], metadata.get("aligned") is True, metadata[EXTRACTORS])
