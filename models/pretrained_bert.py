@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
 from config.config_regression import Dataset
-from models.bert_config import bert_config
+from utils.bert_config import bert_config
 from utils.errors import UserError, first_line
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
@@ -51,31 +51,27 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
         # A hub name is `name` or `owner/name`, without a leading dot, slash or drive.
         if folder.exists() or folder.is_absolute() or named.startswith((".", "~")) or len(folder.parts) > 2:
             raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
-        return named
-    if not (folder / "config.json").exists():
-        raise UserError(f"--bert {named}: has no config.json; download it from {HUB[dataset.language]}")
-    if not any((folder / name).exists() for name in WEIGHTS):
-        files = f"{WEIGHTS[0]} or {WEIGHTS[1]}"
-        raise UserError(f"--bert {named}: has no weights ({files}); download them from {HUB[dataset.language]}")
+    elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
+        needed = f"no config.json, or no weights ({WEIGHTS[0]} or {WEIGHTS[1]})"
+        raise UserError(f"--bert {named}: has {needed}; download them from {HUB[dataset.language]}")
     return named
 
 
 def load_bert(source: str) -> BertModel:
     """BERT with its pretrained weights, in float32, without the pooler. Raises UserError if it cannot be loaded."""
 
-    def load(**where: bool) -> tuple[BertModel, dict]:
+    def load(**where: bool) -> BertModel:
         stored, _ = transformers.PretrainedConfig.get_config_dict(source, **where)
         if (kind := stored.get("model_type")) != "bert":
             raise UserError(f'--bert {source}: config.json: model_type is {first_line(kind)}, expected "bert"')
-        settings = {"add_pooling_layer": False, "dtype": torch.float32, "output_loading_info": True}
+        settings = {"add_pooling_layer": False, "dtype": torch.float32, "trust_remote_code": False, **where}
         config = bert_config(stored)
-        return BertModel.from_pretrained(source, config=config, trust_remote_code=False, **settings, **where)
+        bert, report = BertModel.from_pretrained(source, config=config, output_loading_info=True, **settings)
+        if missing := sorted(report["missing_keys"]):
+            raise UserError(f"--bert {source}: the weights lack {len(missing)} of BERT's tensors, such as {missing[0]}")
+        return bert
 
-    bert, report = _from_disk_or_hub(source, load)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise UserError(f"--bert {source}: the weights lack {len(missing)} of BERT's tensors, such as {missing[0]}")
-    return bert
+    return _from_disk_or_hub(source, load)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
@@ -93,30 +89,29 @@ def _from_disk_or_hub(source: str, load: Callable):
 
     Without internet the hub's library retries for minutes before it looks at the disk.
     """
-    with _quiet():
-        try:
+    try:
+        with _quiet():
             return load(local_files_only=True)
-        except UserError:
+    except UserError:
+        raise
+    except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            if Path(source).is_dir():
-                reason = first_line(error) or type(error).__name__
-                raise UserError(f"--bert {source}: cannot be loaded ({reason}); download the folder again") from None
-    print(f"{source} is not on this disk: downloading it")
-    with _quiet(bars=True):
-        try:
-            return load()
-        except UserError:
-            raise
-        except Exception as error:  # unreachable, unknown, damaged
+        if Path(source).is_dir():
             reason = first_line(error) or type(error).__name__
-            raise UserError(
-                f"BERT {source!r} is not on this disk and could not be downloaded ({reason}); on a machine with internet "
-                "download its config.json, model.safetensors and vocab.txt, and put them into pretrained_model/bert_en/ "
-                "(Chinese: bert_cn/), or name their folder with --bert"
-            ) from None
+            raise UserError(f"--bert {source}: cannot be loaded ({reason}); download the folder again") from None
+    print(f"{source} is not on this disk: downloading it")
+    try:
+        with _quiet(bars=True):
+            return load()
+    except UserError:
+        raise
+    except Exception as error:  # unreachable, unknown, damaged
+        raise UserError(
+            f"BERT {source!r} is not on this disk and could not be downloaded ({first_line(error) or type(error).__name__}); "
+            "on a machine with internet download its config.json, model.safetensors and vocab.txt, and put them into "
+            "pretrained_model/bert_en/ (Chinese: bert_cn/), or name their folder with --bert"
+        ) from None
 
 
 def fingerprint(bert: BertModel) -> str:
@@ -130,15 +125,11 @@ def fingerprint(bert: BertModel) -> str:
 @contextlib.contextmanager
 def _quiet(bars: bool = False) -> Iterator[None]:
     """Silences the reports, warnings and retries of transformers and the hub. bars: shows their progress bars."""
-    had_bars = transformers.logging.is_progress_bar_enabled()
-    if not bars:
-        transformers.logging.disable_progress_bar()
+    set_bars = transformers.logging.enable_progress_bar if bars else transformers.logging.disable_progress_bar
+    set_bars()
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(logging.NOTSET)
-        if had_bars:
-            transformers.logging.enable_progress_bar()

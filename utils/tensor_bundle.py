@@ -31,36 +31,32 @@ class TensorBundle:
         """index: NAME.index. Raises UserError if it is damaged or not the index of a TensorFlow checkpoint."""
         self.index = index
         try:
-            # Names of slices are not UTF-8; those of whole tensors are ASCII.
-            self._entries = {name.decode("latin1"): _message(value) for name, value in _table(index.read_bytes())}
+            # Names of slices are not UTF-8.
+            self._entries = {name.decode("latin1"): _Message(value) for name, value in _table(index.read_bytes())}
             header = self._entries.pop("")
-            if _number(header, ENDIANNESS) != 0:
+            if header.number(ENDIANNESS) != 0:
                 raise ValueError("big-endian")
-            self._shards = _number(header, SHARD_COUNT)
-            self.shapes = {name: _shape(entry) for name, entry in self._entries.items()}
+            self._shards = header.number(SHARD_COUNT)
+            self.shapes = {name: entry.shape() for name, entry in self._entries.items()}
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"{index}: damaged, or not the index of a TensorFlow checkpoint ({first_line(error)}); download it again"
-            ) from None
+            reason = f"damaged, or not the index of a TensorFlow checkpoint ({first_line(error)})"
+            raise UserError(f"{index}: {reason}; download it again") from None
 
     def read(self, name: str) -> Tensor:
         """A tensor, mapped. Raises UserError if its type is not supported or its shard lacks it."""
         entry = self._entries[name]
-        if SLICES in entry:
-            raise UserError(f"{self.index}: {name} is stored in slices (a partitioned variable); save it as a whole")
-        if _number(entry, DTYPE) not in DTYPES:
-            raise UserError(f"{self.index}: {name}: unsupported type; expected float32, float16 or bfloat16")
-        numpy_type, torch_type = DTYPES[_number(entry, DTYPE)]
-        path = self.index.with_suffix(f".data-{_number(entry, SHARD):05d}-of-{self._shards:05d}")
-        offset, size = _number(entry, OFFSET), _number(entry, SIZE)
+        if SLICES in entry or entry.number(DTYPE) not in DTYPES:
+            expected = "expected float32, float16 or bfloat16, not stored in slices (a partitioned variable)"
+            raise UserError(f"{self.index}: {name}: unsupported format; {expected}")
+        numpy_type, torch_type = DTYPES[entry.number(DTYPE)]
+        path = self.index.with_suffix(f".data-{entry.number(SHARD):05d}-of-{self._shards:05d}")
+        offset, size = entry.number(OFFSET), entry.number(SIZE)
         try:
             # mode "c": torch wants writable memory; nothing is written to the file.
             data = np.asarray(np.memmap(path, np.uint8, "c"))[offset : offset + size]
             return torch.from_numpy(data.view(numpy_type).reshape(self.shapes[name])).view(torch_type)
         except (OSError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"{path}: cannot read {name} ({first_line(error)}); download the checkpoint again"
-            ) from None
+            raise UserError(f"{path}: cannot read {name} ({first_line(error)}); download it again") from None
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -81,13 +77,16 @@ def _block(data: bytes, position: "_Reader") -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("compressed")
     restarts = int.from_bytes(block[-4:], "little")  # 4-byte offsets of complete names, for binary search
     reader, name = _Reader(block[: -4 - 4 * restarts]), b""
-    while reader.tell() < len(reader.getbuffer()):
+    while not reader.at_end():
         kept, added, length = reader.varint(), reader.varint(), reader.varint()
         name = name[:kept] + reader.take(added)
         yield name, reader.take(length)
 
 
 class _Reader(io.BytesIO):
+    def at_end(self) -> bool:
+        return self.tell() == len(self.getbuffer())
+
     def take(self, count: int) -> bytes:
         if len(taken := self.read(count)) != count:
             raise ValueError("cut short")
@@ -101,29 +100,26 @@ class _Reader(io.BytesIO):
         return value | byte << shift
 
 
-def _message(data: bytes) -> dict[int, list[int | bytes]]:
-    """The values of a protobuf message by field number. Raises ValueError if it is damaged."""
-    fields: dict[int, list[int | bytes]] = {}
-    reader = _Reader(data)
-    while reader.tell() < len(data):
-        field, kind = divmod(reader.varint(), 8)
-        if kind == 0:
-            value = reader.varint()
-        elif kind == 2:
-            value = reader.take(reader.varint())
-        elif kind in (1, 5):
-            value = reader.take(8 if kind == 1 else 4)
-        else:
-            raise ValueError("not a protobuf message")
-        fields.setdefault(field, []).append(value)
-    return fields
+class _Message(dict):
+    """The values of a protobuf message by field number, each a list of numbers and byte strings."""
 
+    def __init__(self, data: bytes):
+        """Raises ValueError if the message is damaged."""
+        reader = _Reader(data)
+        while not reader.at_end():
+            field, kind = divmod(reader.varint(), 8)
+            if kind == 0:
+                value = reader.varint()
+            elif kind in (2, 5):
+                value = reader.take(reader.varint() if kind == 2 else 4)
+            else:
+                raise ValueError("not a protobuf message")
+            self.setdefault(field, []).append(value)
 
-def _number(message: dict, field: int) -> int:
-    """A number field; protobuf leaves out zeros."""
-    return int(message.get(field, [0])[-1])
+    def number(self, field: int) -> int:
+        """A number; protobuf leaves out zeros."""
+        return int(self.get(field, [0])[-1])
 
-
-def _shape(entry: dict) -> tuple[int, ...]:
-    sizes = _message(b"".join(entry.get(SHAPE, []))).get(2, [])
-    return tuple(_number(_message(size), 1) for size in sizes)
+    def shape(self) -> tuple[int, ...]:
+        sizes = _Message(b"".join(self.get(SHAPE, []))).get(2, [])
+        return tuple(_Message(size).number(1) for size in sizes)
