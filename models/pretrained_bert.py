@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from utils.errors import UserError, first_line
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
-VOCABULARY = ("vocab.txt", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def load_pretrained(source: str) -> Pretrained:
 def find_bert(named: str | None, dataset: Dataset) -> str:
     """The folder or hub name to load BERT from.
 
-    named: the value of --bert. None: the dataset's folder (pretrained_model/bert_en or bert_cn) if it exists, else the hub name
-    for its language. Raises UserError for a folder that does not exist, or that lacks its config or weights.
+    named: the value of --bert; None for the dataset's folder (pretrained_model/bert_en or bert_cn) if it exists, else the hub
+    name for its language. Raises UserError for a folder that does not exist, or lacks its config or weights.
     """
     if named is None:
         if not dataset.bert_folder.exists():
@@ -77,11 +77,10 @@ def load_bert(source: str) -> BertModel:
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     """The encoder's tokenizer; None for a folder without a vocabulary, which suffices for features with text_bert."""
     folder = Path(source)
-    if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARY):
+    if folder.is_dir() and not any((folder / name).exists() for name in ("vocab.txt", "tokenizer.json")):
         return None
-    return _from_disk_or_hub(
-        source, lambda **where: AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
-    )
+    load = partial(AutoTokenizer.from_pretrained, source, trust_remote_code=False)
+    return _from_disk_or_hub(source, load)
 
 
 def _from_disk_or_hub(source: str, load: Callable):
@@ -89,29 +88,22 @@ def _from_disk_or_hub(source: str, load: Callable):
 
     Without internet the hub's library retries for minutes before it looks at the disk.
     """
-    try:
-        with _quiet():
-            return load(local_files_only=True)
-    except UserError:
-        raise
-    except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    for where in [{"local_files_only": True}] if Path(source).is_dir() else [{"local_files_only": True}, {}]:
+        if not where:
+            print(f"{source} is not on this disk: downloading it")
+        try:
+            with _quiet(bars=not where):
+                return load(**where)
+        except UserError:
             raise
-        if Path(source).is_dir():
+        except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             reason = first_line(error) or type(error).__name__
-            raise UserError(f"--bert {source}: cannot be loaded ({reason}); download the folder again") from None
-    print(f"{source} is not on this disk: downloading it")
-    try:
-        with _quiet(bars=True):
-            return load()
-    except UserError:
-        raise
-    except Exception as error:  # unreachable, unknown, damaged
-        raise UserError(
-            f"BERT {source!r} is not on this disk and could not be downloaded ({first_line(error) or type(error).__name__}); "
-            "on a machine with internet download its config.json, model.safetensors and vocab.txt, and put them into "
-            "pretrained_model/bert_en/ (Chinese: bert_cn/), or name their folder with --bert"
-        ) from None
+    raise UserError(
+        f"--bert {source}: cannot be loaded ({reason}); on a machine with internet download config.json, model.safetensors "
+        "and vocab.txt, and put them into pretrained_model/bert_en/ (Chinese: bert_cn/), or name their folder with --bert"
+    )
 
 
 def fingerprint(bert: BertModel) -> str:

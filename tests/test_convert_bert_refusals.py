@@ -30,22 +30,17 @@ def test_shards_that_end_too_early(google_checkpoint, refused):
         (WORDS, {bundles.OFFSET: 2**63 - 1}, WORDS),
         (WORDS, {bundles.OFFSET: 2**64 - 4}, WORDS),  # -4
         (WORDS, {bundles.SHAPE: bundles.shape_message([45, 2**64 - 16])}, WORDS),
-        (WORDS, {bundles.SHAPE: bundles.shape_message([16, 45])}, "(16, 45)"),
+        (WORDS, {bundles.SHAPE: bundles.shape_message([16, 45])}, "(45, 16)"),
         (WORDS, {bundles.SHAPE: 5}, INDEX),
         (WORDS, {bundles.SHAPE: b"\x12\xff"}, INDEX),
         (WORDS, {bundles.SHARD: 1}, "data-00001-of-00001"),
         (WORDS, {bundles.SLICES: b""}, "slices"),
-        ("", {bundles.ENDIANNESS: 1}, "big-endian"),
         ("", {bundles.SHARDS: 2}, "data-00000-of-00002"),
     ],
 )
 def test_an_index_that_contradicts_itself_or_the_shards(tmp_path, refused, name, changed, complaint):
     line = refused(write_checkpoint(tmp_path / "checkpoint", changed={name: changed}))
     assert complaint in line and "bert_model.ckpt." in line
-
-
-def test_compressed_blocks(tmp_path, refused):
-    assert "compressed" in refused(write_checkpoint(tmp_path / "checkpoint", compression=1))
 
 
 @pytest.mark.parametrize("name", ["bert_config.json", "vocab.txt", INDEX, DATA])

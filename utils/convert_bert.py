@@ -2,10 +2,9 @@
 
     python -m utils.convert_bert CHECKPOINT_DIR OUT_DIR
 
-CHECKPOINT_DIR holds the contents of one of Google's zip files: bert_config.json, vocab.txt, bert_model.ckpt.index and
-bert_model.ckpt.data-00000-of-00001, or several such shards. A checkpoint with another name is used if it is the only one.
-OUT_DIR becomes a folder for --bert: config.json, model.safetensors, vocab.txt, tokenizer_config.json. The encoder and its
-pooler are converted; pretraining heads, task heads and optimizer state are left out.
+CHECKPOINT_DIR holds the contents of one of Google's zip files: bert_config.json, vocab.txt, bert_model.ckpt.index and its
+shards, bert_model.ckpt.data-*. OUT_DIR becomes a folder for --bert: config.json, model.safetensors, vocab.txt,
+tokenizer_config.json. The encoder and its pooler are converted; pretraining heads and optimizer state are left out.
 """
 
 import json
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from utils.bert_config import bert_config
 from utils.errors import Parser, UserError, first_line, run_program
@@ -50,15 +49,18 @@ def convert(checkpoint: Path, out: Path) -> str:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists; remove it, or name a new folder")
     try:
-        config, model = _read_config(checkpoint / "bert_config.json")
-        tokens = _read_vocabulary(checkpoint / "vocab.txt", config.vocab_size)
+        model = _make_model(checkpoint / "bert_config.json")
+        tokens = _read_vocabulary(checkpoint / "vocab.txt", model.config.vocab_size)
         tensors = _read_tensors(_open_bundle(checkpoint), model)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {AGAIN}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{checkpoint / 'vocab.txt'}: not UTF-8 text; {AGAIN}") from None
+    config = model.config
     config.architectures, config.pad_token_id = ["BertModel"], tokens.index("[PAD]")
     cased = any(re.search("[A-Z]", token) for token in tokens if not re.fullmatch(r"\[.*\]", token))
-    tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": not cased}
-    tokenizer["model_max_length"] = config.max_position_embeddings
+    length = config.max_position_embeddings
+    tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": not cased, "model_max_length": length}
     make_folder(out_folder.parent)
     with replacing(out_folder) as work:
         work.mkdir()
@@ -70,27 +72,20 @@ def convert(checkpoint: Path, out: Path) -> str:
     return f"{out}: {len(tensors)} tensors, {size}, {'cased' if cased else 'uncased'}; use it with --bert {out}"
 
 
-def _read_config(path: Path) -> tuple[BertConfig, BertModel]:
-    """The settings of a bert_config.json, and their BERT without values. Google and transformers share names and defaults."""
+def _make_model(path: Path) -> BertModel:
+    """The BERT of a bert_config.json, without values. Google and transformers share the names and defaults of settings."""
+    content = path.read_bytes()
     try:
-        config = bert_config(json.loads(path.read_text(encoding="utf-8")))
         with torch.device("meta"):
-            return config, BertModel(config)
-    except OSError:
-        raise
+            return BertModel(bert_config(json.loads(content)))
     except Exception as error:  # transformers and torch refuse invalid settings in many ways
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{path}: not the settings of a BERT ({type(error).__name__}: {first_line(reason)}); {AGAIN}"
-        ) from None
+        reason = first_line(" ".join(f"{type(error).__name__}: {error}".split()))
+        raise UserError(f"{path}: not the settings of a BERT ({reason}); {AGAIN}") from None
 
 
 def _read_vocabulary(path: Path, size: int) -> list[str]:
     """The tokens in the order of their ids."""
-    try:
-        tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; {AGAIN}") from None
+    tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     if len(tokens) != size:
         raise UserError(f"{path}: has {len(tokens)} lines, but vocab_size is {size} in bert_config.json; {MISMATCH}")
     if missing := [token for token in SPECIAL_TOKENS if token not in tokens]:
@@ -102,8 +97,7 @@ def _open_bundle(folder: Path) -> TensorBundle:
     usual = folder / "bert_model.ckpt.index"
     paths = [usual] if usual.exists() else sorted(folder.glob("*.index"))
     if len(paths) != 1:
-        expected = f"expected {usual.name}, or a single checkpoint with another name"
-        raise UserError(f"{folder}: has {len(paths)} checkpoints (*.index); {expected}")
+        raise UserError(f"{folder}: has {len(paths)} files *.index; expected {usual.name}, or one with another name")
     return TensorBundle(paths[0])
 
 
@@ -111,26 +105,21 @@ def _read_tensors(bundle: TensorBundle, model: BertModel) -> dict[str, Tensor]:
     """Name in transformers -> tensor, for all tensors of the model."""
     expected = model.state_dict()
     sources = {name: google_name(name) for name in expected}
-    if missing := [source for source in sources.values() if source not in bundle.shapes]:
+    shapes = {source: tuple(transposed(source, expected[name]).shape) for name, source in sources.items()}
+    if wrong := [source for source, shape in shapes.items() if bundle.shapes.get(source) != shape]:
         raise UserError(
-            f"{bundle.index}: lacks {len(missing)} of the {len(expected)} tensors that bert_config.json asks for, starting "
-            f"with {missing[0]}; {MISMATCH}, of a BERT trained with Google's code"
+            f"{bundle.index}: lacks {len(wrong)} of the {len(shapes)} tensors that bert_config.json asks for, starting with "
+            f"{wrong[0]} of shape {shapes[wrong[0]]}; {MISMATCH}, of a BERT trained with Google's code"
         )
     layers = model.config.num_hidden_layers
     if f"bert/encoder/layer_{layers}/output/dense/kernel" in bundle.shapes:
         raise UserError(f"{bundle.index}: has more than the {layers} layers of bert_config.json; {MISMATCH}")
-    tensors = {}
-    for name, source in sources.items():
-        # TensorFlow multiplies by a kernel, (inputs, outputs); PyTorch by its transpose.
-        step = -1 if source.endswith("/kernel") else 1
-        stored, needed = bundle.shapes[source], tuple(expected[name].shape)[::step]
-        if stored != needed:
-            raise UserError(
-                f"{bundle.index}: {source} has the shape {stored}, but {needed} by bert_config.json; {MISMATCH}"
-            )
-        tensor = bundle.read(source)
-        tensors[name] = tensor.T.contiguous() if step < 0 else tensor
-    return tensors
+    return {name: transposed(source, bundle.read(source)).contiguous() for name, source in sources.items()}
+
+
+def transposed(source: str, tensor: Tensor) -> Tensor:
+    """TensorFlow multiplies by a kernel, (inputs, outputs); PyTorch by its transpose. Other tensors are the same in both."""
+    return tensor.T if source.endswith("/kernel") else tensor
 
 
 def google_name(name: str) -> str:
@@ -141,12 +130,8 @@ def google_name(name: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(
-        prog="python -m utils.convert_bert", description="Converts a TensorFlow checkpoint of BERT for --bert."
-    )
-    parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT_DIR", help="a folder as in Google's zip files, unpacked"
-    )
+    parser = Parser(prog="python -m utils.convert_bert", description="Converts a TensorFlow checkpoint of BERT.")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_DIR", help="one of Google's zip files, unpacked")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder to write, for --bert")
 
     def work() -> None:

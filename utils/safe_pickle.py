@@ -51,11 +51,9 @@ class _DType:
 class _Array:
     """Stands in for numpy.ndarray, whose __setstate__ trusts the sizes in a file."""
 
-    array: np.ndarray | None = None
-
     def __init__(self, *arguments: object):
-        """arguments: data, type, shape, order and maybe axes, from protocol 5; none from older ones, which call __setstate__."""
-        self.arguments = arguments
+        # Data, type, shape, order and maybe axes, from protocol 5; older protocols give them to __setstate__.
+        self.arguments, self.array = arguments, None
 
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, data = state
@@ -165,8 +163,8 @@ def load_pickle(path: Path) -> tuple[object, str]:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except MemoryError:
-        raise UserError(f"{path}: not enough memory to load it, or it is damaged; download it again") from None
     except Exception as error:  # a damaged pickle can fail in any way
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{path}: not a feature pickle, or damaged ({reason}); download it again") from None
+        raise UserError(
+            f"{path}: not a feature pickle, damaged, or too large for memory ({reason}); download it again"
+        ) from None

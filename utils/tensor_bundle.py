@@ -2,7 +2,7 @@
 
 The index is a sorted-string table as in LevelDB. A footer locates the index block, whose entries locate the data blocks; their
 entries map tensor names to protobuf messages (BundleEntryProto) with a tensor's type, shape and position in a shard. The empty
-name maps to the header (BundleHeaderProto). Checksums are not verified.
+name maps to the header (BundleHeaderProto). Blocks are not compressed; checksums are not verified.
 """
 
 import io
@@ -20,7 +20,7 @@ MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 # TensorFlow's number of a type -> numpy's type, or one of the same size for bfloat16, which numpy lacks; torch's type.
 DTYPES = {1: ("<f4", torch.float32), 14: ("<i2", torch.bfloat16), 19: ("<f2", torch.float16)}
 # Fields of the header and of an entry.
-SHARD_COUNT, ENDIANNESS = 1, 2
+SHARD_COUNT = 1
 DTYPE, SHAPE, SHARD, OFFSET, SIZE, SLICES = 1, 2, 3, 4, 5, 7
 
 
@@ -33,10 +33,7 @@ class TensorBundle:
         try:
             # Names of slices are not UTF-8.
             self._entries = {name.decode("latin1"): _Message(value) for name, value in _table(index.read_bytes())}
-            header = self._entries.pop("")
-            if header.number(ENDIANNESS) != 0:
-                raise ValueError("big-endian")
-            self._shards = header.number(SHARD_COUNT)
+            self._shards = self._entries.pop("").number(SHARD_COUNT)
             self.shapes = {name: entry.shape() for name, entry in self._entries.items()}
         except (ValueError, LookupError, TypeError) as error:
             reason = f"damaged, or not the index of a TensorFlow checkpoint ({first_line(error)})"
@@ -72,9 +69,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(data: bytes, position: "_Reader") -> Iterator[tuple[bytes, bytes]]:
     """The names and values of a block. Only the part of a name that differs from the previous name is stored."""
     start, size = position.varint(), position.varint()
-    block, compression = data[start : start + size], data[start + size]
-    if compression:
-        raise ValueError("compressed")
+    block = data[start : start + size]
     restarts = int.from_bytes(block[-4:], "little")  # 4-byte offsets of complete names, for binary search
     reader, name = _Reader(block[: -4 - 4 * restarts]), b""
     while not reader.at_end():
