@@ -43,17 +43,16 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
     name for its language. Raises UserError for a folder that does not exist, or lacks its config or weights.
     """
     if named is None:
-        if not dataset.bert_folder.exists():
-            return HUB[dataset.language]
-        named = str(dataset.bert_folder)
+        named = str(dataset.bert_folder) if dataset.bert_folder.exists() else HUB[dataset.language]
     folder = Path(named)
     if not folder.is_dir():
         # A hub name is `name` or `owner/name`, without a leading dot, slash or drive.
         if folder.exists() or folder.is_absolute() or named.startswith((".", "~")) or len(folder.parts) > 2:
             raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
     elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
-        needed = f"no config.json, or no weights ({WEIGHTS[0]} or {WEIGHTS[1]})"
-        raise UserError(f"--bert {named}: has {needed}; download them from {HUB[dataset.language]}")
+        raise UserError(
+            f"--bert {named}: has no config.json or no {WEIGHTS[0]}; download both from {HUB[dataset.language]}"
+        )
     return named
 
 
@@ -79,8 +78,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in ("vocab.txt", "tokenizer.json")):
         return None
-    load = partial(AutoTokenizer.from_pretrained, source, trust_remote_code=False)
-    return _from_disk_or_hub(source, load)
+    return _from_disk_or_hub(source, partial(AutoTokenizer.from_pretrained, source, trust_remote_code=False))
 
 
 def _from_disk_or_hub(source: str, load: Callable):

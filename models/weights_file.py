@@ -25,6 +25,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise TypeError("holds values that are not named tensors")
         return weights
     except Exception as error:  # a damaged file can fail in any way
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        expected = "expected a state dict, as torch.save(model.state_dict(), path) writes it"
-        raise UserError(f"{path}: not a file of weights, or damaged ({reason}); {expected}") from None
+        reason = f"not a file of weights, or damaged ({type(error).__name__}: {first_line(error)})"
+        raise UserError(f"{path}: {reason}; expected one that torch.save(model.state_dict(), path) wrote") from None

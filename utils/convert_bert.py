@@ -23,16 +23,7 @@ from utils.files import make_folder, previous_folder, replacing
 from utils.tensor_bundle import TensorBundle
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-GOOGLE_NAMES = {  # pattern in a tensor's name in transformers -> replacement; applied in this order
-    r"^": "bert/",
-    r"\.": "/",
-    r"/layer/": "/layer_",
-    r"_embeddings/weight$": "_embeddings",
-    r"LayerNorm/weight$": "LayerNorm/gamma",
-    r"LayerNorm/bias$": "LayerNorm/beta",
-    r"/weight$": "/kernel",
-}
-AGAIN = "download the checkpoint again"
+AGAIN = "name the folder of a whole checkpoint, or download it again"
 MISMATCH = "take bert_config.json, vocab.txt and the checkpoint from the same download"
 
 
@@ -43,8 +34,6 @@ def convert(checkpoint: Path, out: Path) -> str:
     damaged or not a BERT.
     """
     out_folder = out.resolve()
-    if not checkpoint.is_dir():
-        raise UserError(f"{checkpoint}: no such folder; name the one with bert_config.json and bert_model.ckpt.index")
     for folder in (out_folder, previous_folder(out_folder)):  # `replacing` removes both
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder}: exists; remove it, or name a new folder")
@@ -124,9 +113,9 @@ def transposed(source: str, tensor: Tensor) -> Tensor:
 
 def google_name(name: str) -> str:
     """The name in Google's checkpoints of a tensor that transformers calls `name`."""
-    for pattern, replacement in GOOGLE_NAMES.items():
-        name = re.sub(pattern, replacement, name)
-    return name
+    name = "bert/" + name.replace(".", "/").replace("/layer/", "/layer_").replace("_embeddings/weight", "_embeddings")
+    name = name.replace("LayerNorm/weight", "LayerNorm/gamma").replace("LayerNorm/bias", "LayerNorm/beta")
+    return name.replace("/weight", "/kernel")
 
 
 def main(argv: list[str] | None = None) -> int:

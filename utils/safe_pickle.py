@@ -151,9 +151,8 @@ def load_pickle(path: Path) -> tuple[object, str]:
         with open(path, "rb", buffering=0) as file, progress(what=f"reading {path.name}", unit="B", total=size) as bar:
             hashed = _HashedFile(file, bar)
             stream = io.BufferedReader(hashed, PIECE)
-            start = stream.peek(512)[:512]
             for pattern, message in FORMATS.items():
-                if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+                if re.match(pattern, stream.peek(512)[:512], re.DOTALL | re.IGNORECASE):
                     raise UserError(message)
             content = _build_arrays(_Unpickler(stream, encoding="latin1").load())
             while stream.read(PIECE):

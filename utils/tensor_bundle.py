@@ -15,7 +15,6 @@ from torch import Tensor
 
 from utils.errors import UserError, first_line
 
-FOOTER = 48  # bytes
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 # TensorFlow's number of a type -> numpy's type, or one of the same size for bfloat16, which numpy lacks; torch's type.
 DTYPES = {1: ("<f4", torch.float32), 14: ("<i2", torch.bfloat16), 19: ("<f2", torch.float16)}
@@ -43,8 +42,7 @@ class TensorBundle:
         """A tensor, mapped. Raises UserError if its type is not supported or its shard lacks it."""
         entry = self._entries[name]
         if SLICES in entry or entry.number(DTYPE) not in DTYPES:
-            expected = "expected float32, float16 or bfloat16, not stored in slices (a partitioned variable)"
-            raise UserError(f"{self.index}: {name}: unsupported format; {expected}")
+            raise UserError(f"{self.index}: {name}: expected float32, float16 or bfloat16, not stored in slices")
         numpy_type, torch_type = DTYPES[entry.number(DTYPE)]
         path = self.index.with_suffix(f".data-{entry.number(SHARD):05d}-of-{self._shards:05d}")
         offset, size = entry.number(OFFSET), entry.number(SIZE)
@@ -60,7 +58,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The names and values of a sorted-string table. Raises ValueError if it is damaged."""
     if not data.endswith(MAGIC):
         raise ValueError("wrong magic number")
-    footer = _Reader(data[-FOOTER:])
+    footer = _Reader(data[-48:])
     _metaindex = footer.varint(), footer.varint()
     for _, position in _block(data, footer):
         yield from _block(data, _Reader(position))
@@ -71,17 +69,15 @@ def _block(data: bytes, position: "_Reader") -> Iterator[tuple[bytes, bytes]]:
     start, size = position.varint(), position.varint()
     block = data[start : start + size]
     restarts = int.from_bytes(block[-4:], "little")  # 4-byte offsets of complete names, for binary search
-    reader, name = _Reader(block[: -4 - 4 * restarts]), b""
-    while not reader.at_end():
+    entries = block[: -4 - 4 * restarts]
+    reader, name = _Reader(entries), b""
+    while reader.tell() < len(entries):
         kept, added, length = reader.varint(), reader.varint(), reader.varint()
         name = name[:kept] + reader.take(added)
         yield name, reader.take(length)
 
 
 class _Reader(io.BytesIO):
-    def at_end(self) -> bool:
-        return self.tell() == len(self.getbuffer())
-
     def take(self, count: int) -> bytes:
         if len(taken := self.read(count)) != count:
             raise ValueError("cut short")
@@ -101,7 +97,7 @@ class _Message(dict):
     def __init__(self, data: bytes):
         """Raises ValueError if the message is damaged."""
         reader = _Reader(data)
-        while not reader.at_end():
+        while reader.tell() < len(data):
             field, kind = divmod(reader.varint(), 8)
             if kind == 0:
                 value = reader.varint()
