@@ -11,8 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import BertModel
 
 from models.batch import Group, PackedText
-from models.bert_config import bert_config
 from models.cpu_kernels import dropout, linear, ready
+from utils.bert_config import bert_config
 
 
 class BertTextEncoder(nn.Module):

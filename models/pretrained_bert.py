@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,12 +15,11 @@ import transformers
 from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
 
 from config.config_regression import Dataset
-from models.bert_config import bert_config
+from utils.bert_config import bert_config
 from utils.errors import UserError, first_line
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
-VOCABULARY = ("vocab.txt", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -39,53 +39,45 @@ def load_pretrained(source: str) -> Pretrained:
 def find_bert(named: str | None, dataset: Dataset) -> str:
     """The folder or hub name to load BERT from.
 
-    named: the value of --bert. None: the dataset's folder (pretrained_model/bert_en or bert_cn) if it exists, else the hub name
-    for its language. Raises UserError for a folder that does not exist, or that lacks its config or weights.
+    named: the value of --bert; None for the dataset's folder (pretrained_model/bert_en or bert_cn) if it exists, else the hub
+    name for its language. Raises UserError for a folder that does not exist, or lacks its config or weights.
     """
     if named is None:
-        if not dataset.bert_folder.exists():
-            return HUB[dataset.language]
-        named = str(dataset.bert_folder)
+        named = str(dataset.bert_folder) if dataset.bert_folder.exists() else HUB[dataset.language]
     folder = Path(named)
     if not folder.is_dir():
         # A hub name is `name` or `owner/name`, without a leading dot, slash or drive.
         if folder.exists() or folder.is_absolute() or named.startswith((".", "~")) or len(folder.parts) > 2:
             raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
-        return named
-    if not (folder / "config.json").exists():
-        raise UserError(f"--bert {named}: has no config.json; download it from {HUB[dataset.language]}")
-    if not any((folder / name).exists() for name in WEIGHTS):
-        files = f"{WEIGHTS[0]} or {WEIGHTS[1]}"
-        raise UserError(f"--bert {named}: has no weights ({files}); download them from {HUB[dataset.language]}")
+    elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
+        needed = "config.json or no weights (model.safetensors)"
+        raise UserError(f"--bert {named}: has no {needed}; download them from {HUB[dataset.language]}")
     return named
 
 
 def load_bert(source: str) -> BertModel:
     """BERT with its pretrained weights, in float32, without the pooler. Raises UserError if it cannot be loaded."""
 
-    def load(**where: bool) -> tuple[BertModel, dict]:
+    def load(**where: bool) -> BertModel:
         stored, _ = transformers.PretrainedConfig.get_config_dict(source, **where)
         if (kind := stored.get("model_type")) != "bert":
             raise UserError(f'--bert {source}: config.json: model_type is {first_line(kind)}, expected "bert"')
-        settings = {"add_pooling_layer": False, "dtype": torch.float32, "output_loading_info": True}
+        settings = {"add_pooling_layer": False, "dtype": torch.float32, "trust_remote_code": False, **where}
         config = bert_config(stored)
-        return BertModel.from_pretrained(source, config=config, trust_remote_code=False, **settings, **where)
+        bert, report = BertModel.from_pretrained(source, config=config, output_loading_info=True, **settings)
+        if missing := sorted(report["missing_keys"]):
+            raise UserError(f"--bert {source}: the weights lack {len(missing)} of BERT's tensors, such as {missing[0]}")
+        return bert
 
-    bert, report = _from_disk_or_hub(source, load)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise UserError(f"--bert {source}: the weights lack {len(missing)} of BERT's tensors, such as {missing[0]}")
-    return bert
+    return _from_disk_or_hub(source, load)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     """The encoder's tokenizer; None for a folder without a vocabulary, which suffices for features with text_bert."""
     folder = Path(source)
-    if folder.is_dir() and not any((folder / name).exists() for name in VOCABULARY):
+    if folder.is_dir() and not any((folder / name).exists() for name in ("vocab.txt", "tokenizer.json")):
         return None
-    return _from_disk_or_hub(
-        source, lambda **where: AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
-    )
+    return _from_disk_or_hub(source, partial(AutoTokenizer.from_pretrained, source, trust_remote_code=False))
 
 
 def _from_disk_or_hub(source: str, load: Callable):
@@ -93,30 +85,22 @@ def _from_disk_or_hub(source: str, load: Callable):
 
     Without internet the hub's library retries for minutes before it looks at the disk.
     """
-    with _quiet():
+    for where in [{"local_files_only": True}] if Path(source).is_dir() else [{"local_files_only": True}, {}]:
+        if not where:
+            print(f"{source} is not on this disk: downloading it")
         try:
-            return load(local_files_only=True)
+            with _quiet(bars=not where):
+                return load(**where)
         except UserError:
             raise
         except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            if Path(source).is_dir():
-                reason = first_line(error) or type(error).__name__
-                raise UserError(f"--bert {source}: cannot be loaded ({reason}); download the folder again") from None
-    print(f"{source} is not on this disk: downloading it")
-    with _quiet(bars=True):
-        try:
-            return load()
-        except UserError:
-            raise
-        except Exception as error:  # unreachable, unknown, damaged
             reason = first_line(error) or type(error).__name__
-            raise UserError(
-                f"BERT {source!r} is not on this disk and could not be downloaded ({reason}); on a machine with internet "
-                "download its config.json, model.safetensors and vocab.txt, and put them into pretrained_model/bert_en/ "
-                "(Chinese: bert_cn/), or name their folder with --bert"
-            ) from None
+    raise UserError(
+        f"--bert {source}: cannot be loaded ({reason}); on a machine with internet download config.json, model.safetensors "
+        "and vocab.txt, and put them into pretrained_model/bert_en/ (Chinese: bert_cn/), or name their folder with --bert"
+    )
 
 
 def fingerprint(bert: BertModel) -> str:
@@ -130,15 +114,11 @@ def fingerprint(bert: BertModel) -> str:
 @contextlib.contextmanager
 def _quiet(bars: bool = False) -> Iterator[None]:
     """Silences the reports, warnings and retries of transformers and the hub. bars: shows their progress bars."""
-    had_bars = transformers.logging.is_progress_bar_enabled()
-    if not bars:
-        transformers.logging.disable_progress_bar()
+    set_bars = transformers.logging.enable_progress_bar if bars else transformers.logging.disable_progress_bar
+    set_bars()
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(logging.NOTSET)
-        if had_bars:
-            transformers.logging.enable_progress_bar()

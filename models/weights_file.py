@@ -16,19 +16,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if tarfile.is_tarfile(path):  # as torch wrote before 0.1.10; torch.load unpacks it to a temporary folder
             raise ValueError("a tar file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old pickle protocols
+        with warnings.catch_warnings(action="ignore"):  # about old pickle protocols
             # Files of torch before 1.6 are not zip archives, and cannot be mapped.
             weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        if not isinstance(weights, dict):
-            raise TypeError(f"holds a {type(weights).__name__}")
         # A dict may come with attributes that hide its methods.
         weights = dict(dict.items(weights))
         if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
-            raise TypeError("holds other values than named tensors")
+            raise TypeError("holds values that are not named tensors")
         return weights
     except Exception as error:  # a damaged file can fail in any way
-        raise UserError(
-            f"{path}: not a file of weights, or damaged ({type(error).__name__}: {first_line(error)}); "
-            "expected a state dict, as torch.save(model.state_dict(), path) writes it"
-        ) from None
+        reason = f"not a file of weights, or damaged ({type(error).__name__}: {first_line(error)})"
+        raise UserError(f"{path}: {reason}; expected one that torch.save(model.state_dict(), path) wrote") from None

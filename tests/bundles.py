@@ -33,7 +33,7 @@ def shape_message(shape: Iterable[int]) -> bytes:
     return message({2: [message({1: size}) for size in shape]})
 
 
-def _block(pairs: list[tuple[bytes, bytes]], compression: int = 0) -> bytes:
+def _block(pairs: list[tuple[bytes, bytes]]) -> bytes:
     """A block and its trailer. Every third name is written completely, the others as their difference from the previous one."""
     content, starts, last = b"", [], b""
     for number, (name, value) in enumerate(pairs):
@@ -46,14 +46,14 @@ def _block(pairs: list[tuple[bytes, bytes]], compression: int = 0) -> bytes:
         content += varint(kept) + varint(len(name) - kept) + varint(len(value)) + name[kept:] + value
         last = name
     content += b"".join(number.to_bytes(4, "little") for number in [*(starts or [0]), len(starts or [0])])
-    return content + bytes([compression]) + bytes(4)
+    return content + bytes(5)  # not compressed, and no checksum
 
 
-def table(pairs: list[tuple[bytes, bytes]], names_in_block: int = 10, compression: int = 0) -> bytes:
+def table(pairs: list[tuple[bytes, bytes]], names_in_block: int = 10) -> bytes:
     """A sorted-string table."""
     written, places = b"", []
     for start in range(0, len(pairs), names_in_block):
-        block = _block(part := pairs[start : start + names_in_block], compression)
+        block = _block(part := pairs[start : start + names_in_block])
         places.append((part[-1][0], varint(len(written)) + varint(len(block) - 5)))
         written += block
     footer = b""

@@ -90,7 +90,7 @@ def test_a_checkpoint_with_another_name_is_used_if_it_is_the_only_one(tmp_path, 
     assert_holds(converted(folder), ARRAYS)
     bundles.write_bundle(folder / "model.ckpt-2000", ARRAYS)
     shutil.rmtree(tmp_path / "out")
-    assert "2 checkpoints, such as model.ckpt-1000.index and model.ckpt-2000.index" in refused(folder)
+    assert "has 2 files" in refused(folder)
     bundles.write_bundle(folder / "bert_model.ckpt", ARRAYS)
     assert_holds(converted(folder), ARRAYS)
 
@@ -158,7 +158,7 @@ def test_an_empty_folder_is_filled(google_checkpoint, tmp_path, converted):
 
 
 def test_no_checkpoint_there(tmp_path, refused):
-    assert "nowhere: no such folder" in refused(tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in refused(tmp_path / "nowhere")
 
 
 def test_wrong_flags(capsys):
@@ -217,4 +217,5 @@ def test_checkpoints_written_by_tensorflow_are_converted_to_the_bit(tensorflow, 
 
 
 def test_a_partitioned_variable_is_refused(tensorflow, refused):
-    assert f"{WORDS} is stored in slices" in refused(tensorflow / "partitioned")
+    line = refused(tensorflow / "partitioned")
+    assert WORDS in line and "slices" in line

@@ -25,27 +25,22 @@ def test_shards_that_end_too_early(google_checkpoint, refused):
 @pytest.mark.parametrize(
     ("name", "changed", "complaint"),
     [
-        (WORDS, {bundles.DTYPE: 9}, "unsupported type"),
+        (WORDS, {bundles.DTYPE: 9}, "expected float32"),
         (WORDS, {bundles.SIZE: 2**40}, WORDS),
         (WORDS, {bundles.OFFSET: 2**63 - 1}, WORDS),
         (WORDS, {bundles.OFFSET: 2**64 - 4}, WORDS),  # -4
         (WORDS, {bundles.SHAPE: bundles.shape_message([45, 2**64 - 16])}, WORDS),
-        (WORDS, {bundles.SHAPE: bundles.shape_message([16, 45])}, "(16, 45)"),
+        (WORDS, {bundles.SHAPE: bundles.shape_message([16, 45])}, "(45, 16)"),
         (WORDS, {bundles.SHAPE: 5}, INDEX),
         (WORDS, {bundles.SHAPE: b"\x12\xff"}, INDEX),
         (WORDS, {bundles.SHARD: 1}, "data-00001-of-00001"),
-        (WORDS, {bundles.SLICES: b""}, "stored in slices"),
-        ("", {bundles.ENDIANNESS: 1}, "big-endian"),
+        (WORDS, {bundles.SLICES: b""}, "slices"),
         ("", {bundles.SHARDS: 2}, "data-00000-of-00002"),
     ],
 )
 def test_an_index_that_contradicts_itself_or_the_shards(tmp_path, refused, name, changed, complaint):
     line = refused(write_checkpoint(tmp_path / "checkpoint", changed={name: changed}))
     assert complaint in line and "bert_model.ckpt." in line
-
-
-def test_compressed_blocks(tmp_path, refused):
-    assert "compressed" in refused(write_checkpoint(tmp_path / "checkpoint", compression=1))
 
 
 @pytest.mark.parametrize("name", ["bert_config.json", "vocab.txt", INDEX, DATA])
@@ -78,31 +73,50 @@ def test_a_checkpoint_that_lacks_some_tensors(tmp_path, refused):
     [
         ({"num_hidden_layers": 1}, "more than the 1 layers"),
         ({"num_hidden_layers": 3}, "lacks 16 of the 55"),
-        ({"num_hidden_layers": 10**12}, "num_hidden_layers: expected at most 1000"),
         ({"hidden_size": 32}, "(45, 32)"),
         ({"intermediate_size": 64}, "(16, 64)"),
         ({"max_position_embeddings": 512}, "(512, 16)"),
         ({"type_vocab_size": 3}, "(3, 16)"),
         ({"vocab_size": 44}, "vocab.txt: has 45 lines"),
-        ({"num_attention_heads": 3}, "hidden_size: expected a multiple"),
-        ({"hidden_size": "16"}, "hidden_size: expected a positive integer"),
-        ({"hidden_size": None}, "hidden_size: expected a positive integer"),
-        ({"vocab_size": True}, "vocab_size: expected a positive integer"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers: expected a positive integer"),
-        ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob: expected a number"),
-        ({"initializer_range": [0.02]}, "initializer_range: expected a number"),
-        ({"hidden_act": "os.system"}, "hidden_act: expected one of gelu"),
     ],
 )
 def test_a_config_that_does_not_fit(google_checkpoint, refused, settings, complaint):
     write_texts(google_checkpoint, **settings)
-    assert complaint in refused(google_checkpoint)
+    line = refused(google_checkpoint)
+    assert complaint in line and "bert_config.json" in line
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "[" * 10**5, '{"vocab_size": ' + "9" * 5000 + "}", "{}"])
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"num_attention_heads": 3}, "attention heads"),
+        ({"num_attention_heads": 0}, "zero"),
+        ({"hidden_size": "16"}, "hidden_size"),
+        ({"hidden_size": None}, "hidden_size"),
+        ({"hidden_size": 2**40}, "overflow"),
+        ({"vocab_size": True}, "vocab_size"),
+        ({"hidden_dropout_prob": 2.0}, "dropout"),
+        ({"initializer_range": [0.02]}, "initializer_range"),
+        ({"hidden_act": "os.system"}, "os.system"),
+    ],
+)
+def test_an_invalid_setting(google_checkpoint, refused, settings, complaint):
+    write_texts(google_checkpoint, **settings)
+    line = refused(google_checkpoint)
+    assert "bert_config.json: " in line and complaint in line
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "[" * 10**5, '{"vocab_size": ' + "9" * 5000 + "}"])
 def test_a_config_that_is_not_one(google_checkpoint, refused, content):
     (google_checkpoint / "bert_config.json").write_text(content)
     assert "bert_config.json: " in refused(google_checkpoint)
+
+
+def test_a_config_without_sizes_has_those_of_bert_base(google_checkpoint, refused):
+    (google_checkpoint / "bert_config.json").write_text("{}")
+    assert "vocab_size is 30522" in refused(google_checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +124,7 @@ def test_a_config_that_is_not_one(google_checkpoint, refused, content):
     [
         (tiny.VOCABULARY[:-1], "has 44 lines, but vocab_size is 45"),
         ([*tiny.VOCABULARY, ""], "has 46 lines"),
-        ([f"token{number}" for number in range(45)], "has no line [PAD]"),
+        ([f"token{number}" for number in range(45)], "lacks [PAD]"),
     ],
 )
 def test_a_vocabulary_that_does_not_fit(google_checkpoint, refused, vocabulary, complaint):

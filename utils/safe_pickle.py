@@ -9,7 +9,6 @@ import hashlib
 import io
 import pickle
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +18,18 @@ from utils.errors import UserError, first_line
 from utils.progress import progress
 
 PIECE = 1 << 20  # bytes hashed at a time, while they are in the processor's cache
-DEPTH = 32  # nested containers; the feature layout has three
 LEAVES = (type(None), str, bytes, bytearray, int, float, set, frozenset, np.generic)
 
 TORCH_FILE = "is a file of torch.save; save .numpy() arrays with pickle.dump instead"
-WEB_PAGE = "is a web page, not the file itself; download it again"
-SIGNATURES = {  # first bytes, in lower case -> what the file is, and what to do
-    b"\x1f\x8b": "is a gzip file; unpack it with gunzip",
-    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-    b"<!doctype html": WEB_PAGE,
-    b"<html": WEB_PAGE,
-    b"\x80\x02\x8a\nl\xfc\x9cf\xf9": TORCH_FILE,  # before torch 1.6
-    b"pk\x03\x04": "is a zip file; unpack it",
+FORMATS = {  # what the file starts with -> what it is, and what to do
+    rb"\x1f\x8b": "is a gzip file; unpack it with gunzip",
+    rb"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+    rb"\s*<(!doctype )?html": "is a web page, not the file itself; download it again",
+    rb"\x80\x02\x8a\nl\xfc\x9cF\xf9": TORCH_FILE,  # before torch 1.6
+    rb"PK\x03\x04.{26}[^/]*/data\.pkl": TORCH_FILE,
+    rb"PK\x03\x04": "is a zip file; unpack it",
 }
-FOREIGN = {  # package whose classes the pickle asks for -> what to do
+FOREIGN = {  # package that the pickle asks for -> what to do
     "torch": "holds torch tensors; save their .numpy() arrays instead",
     "pandas": "holds pandas objects; save their .to_numpy() arrays instead",
 }
@@ -54,18 +51,20 @@ class _DType:
 class _Array:
     """Stands in for numpy.ndarray, whose __setstate__ trusts the sizes in a file."""
 
-    array: np.ndarray | None = None
+    def __init__(self, *arguments: object):
+        # Data, type, shape, order and maybe axes, from protocol 5; older protocols give them to __setstate__.
+        self.arguments, self.array = arguments, None
 
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, data = state
         self.arguments = data, dtype, shape, "F" if is_fortran else "C"
 
-    def build(self, depth: int) -> np.ndarray:
-        """The array. Raises ValueError or TypeError if its data, type and shape do not fit together."""
+    def build(self) -> np.ndarray:
+        """The array, the same at each call. Raises ValueError or TypeError if its data, type and shape do not fit together."""
         if self.array is None:
             data, dtype, shape, order, *axes = self.arguments
             if dtype.dtype.kind == "O":
-                array = np.fromiter([_finish(item, depth) for item in data], object)
+                array = np.fromiter([_build_arrays(item) for item in data], object)
             else:
                 array = np.frombuffer(_as_bytes(data), dtype.dtype)
                 array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -77,23 +76,12 @@ class _Array:
         return self.array
 
 
-def _frombuffer(*arguments: object) -> _Array:
-    """An array as protocol 5 writes it: buffer, type, shape, order and maybe axes."""
-    array = _Array()
-    array.arguments = arguments
-    return array
-
-
 def _scalar(dtype: _DType, data: bytes = b"") -> np.generic:
     return np.frombuffer(_as_bytes(data), dtype.dtype, count=1)[0] if dtype.dtype.itemsize else dtype.dtype.type()
 
 
-def _as_bytes(data: object) -> bytes | bytearray:
-    if isinstance(data, str):  # written by Python 2
-        return data.encode("latin1")
-    if not isinstance(data, bytes | bytearray):
-        raise ValueError("numbers that are not stored as bytes")
-    return data
+def _as_bytes(data: bytes | bytearray | str) -> bytes | bytearray:
+    return data.encode("latin1") if isinstance(data, str) else data  # text: written by Python 2
 
 
 ADMITTED = {
@@ -106,39 +94,32 @@ ADMITTED = {
 for core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     ADMITTED[f"{core}.multiarray", "_reconstruct"] = lambda subtype, shape, code: _Array()
     ADMITTED[f"{core}.multiarray", "scalar"] = _scalar
-    ADMITTED[f"{core}.numeric", "_frombuffer"] = _frombuffer
+    ADMITTED[f"{core}.numeric", "_frombuffer"] = _Array
 for builtins in ("builtins", "__builtin__"):  # Python 3 and 2
     ADMITTED |= {(builtins, "bytes"): lambda: b"", (builtins, "set"): set, (builtins, "frozenset"): frozenset}
     ADMITTED |= {(builtins, factory): lambda: None for factory in ("dict", "float", "int", "list")}  # of a defaultdict
-
-
-class RefusedError(Exception):
-    """The pickle asks for something that is not admitted."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in ADMITTED:
             code = f"refused: the pickle asks for {module}.{name}, which could run code; download it again from its authors"
-            raise RefusedError(FOREIGN.get(module.partition(".")[0], code))
+            raise UserError(FOREIGN.get(module.partition(".")[0], code))
         stand_in = ADMITTED[module, name]
         # A pickle can set attributes of all that it names: this function is thrown away with it.
         return lambda *arguments: stand_in(*arguments)
 
 
-def _finish(value: object, depth: int = 0) -> object:
+def _build_arrays(value: object) -> object:
     """The value with arrays in place of their stand-ins. Lists and dicts are changed in place."""
-    if depth > DEPTH:
-        raise ValueError(f"more than {DEPTH} nested containers")
     if isinstance(value, _Array):
-        return value.build(depth + 1)
+        return value.build()
+    if isinstance(value, tuple):
+        return tuple(_build_arrays(item) for item in value)
     if isinstance(value, list):
-        value[:] = [_finish(item, depth + 1) for item in value]
-    elif isinstance(value, tuple):
-        return tuple(_finish(item, depth + 1) for item in value)
+        value[:] = [_build_arrays(item) for item in value]
     elif isinstance(value, dict):
-        for key, item in value.items():
-            value[key] = _finish(item, depth + 1)
+        value.update({key: _build_arrays(item) for key, item in value.items()})
     elif not isinstance(value, LEAVES) or (isinstance(value, int) and value.bit_length() > 64):
         raise ValueError(f"unexpected {type(value).__name__}")
     return value
@@ -166,31 +147,23 @@ def load_pickle(path: Path) -> tuple[object, str]:
     Raises UserError for a file that cannot be read, is not a pickle, is damaged, or asks for more than arrays and plain values.
     """
     try:
-        _raise_if_other_format(path)
         size = path.stat().st_size
         with open(path, "rb", buffering=0) as file, progress(what=f"reading {path.name}", unit="B", total=size) as bar:
             hashed = _HashedFile(file, bar)
             stream = io.BufferedReader(hashed, PIECE)
-            content = _finish(_Unpickler(stream, encoding="latin1").load())
+            for pattern, message in FORMATS.items():
+                if re.match(pattern, stream.peek(512)[:512], re.DOTALL | re.IGNORECASE):
+                    raise UserError(message)
+            content = _build_arrays(_Unpickler(stream, encoding="latin1").load())
             while stream.read(PIECE):
                 pass
             return content, hashed.sha1.hexdigest()
-    except RefusedError as error:
+    except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except MemoryError:
-        raise UserError(f"{path}: not enough memory to load it, or it is damaged; download it again") from None
     except Exception as error:  # a damaged pickle can fail in any way
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{path}: not a feature pickle, or damaged ({reason}); download it again") from None
-
-
-def _raise_if_other_format(path: Path) -> None:
-    if zipfile.is_zipfile(path) and any(name.endswith("/data.pkl") for name in zipfile.ZipFile(path).namelist()):
-        raise RefusedError(TORCH_FILE)
-    with open(path, "rb") as file:
-        start = file.read(512).lstrip().lower()
-    for signature, kind in SIGNATURES.items():
-        if start.startswith(signature):
-            raise RefusedError(kind)
+        raise UserError(
+            f"{path}: not a feature pickle, damaged, or too large for memory ({reason}); download it again"
+        ) from None

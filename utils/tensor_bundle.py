@@ -2,7 +2,7 @@
 
 The index is a sorted-string table as in LevelDB. A footer locates the index block, whose entries locate the data blocks; their
 entries map tensor names to protobuf messages (BundleEntryProto) with a tensor's type, shape and position in a shard. The empty
-name maps to the header (BundleHeaderProto). Checksums are not verified.
+name maps to the header (BundleHeaderProto). Blocks are not compressed; checksums are not verified.
 """
 
 import io
@@ -15,12 +15,11 @@ from torch import Tensor
 
 from utils.errors import UserError, first_line
 
-FOOTER = 48  # bytes
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 # TensorFlow's number of a type -> numpy's type, or one of the same size for bfloat16, which numpy lacks; torch's type.
 DTYPES = {1: ("<f4", torch.float32), 14: ("<i2", torch.bfloat16), 19: ("<f2", torch.float16)}
 # Fields of the header and of an entry.
-SHARD_COUNT, ENDIANNESS = 1, 2
+SHARD_COUNT = 1
 DTYPE, SHAPE, SHARD, OFFSET, SIZE, SLICES = 1, 2, 3, 4, 5, 7
 
 
@@ -31,43 +30,35 @@ class TensorBundle:
         """index: NAME.index. Raises UserError if it is damaged or not the index of a TensorFlow checkpoint."""
         self.index = index
         try:
-            # Names of slices are not UTF-8; those of whole tensors are ASCII.
-            self._entries = {name.decode("latin1"): _message(value) for name, value in _table(index.read_bytes())}
-            header = self._entries.pop("")
-            if _number(header, ENDIANNESS) != 0:
-                raise ValueError("big-endian")
-            self._shards = _number(header, SHARD_COUNT)
-            self.shapes = {name: _shape(entry) for name, entry in self._entries.items()}
+            # Names of slices are not UTF-8.
+            self._entries = {name.decode("latin1"): _Message(value) for name, value in _table(index.read_bytes())}
+            self._shards = self._entries.pop("").number(SHARD_COUNT)
+            self.shapes = {name: entry.shape() for name, entry in self._entries.items()}
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"{index}: damaged, or not the index of a TensorFlow checkpoint ({first_line(error)}); download it again"
-            ) from None
+            reason = f"damaged, or not the index of a TensorFlow checkpoint ({first_line(error)})"
+            raise UserError(f"{index}: {reason}; download it again") from None
 
     def read(self, name: str) -> Tensor:
         """A tensor, mapped. Raises UserError if its type is not supported or its shard lacks it."""
         entry = self._entries[name]
-        if SLICES in entry:
-            raise UserError(f"{self.index}: {name} is stored in slices (a partitioned variable); save it as a whole")
-        if _number(entry, DTYPE) not in DTYPES:
-            raise UserError(f"{self.index}: {name}: unsupported type; expected float32, float16 or bfloat16")
-        numpy_type, torch_type = DTYPES[_number(entry, DTYPE)]
-        path = self.index.with_suffix(f".data-{_number(entry, SHARD):05d}-of-{self._shards:05d}")
-        offset, size = _number(entry, OFFSET), _number(entry, SIZE)
+        if SLICES in entry or entry.number(DTYPE) not in DTYPES:
+            raise UserError(f"{self.index}: {name}: expected float32, float16 or bfloat16, not stored in slices")
+        numpy_type, torch_type = DTYPES[entry.number(DTYPE)]
+        path = self.index.with_suffix(f".data-{entry.number(SHARD):05d}-of-{self._shards:05d}")
+        offset, size = entry.number(OFFSET), entry.number(SIZE)
         try:
             # mode "c": torch wants writable memory; nothing is written to the file.
             data = np.asarray(np.memmap(path, np.uint8, "c"))[offset : offset + size]
             return torch.from_numpy(data.view(numpy_type).reshape(self.shapes[name])).view(torch_type)
         except (OSError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"{path}: cannot read {name} ({first_line(error)}); download the checkpoint again"
-            ) from None
+            raise UserError(f"{path}: cannot read {name} ({first_line(error)}); download it again") from None
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The names and values of a sorted-string table. Raises ValueError if it is damaged."""
     if not data.endswith(MAGIC):
         raise ValueError("wrong magic number")
-    footer = _Reader(data[-FOOTER:])
+    footer = _Reader(data[-48:])
     _metaindex = footer.varint(), footer.varint()
     for _, position in _block(data, footer):
         yield from _block(data, _Reader(position))
@@ -76,12 +67,11 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(data: bytes, position: "_Reader") -> Iterator[tuple[bytes, bytes]]:
     """The names and values of a block. Only the part of a name that differs from the previous name is stored."""
     start, size = position.varint(), position.varint()
-    block, compression = data[start : start + size], data[start + size]
-    if compression:
-        raise ValueError("compressed")
+    block = data[start : start + size]
     restarts = int.from_bytes(block[-4:], "little")  # 4-byte offsets of complete names, for binary search
-    reader, name = _Reader(block[: -4 - 4 * restarts]), b""
-    while reader.tell() < len(reader.getbuffer()):
+    entries = block[: -4 - 4 * restarts]
+    reader, name = _Reader(entries), b""
+    while reader.tell() < len(entries):
         kept, added, length = reader.varint(), reader.varint(), reader.varint()
         name = name[:kept] + reader.take(added)
         yield name, reader.take(length)
@@ -101,29 +91,26 @@ class _Reader(io.BytesIO):
         return value | byte << shift
 
 
-def _message(data: bytes) -> dict[int, list[int | bytes]]:
-    """The values of a protobuf message by field number. Raises ValueError if it is damaged."""
-    fields: dict[int, list[int | bytes]] = {}
-    reader = _Reader(data)
-    while reader.tell() < len(data):
-        field, kind = divmod(reader.varint(), 8)
-        if kind == 0:
-            value = reader.varint()
-        elif kind == 2:
-            value = reader.take(reader.varint())
-        elif kind in (1, 5):
-            value = reader.take(8 if kind == 1 else 4)
-        else:
-            raise ValueError("not a protobuf message")
-        fields.setdefault(field, []).append(value)
-    return fields
+class _Message(dict):
+    """The values of a protobuf message by field number, each a list of numbers and byte strings."""
 
+    def __init__(self, data: bytes):
+        """Raises ValueError if the message is damaged."""
+        reader = _Reader(data)
+        while reader.tell() < len(data):
+            field, kind = divmod(reader.varint(), 8)
+            if kind == 0:
+                value = reader.varint()
+            elif kind in (2, 5):
+                value = reader.take(reader.varint() if kind == 2 else 4)
+            else:
+                raise ValueError("not a protobuf message")
+            self.setdefault(field, []).append(value)
 
-def _number(message: dict, field: int) -> int:
-    """A number field; protobuf leaves out zeros."""
-    return int(message.get(field, [0])[-1])
+    def number(self, field: int) -> int:
+        """A number; protobuf leaves out zeros."""
+        return int(self.get(field, [0])[-1])
 
-
-def _shape(entry: dict) -> tuple[int, ...]:
-    sizes = _message(b"".join(entry.get(SHAPE, []))).get(2, [])
-    return tuple(_number(_message(size), 1) for size in sizes)
+    def shape(self) -> tuple[int, ...]:
+        sizes = _Message(b"".join(self.get(SHAPE, []))).get(2, [])
+        return tuple(_Message(size).number(1) for size in sizes)

@@ -1,4 +1,4 @@
-"""The settings of a BERT folder's config.json that the text encoder uses."""
+"""The settings of BERT that the text encoder uses, from a --bert folder's config.json or Google's bert_config.json."""
 
 from transformers import BertConfig
 
@@ -11,8 +11,8 @@ MOST_LAYERS = 1000  # the largest BERT models have 48; transformers builds them 
 
 
 def bert_config(stored: dict) -> BertConfig:
-    """stored: the contents of config.json. Raises ValueError if a setting is invalid."""
-    config = BertConfig(**{name: stored[name] for name in SETTINGS if name in stored})
-    if config.num_hidden_layers > MOST_LAYERS:
-        raise ValueError(f"config.json: num_hidden_layers: expected at most {MOST_LAYERS}")
+    """stored: the file's contents. Raises an exception, of any type, if a setting is invalid."""
+    config = BertConfig(**{name: value for name, value in stored.items() if name in SETTINGS})
+    if not 0 < config.num_hidden_layers <= MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers: expected 1 to {MOST_LAYERS}, not {config.num_hidden_layers}")
     return config
