@@ -11,7 +11,7 @@ continues an earlier one only if space, data, encoder, seed and all other values
 import math
 from dataclasses import dataclass
 
-from config.config_regression import Config, make_config
+from config.config_regression import make_config
 from utils.errors import UserError
 
 
@@ -24,8 +24,7 @@ class Range:
     log: bool = False
 
 
-Values = list | Range
-Space = dict[str, Values]
+Space = dict[str, list | Range]
 
 # The authors' space: their hyper-parameters are the best of 50 random trials on the validation split. A list of one value
 # sets it for all trials. H is not searched: it is the range of the dataset's labels.
@@ -71,12 +70,12 @@ def space_of(dataset: str, fixed: dict[str, object]) -> Space:
         where = f"config/config_tune.py: {dataset}: {key}"
         if key in NOT_SEARCHED:
             raise UserError(f"{where}: cannot be searched; choose one value with --set")
+        is_valid = isinstance(values, list) and values
         if isinstance(values, Range):
-            if not values.low < values.high or (values.log and values.low <= 0):
-                raise UserError(f"{where}: expected Range(low, high) with low < high, and 0 < low for log")
+            is_valid = values.low < values.high and (values.low > 0 or not values.log)
             values = [values.low, values.high]
-        if not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
-            raise UserError(f"{where}: expected a list of different values, or a Range")
+        if not is_valid:
+            raise UserError(f"{where}: expected a list, or Range(low, high) with low < high, and 0 < low for log")
         for value in values:
             try:
                 make_config(dataset, **{key: value})
@@ -85,21 +84,11 @@ def space_of(dataset: str, fixed: dict[str, object]) -> Space:
     return space
 
 
+def count(space: Space) -> float:
+    """The number of combinations; infinite with a Range."""
+    return math.prod(math.inf if isinstance(values, Range) else len(values) for values in space.values())
+
+
 def varied(space: Space) -> list[str]:
     """The keys whose values differ between trials."""
-    return [key for key, values in space.items() if isinstance(values, Range) or len(values) > 1]
-
-
-def takes_integers(key: str) -> bool:
-    return Config.__annotations__[key] is int
-
-
-def count(space: Space) -> float:
-    """The number of different trials."""
-    size = 1
-    for key, values in space.items():
-        if isinstance(values, Range):
-            size *= values.high - values.low + 1 if takes_integers(key) else math.inf
-        else:
-            size *= len(values)
-    return size
+    return [key for key in space if count({key: space[key]}) > 1]

@@ -28,12 +28,10 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
     """Raises UserError if the file is missing, damaged, or belongs to another model or dataset."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        hyper_parameters, trained_on = values["hyper_parameters"], values.get("trained_on", {})
+        hyper_parameters, trained_on = {**values["hyper_parameters"]}, {**values.get("trained_on", {})}
         threads = values.get("threads")
-        if not (isinstance(hyper_parameters, dict) and isinstance(trained_on, dict)):
-            raise TypeError("expected objects as hyper_parameters and trained_on")
         if threads is not None and (type(threads) is not int or threads < 1):
-            raise TypeError(f"threads is {threads!r}")
+            raise ValueError(f"threads is {threads!r}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a sweep (--is_tune) writes one, or name one with --params") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -41,6 +39,6 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
     for key, expected in (("model", model), ("dataset", dataset)):
         if values.get(key, expected) != expected:
             raise UserError(f"{path}: tuned for {key} {first_line(values[key])}, not {expected}")
-    facts = ("study", "trial", "seed", "threads", "device", "score")
-    origin = ", ".join(f"{key} {values[key]}" for key in facts if key in values) or "origin unknown"
+    facts = [key for key in ("study", "trial", "seed", "threads", "device", "score") if key in values]
+    origin = ", ".join(f"{key} {values[key]}" for key in facts) or "origin unknown"
     return Tuned(path, hyper_parameters, threads, first_line(origin), trained_on)

@@ -6,7 +6,6 @@ with the same values. The test split is never opened.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -19,19 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
-from optuna.study import MaxTrialsCallback
+from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from config.config_regression import Config
-from config.config_tune import Range, count, space_of, takes_integers, varied
+from config.config_tune import Range, count, space_of, varied
 from config.tuned import sweep_file
 from trains.runs.experiment import Experiment
 from trains.sweep.storage import open_storage, storage_errors
 from utils.errors import DivergedError
 from utils.files import make_folder
 from utils.metrics import lower_is_better
-from utils.signals import deferred_signals, raise_if_stop_requested
+from utils.signals import Stopped, deferred_signals, raise_if_stop_requested
 
 SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
@@ -44,16 +42,11 @@ PRUNERS = {
     "median": lambda: optuna.pruners.MedianPruner(n_warmup_steps=2),
     "hyperband": optuna.pruners.HyperbandPruner,
 }
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 RESULT = "result"  # user attribute: a trial's scores, and how it was trained
 
 
-class RepeatedTrialError(Exception):
-    """Another trial has the same values."""
-
-
 class LostTrialError(BaseException):
-    """Another worker retries this trial. Not an Exception: for one, Optuna would fail the trial a second time."""
+    """Another worker retries this trial. Not an Exception: Optuna would fail the trial a second time."""
 
 
 class Sweep:
@@ -77,78 +70,64 @@ class Sweep:
         trials. times: finished trials requested. url: the storage; None: an SQLite file below `results`. heartbeat: seconds.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        warnings.filterwarnings("ignore", category=ExperimentalWarning)  # heartbeats, retries, constant_liar
-        self.experiment, self.configure, self.seed, self.times = experiment, configure, seed, times
-        self.key = experiment.config.KeyEval
-        self.space = space_of(experiment.dataset.name, fixed)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)
+        self.experiment, self.configure, self.seed = experiment, configure, seed
+        self.key, self.space = experiment.config.KeyEval, space_of(experiment.dataset.name, fixed)
         self.budget = int(min(times, count(self.space)))
-        if url is None:
-            database = sweep_file(results, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
-            make_folder(database.parent)
-            url = f"sqlite:///{database}"
-        self.storage = open_storage(url, heartbeat)
-        self.sampler, self.random_sampler = SAMPLERS[sampler](), SAMPLERS["random"]()
+        database = sweep_file(results, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
+        make_folder(database.parent)
+        self.storage = open_storage(url or f"sqlite:///{database}", heartbeat)
+        is_exhaustive = count(self.space) <= times
         with storage_errors(self.storage):
             self.study = optuna.create_study(
                 study_name=self._name(),
                 storage=self.storage,
-                sampler=self.sampler,
+                sampler=optuna.samplers.BruteForceSampler() if is_exhaustive else SAMPLERS[sampler](),
                 pruner=PRUNERS[pruner](),
                 direction="minimize" if lower_is_better(self.key) else "maximize",
                 load_if_exists=True,
             )
 
-    def describe(self) -> str:
-        """The first lines of the log."""
-        url, searched = self.storage.engine.url.render_as_string(), ", ".join(varied(self.space))
-        lines = f"sweep {self.study.study_name} in {url}, seed {self.seed}; searched: {searched}"
-        if self.budget < self.times:
-            lines += f"\nthe space has only {self.budget} different trials"
-        return f"{self.experiment.describe()}\n{lines}"
-
     def _name(self) -> str:
         """The study's name, a hash of all that its trials share: other data, space or settings make another study."""
         fixed = {key: value for key, value in self.experiment.config.identity().items() if key not in self.space}
-        space = {key: vars(values) if isinstance(values, Range) else values for key, values in self.space.items()}
         shared = self.experiment.provenance.data_and_encoder()
-        identity = json.dumps([shared, fixed, space, self.seed], sort_keys=True)
+        identity = json.dumps([shared, fixed, self.space, self.seed], sort_keys=True, default=vars)
         return f"{shared['dataset']}-{shared['model']}-regression-{hashlib.sha1(identity.encode()).hexdigest()[:10]}"
+
+    def describe(self) -> str:
+        """The first lines of the log."""
+        sweep = f"sweep {self.study.study_name} in {self.storage.engine.url.render_as_string()}, seed {self.seed}"
+        searched = f"{self.budget} of {count(self.space):g} combinations of {', '.join(varied(self.space))}"
+        return f"{self.experiment.describe()}\n{sweep}\n{searched}"
 
     def finished(self) -> list[FrozenTrial]:
         """The complete and pruned trials of all workers, in order."""
-        return self.study.get_trials(deepcopy=False, states=FINISHED)
+        return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
     def work(self, log: logging.Logger, after_each: Callable[[], None]) -> None:
         """Trains trials until enough are finished. after_each: called after each trial that this worker finishes."""
         self.log = log
-
-        def after_trial(_study: optuna.Study, trial: FrozenTrial) -> None:
-            if trial.state in FINISHED:
-                after_each()
-            raise_if_stop_requested()
-
-        enough = MaxTrialsCallback(self.budget, states=FINISHED)
         with storage_errors(self.storage), deferred_signals():
             while len(self.finished()) < self.budget:
                 with contextlib.suppress(LostTrialError):
-                    self.study.optimize(self._objective, catch=RepeatedTrialError, callbacks=[after_trial, enough])
+                    self.study.optimize(self._objective, n_trials=1)
+                    after_each()
+                raise_if_stop_requested()
 
     def _objective(self, trial: Trial) -> float:
         """Trains a trial. Returns the validation score of its best epoch; raises TrialPruned if that does not count."""
         # Optuna's first heartbeat comes from a thread; without any, a killed worker's trial would never be retried.
         self.storage.record_heartbeat(trial._trial_id)
-        config = self.configure(self._draw(trial))
         try:
-            score, result = self._train(trial, config)
+            score, result = self._train(trial, self.configure(self._draw(trial)))
             trial.set_user_attr(RESULT, result)
         except UpdateFinishedTrialError:
             self.log.info(f"trial {trial.number}  sent no heartbeat for too long: another worker retries it")
             raise LostTrialError from None
-        except BaseException as error:
-            with contextlib.suppress(StorageInternalError):
-                if not isinstance(error, Exception):  # a stop, at which Optuna would leave the trial running
-                    self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-                self.storage.get_failed_trial_callback()(self.study, self.study.trials[trial.number])
+        except Stopped:  # Optuna would leave the trial running until its heartbeat is too old
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            self.storage.heartbeat_stale_trial_callback(self.study, self.study.trials[trial.number])
             raise
         outcome = result["note"] or f"{self.key} {score:.4f} at epoch {result['best_epoch']} of {result['epochs']}"
         params = " ".join(f"{key}={trial.params[key]}" for key in varied(self.space))
@@ -158,50 +137,37 @@ class Sweep:
         return score
 
     def _draw(self, trial: Trial) -> dict[str, object]:
-        """Draws a trial's hyper-parameters. Raises RepeatedTrialError if a trial with the same is finished or running.
-
-        When all combinations of a small space are taken, one that is running is trained again: its worker may be dead.
-        """
-        params = {}
+        """Draws a trial's hyper-parameters; a retried trial gets those of the first attempt."""
         for key, values in self.space.items():
             if isinstance(values, Range):
-                suggest = trial.suggest_int if takes_integers(key) else trial.suggest_float
-                params[key] = suggest(key, values.low, values.high, log=values.log)
+                suggest = trial.suggest_int if Config.__annotations__[key] is int else trial.suggest_float
+                suggest(key, values.low, values.high, log=values.log)
             else:
-                params[key] = trial.suggest_categorical(key, values)
-        others = [other for other in self.study.get_trials(deepcopy=False) if other.number != trial.number]
-        finished = [other.params for other in others if other.state in FINISHED]
-        running = [other.params for other in others if not other.state.is_finished()]
-        all_taken = len(finished + running) >= count(self.space)
-        repeated = params in finished or (params in running and not all_taken)
-        # TPE might insist on the same values.
-        self.study.sampler = self.random_sampler if repeated else self.sampler
-        if repeated:
-            raise RepeatedTrialError
-        return params
+                trial.suggest_categorical(key, values)
+        return trial.params
 
     def _train(self, trial: Trial, config: Config) -> tuple[float, dict[str, object]]:
         """Returns the validation score of the best epoch, and the trial's RESULT."""
         experiment = self.experiment.with_config(config)
         start = time.perf_counter()
-        best, epochs, score, state, note = None, 0, float("nan"), "complete", ""
+        best, epochs, note = None, 0, ""  # note: why the trial does not count
         try:
             training, train, valid = experiment.new_training(self.seed)
             for epoch in experiment.kind.fit(training, train, valid, config, experiment.metrics):
-                epochs = epoch.epoch
-                if epoch.is_best:
-                    best, score = epoch, epoch.valid[self.key]
-                if np.isfinite(epoch.valid[self.key]):
-                    trial.report(epoch.valid[self.key], epochs)
+                epochs, score = epoch.epoch, epoch.valid[self.key]
+                best = epoch if epoch.is_best else best
+                if np.isfinite(score):  # unlike the correlation of a constant
+                    trial.report(score, epochs)
                 if not training.is_over(config) and trial.should_prune():
-                    state = "pruned"
+                    note = "stopped by the pruner"
                     break
-            if not np.isfinite(score):  # such as the correlation of a constant
-                state, note = "pruned", f"{self.key} is undefined"
         except DivergedError as error:  # a result too: these values do not work
-            state, note = "pruned", str(error)
+            note = str(error)
+        score = best.valid[self.key] if best else float("nan")
+        if not note and not np.isfinite(score):
+            note = f"{self.key} is undefined"
         return score, {  # columns of the CSV, in this order
-            "state": state,
+            "state": "pruned" if note else "complete",
             "valid": best.valid if best else {},
             "best_epoch": best.epoch if best else None,
             "epochs": epochs,
@@ -211,5 +177,5 @@ class Sweep:
             "threads": self.experiment.provenance.threads,
             "worker": f"{socket.gethostname()} {os.getpid()}",
             "note": note,
-            "config": dataclasses.asdict(config),
+            "config": vars(config),
         }
