@@ -44,7 +44,8 @@ def read_metadata(folder: Path) -> dict:
     try:
         config = json.loads((current_folder(folder) / "config.json").read_text(encoding="utf-8"))
         metadata = config.get(METADATA, {})
-        return metadata | {EXTRACTORS: plain_extractors(metadata.get(EXTRACTORS))}
+        plain_extractors(metadata.get(EXTRACTORS))  # raises ValueError if they are malformed
+        return metadata
     except (OSError, AttributeError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}/config.json: cannot be read ({first_line(error)})") from None
 

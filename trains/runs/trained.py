@@ -45,4 +45,6 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     vocabulary = current_folder(folder) / "tokenizer"
     tokenizer = load_tokenizer(str(vocabulary)) if vocabulary.is_dir() else None
     encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
-    return Trained(folder, model, encoder, DATASETS[name], metadata.get("aligned") is True, metadata[EXTRACTORS])
+    return Trained(
+        folder, model, encoder, DATASETS[name], metadata.get("aligned") is True, metadata.get(EXTRACTORS) or {}
+    )
