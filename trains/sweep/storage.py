@@ -15,10 +15,6 @@ from utils.errors import UserError, first_line
 EXPECTED = "expected sqlite:///file.db or postgresql://user:password@host/database (pip install 'psycopg[binary]')"
 OPEN_ATTEMPTS = 5  # workers that create the tables at the same time get in each other's way
 MAX_RETRIES = 3  # then new values take the trial's place
-CONNECT_ARGS = {  # of the drivers; isolation_level None: SQLite's begins no transactions itself
-    "sqlite": {"timeout": 60, "isolation_level": None},
-    "postgresql": {"connect_timeout": 10},
-}
 
 
 class Storage(RDBStorage):
@@ -40,13 +36,16 @@ def open_storage(url: str, heartbeat: int) -> Storage:
         raise UserError(f"--storage: not a database URL; {EXPECTED}") from None
     if address.drivername == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
-    settings = {"pool_pre_ping": True, "connect_args": CONNECT_ARGS.get(address.get_backend_name(), {})}
+    is_sqlite = address.get_backend_name() == "sqlite"
+    # isolation_level None: SQLite's driver begins no transactions itself.
+    connect_args = {"timeout": 60, "isolation_level": None} if is_sqlite else {"connect_timeout": 10}
+    settings = {"pool_pre_ping": True, "connect_args": connect_args}
     retry = RetryHeartbeatStaleTrialCallback(MAX_RETRIES)
     for _ in range(OPEN_ATTEMPTS):
         try:
             full = address.render_as_string(hide_password=False)
             storage = Storage(full, settings, heartbeat_interval=heartbeat, heartbeat_stale_trial_callback=retry)
-            if storage.engine.dialect.name == "sqlite":  # only now: to create the tables, Optuna nests transactions
+            if is_sqlite:  # only now: while Optuna creates the tables, it nests transactions, which would deadlock
                 sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
             return storage
         except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError) as error:

@@ -77,12 +77,11 @@ class Sweep:
         database = sweep_file(results, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
         make_folder(database.parent)
         self.storage = open_storage(url or f"sqlite:///{database}", heartbeat)
-        is_exhaustive = count(self.space) <= times
         with storage_errors(self.storage):
             self.study = optuna.create_study(
                 study_name=self._name(),
                 storage=self.storage,
-                sampler=optuna.samplers.BruteForceSampler() if is_exhaustive else SAMPLERS[sampler](),
+                sampler=optuna.samplers.BruteForceSampler() if count(self.space) <= times else SAMPLERS[sampler](),
                 pruner=PRUNERS[pruner](),
                 direction="minimize" if lower_is_better(self.key) else "maximize",
                 load_if_exists=True,
