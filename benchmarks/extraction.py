@@ -38,7 +38,7 @@ def main() -> None:
         for jobs in args.jobs:
             seconds, report = prepare(folder, args, jobs)
             baseline = baseline or seconds
-            parts = re.findall(r"(\w+): length.*extracted in ([\d.]+) s", report)
+            parts = re.findall(r"(\w+): .*extracted in ([\d.]+) s", report)
             print(
                 f"--jobs {jobs}: {seconds:.1f} s for {args.clips} clips, {args.clips / seconds:.2f} clips per second, "
                 f"{baseline / seconds:.2f} times the speed of the first; seconds per clip in each worker: "

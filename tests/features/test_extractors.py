@@ -192,7 +192,7 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     capsys.readouterr()
     data_pre(folder, "--vision", "openface-csv", "--output", folder / "third.pkl")
     report = capsys.readouterr().out
-    audio, vision = (re.search(f"{modality}: length .*", report)[0] for modality in ("audio", "vision"))
+    audio, vision = (re.search(f"  {modality}: .*", report)[0] for modality in ("audio", "vision"))
     assert "extracted in" in vision and "extracted in" not in audio  # audio does not depend on OpenFace
 
     import predict
