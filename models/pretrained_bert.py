@@ -50,8 +50,8 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
         if folder.exists() or folder.is_absolute() or named.startswith((".", "~")) or len(folder.parts) > 2:
             raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
     elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
-        needed = "config.json or no weights (model.safetensors)"
-        raise UserError(f"--bert {named}: has no {needed}; download them from {HUB[dataset.language]}")
+        needed = "config.json or weights (model.safetensors)"
+        raise UserError(f"--bert {named}: lacks {needed}; download them from {HUB[dataset.language]}")
     return named
 
 
