@@ -64,7 +64,7 @@ def test_a_bert_folder_without_weights(fails, workplace):
 
 def test_a_bert_folder_without_config(fails, workplace):
     (workplace.bert / "config.json").unlink()
-    assert "no config.json" in fails()
+    assert "lacks config.json" in fails()
 
 
 def test_a_bert_folder_with_damaged_weights(fails, workplace):
