@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.config_regression import DATASETS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
+from config.config_regression import DATASETS, PRECISIONS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
 from config.tuned import Tuned, read_tuned, sweep_file
 from utils.errors import Parser, UserError
 
@@ -165,8 +165,9 @@ def _make_parser() -> Parser:
     machine.add_argument("--gpu_ids", type=int, nargs="+", metavar="N",
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
-    machine.add_argument("--precision", type=str.lower, choices=["float32", "bf16"],
-        help="precision of encoders and heads; default float32 (TF32 on GPUs), as released. bf16 is faster if supported")
+    machine.add_argument("--precision", type=str.lower, choices=PRECISIONS,
+        help="default float32 (TF32 on GPUs), as released. bf16: for encoders and heads, faster if supported. float64: for "
+        "everything, slow; results that do not depend on the order of sums")
     machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
     machine.add_argument("--threads", type=_at_least(1), metavar="N",

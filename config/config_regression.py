@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 TASKS = ("fusion", "text", "audio", "vision")
 TASK_LETTERS = dict(zip("MTAV", TASKS, strict=True))
+PRECISIONS = ("float32", "bf16", "float64")
 TASK_SETS = ("M", "MT", "MA", "MV", "MTA", "MTV", "MAV", "MTAV")
 
 
@@ -112,7 +113,7 @@ class Config:
     exclude_zero: bool = False  # neutral clips: True: in neither class (paper); False: in the positive class
 
     # computation
-    precision: str = "float32"  # or bf16, for encoders and heads except LSTMs on a GPU
+    precision: str = "float32"  # float64, or bf16 for encoders and heads except LSTMs on a GPU
     max_clips_per_pass: int = 0  # 0: whole windows; fewer clips save memory, with the same gradient
 
     def __post_init__(self) -> None:
@@ -159,7 +160,7 @@ def _range(name: str, value: object) -> tuple[str, bool]:
     if name == "tasks":
         return f"M plus any of T, A, V: {', '.join(TASK_SETS)}", value in TASK_SETS
     if name == "precision":
-        return "float32 or bf16", value in ("float32", "bf16")
+        return " or ".join(PRECISIONS), value in PRECISIONS
     if isinstance(value, bool | str):
         return "", True
     if name.endswith("_dropout"):

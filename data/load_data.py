@@ -44,12 +44,12 @@ class ClipDataset(Dataset):
     def __getitem__(self, microbatches: list[Tensor]) -> Window:
         clips = torch.cat(microbatches)
         sizes = [len(microbatch) for microbatch in microbatches]
-        shares = torch.cat([torch.full((size,), 1 / size) for size in sizes])
+        shares = torch.cat([torch.full((size,), 1 / size, dtype=torch.float64) for size in sizes])
         start, end = self.ranks.share(len(clips))
         own_clips, own_shares = clips[start:end], shares[start:end]
         if start == end:
             # More ranks than clips: run one clip with share 0, so that this rank takes part in the collective operations.
-            own_clips, own_shares = clips[:1], torch.zeros(1)
+            own_clips, own_shares = clips[:1], torch.zeros(1, dtype=torch.float64)
         step = self._max_clips_per_pass or len(own_clips)
         passes = [self._batch(*part) for part in zip(own_clips.split(step), own_shares.split(step), strict=True)]
         return Window(clips, sizes, passes)

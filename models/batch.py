@@ -151,8 +151,8 @@ class Batch(_Movable):
     """B clips that pass through the network together."""
 
     clips: Tensor  # (B,) int64, indices into the split
-    shares: Tensor  # (B,) float32, 1 / size of the clip's micro-batch: its share of that micro-batch's mean loss
-    text: PackedText | Tensor  # or (B, width) float32, vectors encoded beforehand
+    shares: Tensor  # (B,) float64, 1 / size of the clip's micro-batch: its share of that micro-batch's mean loss
+    text: PackedText | Tensor  # or (B, width), vectors encoded beforehand
     audio: Frames
     vision: Frames
 

@@ -34,7 +34,7 @@ class LSTMEncoder(nn.Module):
         state = None
         last_states = []  # of the sequences that end in each stretch, shortest first
         for start, end, sequences, continuing in frames.stretches:
-            running = frames.values[:sequences, start:end]
+            running = frames.values[:sequences, start:end].to(self.linear.weight.dtype)
             states, state = self.lstm(running, state)  # (sequences, end - start, hidden_size)
             last_real = frames.lengths[continuing:sequences] - 1 - start
             finished = torch.arange(continuing, sequences, device=last_real.device)

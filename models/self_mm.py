@@ -20,8 +20,8 @@ from models.lstm_encoder import LSTMEncoder
 class Outputs:
     """The model's outputs for B clips, by task."""
 
-    scores: dict[str, Tensor]  # task -> (B,) float32
-    features: dict[str, Tensor]  # task -> (B, D) float32, D from Config.head_sizes: compared with the centres by ULGM
+    scores: dict[str, Tensor]  # task -> (B,), of the weights' dtype
+    features: dict[str, Tensor]  # task -> (B, D), likewise; D from Config.head_sizes: compared with the centres by ULGM
 
 
 class Head(nn.Module):
@@ -82,6 +82,12 @@ class SelfMM(
         sizes = config.head_sizes
         # All four in the released order, whatever the tasks, so that every checkpoint has the same tensors.
         self.heads = nn.ModuleDict({task: Head(widths[task], *sizes[task]) for task in TASKS})
+        self.to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype, also that of scores, features and labels."""
+        return torch.float64 if self.hyper_parameters.precision == "float64" else torch.float32
 
     def forward(self, batch: Batch) -> Outputs:
         """Scores and features of a batch of clips."""
@@ -96,7 +102,7 @@ class SelfMM(
             outputs = Outputs({}, {})
             for task in self.tasks:
                 score, feature = self.heads[task](representations[task])
-                outputs.scores[task], outputs.features[task] = score.float(), feature.float()
+                outputs.scores[task], outputs.features[task] = score.to(self.dtype), feature.to(self.dtype)
         return outputs
 
     def autocast(self, batch: Batch) -> torch.autocast:

@@ -37,16 +37,16 @@ class TaskState(nn.Module):
     def __init__(self, labels: Tensor, feature_size: int, exclude_zero: bool):
         super().__init__()
         self.exclude_zero = exclude_zero
-        self.register_buffer("labels", labels.clone())  # (N,) float32
+        self.register_buffer("labels", labels.clone())  # (N,)
         # As released, a clip not yet seen counts with a zero feature.
-        self.register_buffer("features", labels.new_zeros(len(labels), feature_size))  # (N, D) float32
+        self.register_buffer("features", labels.new_zeros(len(labels), feature_size))  # (N, D)
         self.register_buffer("sums", torch.zeros(2, feature_size, dtype=torch.float64))
         self.register_buffer("counts", self._membership(self.labels).sum(dim=1))  # (2,) float64
 
     @property
     def centres(self) -> Tensor:
-        """(2, D) float32: the mean feature of the positive and of the negative clips (Eq. 1-2)."""
-        return (self.sums / self.counts[:, None]).float()
+        """(2, D): the mean feature of the positive and of the negative clips (Eq. 1-2)."""
+        return (self.sums / self.counts[:, None]).to(self.features.dtype)
 
     def relative_distance(self, features: Tensor) -> Tensor:
         """(B, D) features -> (B,): how much nearer they are to the positive centre than to the negative (Eq. 3-5)."""
@@ -77,7 +77,7 @@ class ULGM(nn.Module):
     """Holds and updates the labels of all tasks."""
 
     def __init__(self, labels: Tensor, feature_sizes: dict[str, int], bound: float, exclude_zero: bool = False):
-        """labels: (N,) float32, human. feature_sizes: task -> D, including fusion. bound: H."""
+        """labels: (N,), human; their dtype is that of all labels. feature_sizes: task -> D, including fusion. bound: H."""
         super().__init__()
         self.bound = bound
         self.tasks = nn.ModuleDict(
@@ -101,7 +101,7 @@ class ULGM(nn.Module):
 
         clips: (B,), B the sum of the micro-batches' sizes. features: task -> (B, D). epoch: from 1.
         """
-        parts = {task: values.detach().float().split(microbatches) for task, values in features.items()}
+        parts = {task: values.detach().split(microbatches) for task, values in features.items()}
         for index, microbatch in enumerate(clips.split(microbatches)):
             batch_features = {task: parts[task][index] for task in self.tasks}
             labels = self._relabel(microbatch, batch_features, epoch)

@@ -91,7 +91,7 @@ def forward_backward(model: nn.Module, ulgm: ULGM, window: Window) -> tuple[dict
     features, losses = [], []  # one item per pass
     for batch in window.passes:
         output = model(batch)
-        clip_losses = batch.shares * multitask_loss(output, ulgm, batch)
+        clip_losses = batch.shares.to(model.dtype) * multitask_loss(output, ulgm, batch)
         if torch.is_grad_enabled():
             clip_losses.sum().backward()
         features.append(output.features)
@@ -127,7 +127,7 @@ def encode_texts(model: nn.Module, windows: Windows) -> None:
 
     def encode(batch: Batch) -> dict[str, Tensor]:
         with model.autocast(batch):
-            return {"text": model.text_encoder(batch.text).float()}
+            return {"text": model.text_encoder(batch.text).to(model.dtype)}
 
     windows.clips.replace_texts(for_all_clips(model, windows, encode)["text"])
 

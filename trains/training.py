@@ -18,7 +18,8 @@ class Training:
             raise ValueError("the model was made with another config")
         sizes = {task: config.head_sizes[task][0] for task in config.task_names}
         self.model = model
-        self.ulgm = ULGM(torch.from_numpy(train.labels), sizes, config.H, config.exclude_zero).to(train.device)
+        labels = torch.from_numpy(train.labels).to(model.dtype)
+        self.ulgm = ULGM(labels, sizes, config.H, config.exclude_zero).to(train.device)
         self.optimizer = make_optimizer(model, config)
         self.check = FiniteCheck(train.ids, self.ulgm)
         self.epochs = 0  # finished

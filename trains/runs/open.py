@@ -63,6 +63,7 @@ def open_checkpoint(
     trained = load_trained(folder, model_name, dataset_name)
     model, dataset, aligned = trained.model, trained.dataset, aligned or trained.aligned
     model.hyper_parameters = config = dataclasses.replace(model.hyper_parameters, **overrides)
+    model.to(model.dtype)  # the override may be of the precision
     path = find_features(features, dataset, aligned)
     store = open_features(path, dataset, aligned, trained.encoder, cache_dir)
     trained.check_features(store, path)
