@@ -84,6 +84,7 @@ class Config:
     early_stop: int = 8  # stop after this many epochs without a better KeyEval
     max_epochs: int = 0  # 0: no limit but early_stop
     KeyEval: str = "Loss"  # validation score that selects the best epoch: Loss or a metric
+    round_scores: bool = False  # True: compare and report all scores with 4 digits; False: not Loss, nor SIMS metrics
     keep_last_window: bool = False  # True: also step on the last, incomplete window of an epoch
 
     # encoders
@@ -198,7 +199,7 @@ RELEASED = {
     },
 }  # fmt: skip
 
-# The hyper-parameters of MMSA, the authors' later framework, which excludes neutral clips from both classes.
+# The hyper-parameters of MMSA, the authors' later framework.
 MMSA = {
     "mosi": {
         "batch_size": 16, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
@@ -206,21 +207,21 @@ MMSA = {
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 32,
         "post_text_dim": 32, "post_audio_dim": 16, "post_video_dim": 32,
         "post_fusion_dropout": 0.0, "post_text_dropout": 0.1, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
-        "H": 3.0, "exclude_zero": True,
+        "H": 3.0,
     },
     "mosei": {
-        **RELEASED["mosei"], "exclude_zero": True,
+        **RELEASED["mosei"],
         "a_lstm_hidden_size": 16, "post_video_dim": 32,
         "post_fusion_dropout": 0.1, "post_text_dropout": 0.0, "post_audio_dropout": 0.0, "post_video_dropout": 0.0,
     },
-    "sims": {**RELEASED["sims"], "exclude_zero": True},
+    "sims": RELEASED["sims"],
     "simsv2": {
         "batch_size": 16, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-3,
         "weight_decay_bert": 0.01, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
         "post_fusion_dropout": 0.0, "post_text_dropout": 0.0, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
-        "H": 1.0, "exclude_zero": True,  # MMSA: H = 3, outside the label range
+        "H": 1.0,  # MMSA: H = 3, outside the label range
     },
 }  # fmt: skip
 
@@ -236,7 +237,9 @@ DEMO = {
     "H": 3.0,
 }  # fmt: skip
 
-PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": {**MMSA, "demo": DEMO}}
+AS_MMSA = {"exclude_zero": True, "round_scores": True}
+MMSA_TABLES = {name: table | AS_MMSA for name, table in {**MMSA, "demo": DEMO}.items()}
+PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": MMSA_TABLES}
 
 
 def make_config(dataset: str, preset: str | None = None, **overrides: object) -> Config:

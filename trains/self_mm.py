@@ -15,7 +15,7 @@ from models.self_mm import Outputs
 from models.ulgm import ULGM
 from trains.training import Training
 from utils.errors import DivergedError
-from utils.metrics import lower_is_better, mean_absolute_error
+from utils.metrics import lower_is_better, mean_absolute_error, rounded
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 
@@ -112,7 +112,8 @@ def evaluate(model: nn.Module, windows: Windows, metrics: Metrics) -> tuple[dict
     """The fusion task's metrics and Loss on a split, and each task's scores (N,) in file order."""
     scores = predict(model, windows)
     values = metrics(scores["fusion"], windows.labels)
-    values["Loss"] = float(mean_absolute_error(scores["fusion"], windows.labels))
+    loss = float(mean_absolute_error(scores["fusion"], windows.labels))
+    values["Loss"] = rounded(loss) if model.hyper_parameters.round_scores else loss
     return windows.ranks.broadcast_object(values), scores  # the last bits differ between ranks, and they must agree
 
 

@@ -1,4 +1,7 @@
-"""The released code's metrics. Each maps float32 arrays (N,), prediction and truth, to name -> value."""
+"""The released code's metrics. Each maps arrays (N,), prediction and truth, to name -> value.
+
+`round_all` is for `Config.round_scores`: as in MMSA, every value is rounded to 4 digits in float64.
+"""
 
 from collections.abc import Callable
 
@@ -6,8 +9,8 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 
-def mosi_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """MOSI and MOSEI, labels in [-3, 3]; rounded to 4 digits as the released code does.
+def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = False) -> dict[str, float]:
+    """MOSI and MOSEI, labels in [-3, 3]; always rounded to 4 digits, the MAE in float32 unless `round_all`.
 
     Has0 covers all clips, y >= 0 against y < 0. Non0 excludes clips with true label 0: y > 0 against y < 0.
     """
@@ -23,13 +26,13 @@ def mosi_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         "MAE": mean_absolute_error(prediction, truth),
         "Corr": _correlation(prediction, truth),
     }
-    return {name: round(float(np.round(value, 4)), 4) for name, value in values.items()}  # 0.7717, not 0.77170002
+    return {name: rounded(float(value) if round_all else value) for name, value in values.items()}
 
 
 SIMS_EDGES = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
 
 
-def sims_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def sims_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = False) -> dict[str, float]:
     """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes. A bin includes its right edge."""
     prediction, truth = np.clip(np.float32(prediction), -1, 1), np.clip(np.float32(truth), -1, 1)
     values = {
@@ -39,7 +42,7 @@ def sims_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     values["F1_score"] = _f1(sims_classes(prediction, 2), sims_classes(truth, 2))
     values["MAE"] = mean_absolute_error(prediction, truth)
     values["Corr"] = _correlation(prediction, truth)
-    return {name: float(value) for name, value in values.items()}
+    return {name: rounded(float(value)) if round_all else float(value) for name, value in values.items()}
 
 
 METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
@@ -53,6 +56,11 @@ def metric_names(metrics: Callable) -> list[str]:
 def mean_absolute_error(prediction: np.ndarray, truth: np.ndarray) -> np.float32:
     """In float32, as released: a float64 mean sometimes rounds to another 4th digit."""
     return np.mean(np.abs(prediction - truth))
+
+
+def rounded(value: float) -> float:
+    """To 4 digits, in the value's own type."""
+    return round(float(np.round(value, 4)), 4)  # 0.7717, not 0.77170002
 
 
 def lower_is_better(name: str) -> bool:

@@ -38,7 +38,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         self.kind = model_kind(self.model_name)
-        self.metrics = METRICS[self.dataset.metrics]
+        self.metrics = functools.partial(METRICS[self.dataset.metrics], round_all=self.config.round_scores)
         self.metric_names = metric_names(self.metrics)
         passes = self.config.max_clips_per_pass
         self.clips = {
