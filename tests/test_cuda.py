@@ -40,7 +40,7 @@ def make_model(store, config, device):
 @pytest.mark.parametrize(
     ("precision", "epochs", "tolerance"),
     # From epoch 3 the loss includes generated labels, which amplify bfloat16's rounding too much to compare.
-    [("float32", 4, 2e-3), ("bf16", 2, 5e-3)],
+    [("float32", 4, 2e-3), ("bf16", 2, 5e-3), ("float64", 4, 1e-9)],
 )
 @pytest.mark.parametrize("features", ["on the GPU", "on the CPU", "from a worker"])
 def test_training_on_a_gpu_gives_the_cpu_results(store, monkeypatch, precision, epochs, tolerance, features):

@@ -128,6 +128,7 @@ def test_a_killed_process_resumes_to_the_same_files(workplace, undisturbed, numb
     "flags",
     [
         ["use_finetune=False"],
+        ["use_finetune=False", "--precision", "float64"],
         ["keep_last_window=True", "KeyEval=Corr", "a_lstm_layers=2", "a_lstm_dropout=0.5"],
         ["--tasks", "MT", "--max_clips_per_pass", "3", "--precision", "bf16"],
     ],

@@ -105,6 +105,28 @@ def test_bf16_stays_close_to_float32(workplace):
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], abs=0.05)
 
 
+def test_float64_computes_and_saves_everything_in_float64(workplace, capsys):
+    for precision in ("float32", "float64"):
+        assert workplace.run("--precision", precision) == 0
+    losses = pd.read_csv(SEEDS_CSV)["Loss"]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert {tensor.dtype for tensor in load_file(CHECKPOINT / "model.safetensors").values()} == {torch.float64}
+    import run
+
+    for flags in ([], ["--precision", "float32"], ["--precision", "bf16"]):  # a checkpoint can be tested in any
+        capsys.readouterr()
+        where = ["--dataPath", str(workplace.features), "--gpu_ids", "-1"]
+        assert run.main(["--test_only", str(CHECKPOINT), *where, *flags]) == 0
+        tested = float(re.search(r"Loss +([\d.]+) ", capsys.readouterr().out)[1])
+        assert tested == pytest.approx(losses[1], abs=0.05 if "bf16" in flags else 1e-4)
+
+
+def test_mmsas_scores_have_four_digits(workplace):
+    assert workplace.run("--preset", "mmsa") == 0
+    row = pd.read_csv(SEEDS_CSV).iloc[0]
+    assert all(row[name] == round(row[name], 4) for name in ("Loss", "valid_Loss", "MAE", "Corr"))
+
+
 def test_splits_and_batches_of_one_clip(workplace):
     features = {name: tiny.make_split(clips, 5) for name, clips in {"train": 21, "valid": 1, "test": 1}.items()}
     tiny.write_features(workplace.features, features)
