@@ -4,11 +4,12 @@ import dataclasses
 import json
 import math
 
+import pandas as pd
 import pytest
 import torch
 from transformers import BertConfig
 
-from benchmarks import start, throughput, ulgm_cost
+from benchmarks import distribution, start, throughput, ulgm_cost
 from benchmarks.corpora import SHAPES, make_features
 from benchmarks.machine import describe, needed_flops, peak_memory
 from benchmarks.speed_figure import draw
@@ -82,3 +83,13 @@ def test_start_is_measured_in_every_case(tmp_path, monkeypatch):
     for case in start.CASES:
         figures = start.measure(case, "mosi", path)
         assert figures["seconds"] > 0 and figures["peak"] > 0
+
+
+def test_samples_of_one_distribution_pass_and_of_another_fail():
+    released = pd.read_json(distribution.RELEASED_RUNS)
+    assert len(released) == 12 and f"{released['MAE'].mean():.4f}" == "0.2693"
+    table, same = distribution.compare(released.iloc[::-1], released)
+    assert same and "| MAE | 0.2693 ± 0.0182 | 0.2693 ± 0.0182 | 1.00 |" in table
+    worse = released.assign(MAE=released["MAE"] + 0.05)
+    table, same = distribution.compare(worse, released)
+    assert not same and "| MAE | 0.2693 ± 0.0182 | 0.3193 ± 0.0182 | 0.00 |" in table

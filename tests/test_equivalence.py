@@ -94,3 +94,20 @@ def test_one_window_has_the_gradient_of_its_microbatches(tmp_path):
             )
             compared += 1
     assert compared == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("decay", [1e-3, 0.0])
+def test_weight_decay_alone_moves_the_unimodal_heads_in_the_first_two_epochs(tmp_path, decay):
+    """Their errors have weight 0, so decay is Adam's whole gradient, and a step is the learning rate, however small it is."""
+    config = dataclasses.replace(CONFIG, precision="float64", weight_decay_other=decay)
+    model, clips, _ = make_pair(tmp_path, config)
+    windows = into_windows(list(torch.arange(16).split(config.batch_size)), config.update_epochs)  # two
+    before = {task: head.layer_2.weight.detach().clone() for task, head in model.heads.items()}
+    ours = Windows(clips, lambda epoch: windows)
+    training = Training(model, ours, config)
+    for _ in (1, 2):
+        train_one_epoch(training, ours, config)
+        training.finish_epoch()
+    for task in ("text", "audio", "vision"):
+        moved = (model.heads[task].layer_2.weight - before[task]).detach().abs()
+        assert moved.median() == pytest.approx(4 * config.learning_rate_other if decay else 0.0, rel=0.01)
