@@ -166,8 +166,8 @@ def _make_parser() -> Parser:
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
     machine.add_argument("--precision", type=str.lower, choices=PRECISIONS,
-        help="default float32 (TF32 on GPUs), as released. bf16: for encoders and heads, faster if supported. float64: for "
-        "everything, slow; results that do not depend on the order of sums")
+        help="default float32 (TF32 on GPUs), as released. bf16: encoders and heads, faster if supported. float64: "
+        "everything, slow; for exact comparisons")
     machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
     machine.add_argument("--threads", type=_at_least(1), metavar="N",
