@@ -1,5 +1,6 @@
 """Starts the ranks of a run under torchrun or, faster, as forks of this process."""
 
+import faulthandler
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch.distributed import TCPStore
 
 from config.config_regression import REPOSITORY
@@ -16,7 +18,11 @@ TIMEOUT = 100  # seconds
 
 
 def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
-    """Calls a function with the rank's number in every rank. Returns the results by rank (None: 0)."""
+    """Calls a function with the rank's number in every rank. Returns the results by rank (None: 0).
+
+    A rank has one CPU thread. Idle OpenMP threads spin, and those of several ranks keep each other off the cores: seconds of work
+    take minutes. And a fork of a process that has used several threads inherits its pool without them, and waits for them forever.
+    """
     store, port = _start_store()
     place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     place["TORCHELASTIC_USE_AGENT_STORE"] = True
@@ -27,6 +33,9 @@ def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
             variables = place | {"RANK": rank, "LOCAL_RANK": rank}
             os.environ.update({name: str(value) for name, value in variables.items()})
             signal.alarm(TIMEOUT)  # a rank waits long for ranks that never join
+            # Before the alarm, one after the other, the ranks say where they are. sys.stderr may lack a file descriptor.
+            faulthandler.dump_traceback_later(TIMEOUT - 10 + rank, file=2)
+            torch.set_num_threads(1)  # see above
             status = 99
             try:
                 status = each(rank) or 0

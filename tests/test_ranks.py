@@ -64,7 +64,6 @@ def trained(folder: Path, ranks: Ranks, **settings) -> dict[str, torch.Tensor]:
 )
 def test_three_ranks_learn_what_one_process_learns(settings, tmp_path):
     def rank(number: int) -> None:
-        torch.set_num_threads(1)
         (tmp_path / str(number)).mkdir()
         save_file(trained(tmp_path / str(number), join_ranks(), **settings), tmp_path / f"{number}.safetensors")
 
