@@ -166,7 +166,7 @@ def _make_parser() -> Parser:
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
     machine.add_argument("--precision", type=str.lower, choices=PRECISIONS,
-        help="default float32 (TF32 on GPUs), as released. bf16: encoders and heads, faster if supported. float64: "
+        help="default float32 (TF32 on GPUs). bf16: encoders and heads, faster if supported. float64: "
         "everything, slow; for exact comparisons")
     machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")

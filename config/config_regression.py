@@ -84,7 +84,7 @@ class Config:
     early_stop: int = 8  # stop after this many epochs without a better KeyEval
     max_epochs: int = 0  # 0: no limit but early_stop
     KeyEval: str = "Loss"  # validation score that selects the best epoch: Loss or a metric
-    round_scores: bool = False  # True: compare and report all scores with 4 digits; False: not Loss, nor SIMS metrics
+    round_scores: bool = False  # True: Loss and all metrics to 4 digits, as MMSA; False: MOSI's and MOSEI's metrics
     keep_last_window: bool = False  # True: also step on the last, incomplete window of an epoch
 
     # encoders
@@ -114,7 +114,7 @@ class Config:
     exclude_zero: bool = False  # neutral clips: True: in neither class (paper); False: in the positive class
 
     # computation
-    precision: str = "float32"  # float64, or bf16 for encoders and heads except LSTMs on a GPU
+    precision: str = "float32"  # or float64; or bf16: encoders and heads, except LSTMs on a GPU
     max_clips_per_pass: int = 0  # 0: whole windows; fewer clips save memory, with the same gradient
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ from models.batch import Batch
 from models.bert_text_encoder import BertTextEncoder
 from models.lstm_encoder import LSTMEncoder
 
+DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}  # of weights, by precision
+
 
 @dataclass
 class Outputs:
@@ -82,12 +84,12 @@ class SelfMM(
         sizes = config.head_sizes
         # All four in the released order, whatever the tasks, so that every checkpoint has the same tensors.
         self.heads = nn.ModuleDict({task: Head(widths[task], *sizes[task]) for task in TASKS})
-        self.to(self.dtype)
+        self.to(DTYPES[config.precision])
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' dtype, also that of scores, features and labels."""
-        return torch.float64 if self.hyper_parameters.precision == "float64" else torch.float32
+        """The weights' dtype, and so that of scores, features and labels."""
+        return self.heads["fusion"].layer_1.weight.dtype
 
     def forward(self, batch: Batch) -> Outputs:
         """Scores and features of a batch of clips."""

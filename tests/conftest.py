@@ -21,6 +21,7 @@ import run  # noqa: E402
 from data import TextPre  # noqa: E402
 from utils import convert_bert  # noqa: E402
 
+pytest.register_assert_rewrite("recorded")
 torch.set_num_threads(1)  # the models are too small for more
 
 

@@ -88,9 +88,22 @@ def precision(folder: Path) -> str:
 
 def recorded_windows(record: dict, epoch: int) -> list[list[Tensor]]:
     """Returns an epoch's windows in the recorded order."""
+    assert epoch <= len(record["epochs"]), f"epoch {epoch}: the recorded run had ended"
     microbatches = [torch.tensor(batch) for batch in record["epochs"][epoch - 1]["train_batches"]]
     step = record["hyper_parameters"]["update_epochs"]
     return [microbatches[start : start + step] for start in range(0, len(microbatches), step)]
+
+
+def recorded_best_epochs(record: dict) -> list[int]:
+    """Returns the epochs in which a new best model was saved: by a validation loss that is lower by at least 1e-6."""
+    if "saved_epochs" in record:
+        return record["saved_epochs"]
+    best, saved = float("inf"), []
+    for number, epoch in enumerate(record["epochs"], start=1):
+        if epoch["valid"]["Loss"] <= best - 1e-6:
+            best = epoch["valid"]["Loss"]
+            saved.append(number)
+    return saved if record["stopped_early"] else [number for number in saved if number < len(record["epochs"])]
 
 
 def recorded_config(record: dict) -> Config:
@@ -99,7 +112,8 @@ def recorded_config(record: dict) -> Config:
     }
     values["max_epochs"] = len(record["epochs"]) + record["stopped_early"]  # a record may also be cut off
     values |= {"tasks": record.get("tasks", "MTAV"), "precision": record.get("dtype", "float32")}
-    return make_config(record["dataset"], record.get("preset"), **values)
+    preset = "mmsa" if record.get("code") == "mmsa" else None
+    return make_config(record["dataset"], preset, **values)
 
 
 def replay(folder: Path, cache: Path, max_clips_per_pass: int = 0, ranks: Ranks = ALONE) -> Comparison:
@@ -143,7 +157,7 @@ def replay(folder: Path, cache: Path, max_clips_per_pass: int = 0, ranks: Ranks 
 
     assert training.epochs == len(record["epochs"])
     assert (training.epochs - training.best_epoch >= config.early_stop) == record["stopped_early"]
-    assert best_epochs == record.get("saved_epochs", best_epochs)
+    assert best_epochs == recorded_best_epochs(record)
     model.load_state_dict(best_weights)
     test_metrics, scores = evaluate(model, test, metrics)
     comparison.check_scores(test_metrics, record["test"], "test")

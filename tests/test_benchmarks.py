@@ -88,8 +88,9 @@ def test_start_is_measured_in_every_case(tmp_path, monkeypatch):
 def test_samples_of_one_distribution_pass_and_of_another_fail():
     released = pd.read_json(distribution.RELEASED_RUNS)
     assert len(released) == 12 and f"{released['MAE'].mean():.4f}" == "0.2693"
-    table, same = distribution.compare(released.iloc[::-1], released)
-    assert same and "| MAE | 0.2693 ± 0.0182 | 0.2693 ± 0.0182 | 1.00 |" in table
-    worse = released.assign(MAE=released["MAE"] + 0.05)
-    table, same = distribution.compare(worse, released)
-    assert not same and "| MAE | 0.2693 ± 0.0182 | 0.3193 ± 0.0182 | 0.00 |" in table
+    table, similar = distribution.compare(released.iloc[::-1], released)
+    assert similar and "| MAE | 0.2693 ± 0.0182 | 0.2693 ± 0.0182 | 1.00 |" in table
+    table, similar = distribution.compare(released.assign(MAE=released["MAE"] + 0.05), released)
+    assert not similar and "| MAE | 0.2693 ± 0.0182 | 0.3193 ± 0.0182 | 0.00 |" in table
+    one_undefined = released["Corr"].where(released.index > 0)
+    assert not distribution.compare(released.assign(Corr=one_undefined), released)[1]

@@ -74,6 +74,7 @@ def test_mmsa_rounds_sims_metrics_and_rounds_mae_in_float64():
     # The nearest float32 to .70035 is .70034999; times 10,000 it is a tie in float32.
     assert mosi_metrics([0.70035], [0])["MAE"] == 0.7004
     assert mosi_metrics([0.70035], [0], round_all=True)["MAE"] == 0.7003
+    assert sims_metrics([0.70035], [0], round_all=True)["MAE"] == 0.7003
 
 
 def test_the_finest_class_follows_the_same_edges():

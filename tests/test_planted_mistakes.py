@@ -1,6 +1,6 @@
 """Small mistakes planted in the program, each of which the float64 replay must notice.
 
-Most of them are invisible in float32, where rounding errors grow to the size of their effect.
+The subtlest, such as another epsilon, would pass a replay in float32, whose tolerances must be wide.
 """
 
 from collections.abc import Callable
@@ -164,14 +164,34 @@ def shares_in_float32(monkeypatch):
     monkeypatch.setattr(ClipDataset, "_batch", lambda self, clips, shares: batch(self, clips, shares.float()))
 
 
+class Unrounded(float):
+    """Reported as rounded, but compared as it was."""
+
+    def __rmul__(self, sign: int) -> float:
+        return sign * self.exact
+
+
 @mistake
-def unrounded_validation_loss(monkeypatch):
-    monkeypatch.setattr(trains.self_mm, "rounded", lambda value: value)
+def epochs_compared_by_the_unrounded_loss(monkeypatch):
+    def rounded(value):
+        loss = Unrounded(round(value, 4))
+        loss.exact = value
+        return loss
+
+    monkeypatch.setattr(trains.self_mm, "rounded", rounded)
 
 
-# One has batches of 6, whose share no binary number holds; the other was ended by a rounded validation loss.
+@mistake
+def an_equal_loss_counts_as_better(monkeypatch):
+    monkeypatch.setattr(trains.self_mm, "MARGIN", 0.0)
+
+
+# Micro-batches of 6, because 1/6 is inexact in binary, unlike 1/8.
 RECORDS = {name: IN_REPOSITORY / "mosei_odd64" for name in MISTAKES}
-RECORDS["unrounded_validation_loss"] = IN_REPOSITORY / "mmsa_rounded64"
+# A rounded validation loss ended this one.
+RECORDS |= dict.fromkeys(
+    ("epochs_compared_by_the_unrounded_loss", "an_equal_loss_counts_as_better"), IN_REPOSITORY / "mmsa_rounded64"
+)
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -1,7 +1,4 @@
-"""The released code's metrics. Each maps arrays (N,), prediction and truth, to name -> value.
-
-`round_all` is for `Config.round_scores`: as in MMSA, every value is rounded to 4 digits in float64.
-"""
+"""The released code's metrics: prediction and truth, (N,) each -> name -> value. `round_all`: to 4 digits, as in MMSA."""
 
 from collections.abc import Callable
 

@@ -12,6 +12,7 @@ from data.schema import SPLITS
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, make_tokenizer, vocabulary_hash
 from models.pretrained_bert import Pretrained, find_bert, load_pretrained
+from models.self_mm import DTYPES
 from models.ulgm import ULGM
 from models.weights_file import read_weights
 from trains.runs.experiment import Experiment
@@ -63,7 +64,7 @@ def open_checkpoint(
     trained = load_trained(folder, model_name, dataset_name)
     model, dataset, aligned = trained.model, trained.dataset, aligned or trained.aligned
     model.hyper_parameters = config = dataclasses.replace(model.hyper_parameters, **overrides)
-    model.to(model.dtype)  # the override may be of the precision
+    model.to(DTYPES[config.precision])
     path = find_features(features, dataset, aligned)
     store = open_features(path, dataset, aligned, trained.encoder, cache_dir)
     trained.check_features(store, path)

@@ -38,7 +38,7 @@ SAMPLERS = {
 }
 PRUNERS = {
     "none": optuna.pruners.NopPruner,
-    # In epochs 1 and 2 only the fusion task trains.
+    # In epochs 1 and 2 only the fusion task has a loss.
     "median": lambda: optuna.pruners.MedianPruner(n_warmup_steps=2),
     "hyperband": optuna.pruners.HyperbandPruner,
 }
