@@ -32,59 +32,66 @@ def eps_of_ulgm_1e_6(monkeypatch):
     monkeypatch.setattr(models.ulgm, "EPS", 1e-6)
 
 
-def change_optimizer(monkeypatch, change: Callable[[dict[str, dict]], None]) -> None:
-    """change: is given the groups' settings by name."""
-    original = trains.training.make_optimizer
+def change_optimizer(monkeypatch, change: Callable[[torch.optim.Adam], None]) -> None:
+    make_optimizer = trains.training.make_optimizer
 
     def changed(*arguments):
-        optimizer = original(*arguments)
-        change({group["name"]: group for group in optimizer.param_groups})
+        optimizer = make_optimizer(*arguments)
+        change(optimizer)
         return optimizer
 
     monkeypatch.setattr(trains.training, "make_optimizer", changed)
 
 
+def group(optimizer: torch.optim.Adam, name: str) -> dict:
+    return next(group for group in optimizer.param_groups if group["name"] == name)
+
+
 @mistake
 def eps_of_adam_1e_9(monkeypatch):
-    change_optimizer(monkeypatch, lambda groups: [group.update(eps=1e-9) for group in groups.values()])
+    def change(optimizer):
+        for each in optimizer.param_groups:
+            each["eps"] = 1e-9
+
+    change_optimizer(monkeypatch, change)
 
 
 @mistake
 def a_learning_rate_larger_by_one_in_ten_thousand(monkeypatch):
-    change_optimizer(monkeypatch, lambda groups: groups["video"].update(lr=groups["video"]["lr"] * (1 + 1e-4)))
+    def change(optimizer):
+        group(optimizer, "video")["lr"] *= 1 + 1e-4
+
+    change_optimizer(monkeypatch, change)
 
 
 @mistake
 def weight_decay_for_biases_of_bert(monkeypatch):
-    decay = "weight_decay"
-    change_optimizer(monkeypatch, lambda groups: groups["bert_no_decay"].update({decay: groups["bert"][decay]}))
+    def change(optimizer):
+        group(optimizer, "bert_no_decay")["weight_decay"] = group(optimizer, "bert")["weight_decay"]
+
+    change_optimizer(monkeypatch, change)
 
 
 @mistake
 def decoupled_weight_decay(monkeypatch):
-    change_optimizer(
-        monkeypatch, lambda groups: [group.update(decoupled_weight_decay=True) for group in groups.values()]
-    )
+    def change(optimizer):
+        for each in optimizer.param_groups:
+            each["decoupled_weight_decay"] = True
+
+    change_optimizer(monkeypatch, change)
 
 
 @mistake
 def gradients_averaged_over_micro_batches(monkeypatch):
     """Adam's steps are nearly the same for gradients of any scale."""
-    make_optimizer = trains.training.make_optimizer
 
-    def averaging(*arguments):
-        optimizer = make_optimizer(*arguments)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-        def average(*_):
-            for parameter in parameters:
+    def average(optimizer, *_):
+        for each in optimizer.param_groups:
+            for parameter in each["params"]:
                 if parameter.grad is not None:
                     parameter.grad /= 4
 
-        optimizer.register_step_pre_hook(average)
-        return optimizer
-
-    monkeypatch.setattr(trains.training, "make_optimizer", averaging)
+    change_optimizer(monkeypatch, lambda optimizer: optimizer.register_step_pre_hook(average))
 
 
 def change_bert(monkeypatch, change: Callable[[BertModel], None]) -> None:
