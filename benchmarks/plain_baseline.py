@@ -34,12 +34,12 @@ class PlainWay:
         """split: one split of a feature file in the official layout, padded."""
         self.model, self.config, self.device = model, config, device
         self.text_bert = torch.tensor(split["text_bert"])
-        self.frames = {key: torch.tensor(split[key]) for key in ("audio", "vision")}
+        self.frames = {key: torch.tensor(split[key], dtype=model.dtype) for key in ("audio", "vision")}
         self.lengths = {key: torch.tensor(split[f"{key}_lengths"]) for key in ("audio", "vision")}
-        human = torch.tensor(split["regression_labels"], device=device)
+        human = torch.tensor(split["regression_labels"], dtype=model.dtype, device=device)
         self.labels = {task: human.clone() for task in model.tasks}
         sizes = {task: config.head_sizes[task][0] for task in model.tasks}
-        self.features = {task: torch.zeros(len(human), size, device=device) for task, size in sizes.items()}
+        self.features = {task: human.new_zeros(len(human), size) for task, size in sizes.items()}
         self.centres: dict[str, tuple[Tensor, Tensor]] = {}  # task -> positive, negative
 
     def batch(self, clips: Tensor) -> PaddedBatch:
