@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 TASKS = ("fusion", "text", "audio", "vision")
 TASK_LETTERS = dict(zip("MTAV", TASKS, strict=True))
-PRECISIONS = ("float32", "bf16", "float64")
 TASK_SETS = ("M", "MT", "MA", "MV", "MTA", "MTV", "MAV", "MTAV")
+PRECISIONS = ("float32", "bf16", "float64")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Config:
     early_stop: int = 8  # stop after this many epochs without a better KeyEval
     max_epochs: int = 0  # 0: no limit but early_stop
     KeyEval: str = "Loss"  # validation score that selects the best epoch: Loss or a metric
-    round_scores: bool = False  # True: Loss and all metrics to 4 digits, as MMSA; False: MOSI's and MOSEI's metrics
+    round_scores: bool = False  # True: Loss and all metrics have 4 digits (MMSA); False: only MOSI's and MOSEI's do
     keep_last_window: bool = False  # True: also step on the last, incomplete window of an epoch
 
     # encoders
@@ -237,8 +237,8 @@ DEMO = {
     "H": 3.0,
 }  # fmt: skip
 
-AS_MMSA = {"exclude_zero": True, "round_scores": True}
-MMSA_TABLES = {name: table | AS_MMSA for name, table in {**MMSA, "demo": DEMO}.items()}
+MMSA_RULES = {"exclude_zero": True, "round_scores": True}  # for every dataset
+MMSA_TABLES = {name: table | MMSA_RULES for name, table in {**MMSA, "demo": DEMO}.items()}
 PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": MMSA_TABLES}
 
 

@@ -50,8 +50,8 @@ def metric_names(metrics: Callable) -> list[str]:
     return [*metrics(np.ones(2), np.ones(2)), "Loss"]
 
 
-def mean_absolute_error(prediction: np.ndarray, truth: np.ndarray) -> np.float32:
-    """In float32, as released: a float64 mean sometimes rounds to another 4th digit."""
+def mean_absolute_error(prediction: np.ndarray, truth: np.ndarray) -> np.floating:
+    """In the arrays' own type. The released MAE is a float32 mean: one in float64 may round to another 4th digit."""
     return np.mean(np.abs(prediction - truth))
 
 
