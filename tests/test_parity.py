@@ -1,8 +1,8 @@
 """Recorded runs of the authors' released code and of MMSA, replayed: labels, centres, losses, metrics and predictions.
 
 The records are in tests/records. PARITY_DIRS names further folders, separated by os.pathsep; METRICS_CASES names a further
-file of metrics cases. What is computed in float64 must agree to 1e-9. In float32 an error of 1e-7, the order of a sum, may grow
-to 1e-3 within ten epochs, so such records show less, and are replayed in one pass only.
+file of metrics cases. What is computed in float64 must agree to 1e-9. In float32 training amplifies the rounding errors of a sum's
+order by orders of magnitude, so such records show less, and are replayed in one pass only.
 """
 
 import json
