@@ -28,6 +28,8 @@ class Clip:
 
     file: Path  # video or audio, in any format FFmpeg knows
     openface_csv: Path | None = None  # existing OpenFace table
+    start: float = 0.0  # seconds: the part of the file to read
+    end: float | None = None  # None: up to the end of the file
 
 
 @dataclass
@@ -38,6 +40,9 @@ class Extracted:
     video_frames: int = 0  # number of video frames searched for a face
     frames_with_face: int = 0
     missing: str = ""  # why there are no features; `frames` is then one frame of zeros
+    seconds: float = 0.0  # length of the clip, even if only a part of it was decoded; 0: unknown
+    fps: float = 0.0  # video frames per second; 0: unknown, or no video
+    faces: int = 0  # different faces that were tracked
 
     @classmethod
     def nothing(cls, width: int, reason: str, video_frames: int = 0) -> "Extracted":
