@@ -33,6 +33,11 @@ class DivergedError(UserError):
     """Training diverged: a non-finite loss, gradient or label, or a class without clips."""
 
 
+def warn(message: str) -> None:
+    """Prints a line on stderr about something that is probably not meant."""
+    print(f"warning: {_printable(message)}", file=sys.stderr)
+
+
 def first_line(text: object) -> str:
     """The first line of an error or of text from a file, safe to quote in a message."""
     return _printable(str(text).strip().split("\n")[0][:200])

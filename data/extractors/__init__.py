@@ -67,6 +67,11 @@ def difference(expected: dict, actual: dict) -> str | None:
     return None
 
 
+def is_too_long_for(tokens: int, seconds: float) -> bool:
+    """Whether a text has more tokens than can be spoken in this time. seconds: 0 if unknown."""
+    return 0 < seconds and tokens > 10 + 10 * seconds  # 4 per second are usual
+
+
 def import_optional(package: str) -> ModuleType:
     """Imports a package that only feature extraction needs. Raises UserError if it is not installed."""
     try:
