@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, run_program
+from utils.errors import Parser, UserError, run_program, warn
 from utils.files import check_output, replacing
 
 
@@ -62,10 +62,13 @@ def run(args: argparse.Namespace) -> int:
     trained = load_trained(args.checkpoint, dataset_name=args.datasetName)
     failures: dict[str, str] = {}
     if args.features:
-        path = find_features(args.features, trained.dataset, trained.aligned)
-        store = open_features(path, trained.dataset, trained.aligned, trained.encoder, args.cache_dir)
+        split, what = args.split or "test", (trained.dataset, bool(trained.aligned))
+        path = find_features(args.features, *what)
+        store = open_features(path, *what, trained.encoder, args.cache_dir, to_score=split)
         trained.check_features(store, path)
-        table = score_split(trained, store.splits[args.split or "test"], device)
+        for doubt in store.doubts:
+            warn(doubt)
+        table = score_split(trained, store.splits[split], device)
     else:
         table, failures = score_videos(args, trained, device)
     if args.json:

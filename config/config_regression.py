@@ -32,7 +32,7 @@ class Dataset:
     language: str  # "en" or "cn"; selects the default BERT
     unaligned: str  # feature file, relative to the data root
     aligned: str | None  # word-aligned feature file, if published
-    text_length: int  # tokens kept when raw_text is tokenized, [CLS] and [SEP] included
+    text_length: int  # tokens kept of each raw_text, [CLS] and [SEP] included; Config.text_length overrides it
     label_bound: float  # labels lie in [-label_bound, label_bound]
     metrics: str  # "mosi" or "sims"; see utils/metrics.py
 
@@ -116,6 +116,7 @@ class Config:
     # computation
     precision: str = "float32"  # or float64; or bf16: encoders and heads, except LSTMs on a GPU
     max_clips_per_pass: int = 0  # 0: whole windows; fewer clips save memory, with the same gradient
+    text_length: int = 0  # tokens kept of each raw_text, [CLS] and [SEP] included; 0: the dataset's
 
     def __post_init__(self) -> None:
         if isinstance(self.tasks, str):  # MAT -> MTA
@@ -146,10 +147,16 @@ class Config:
             "vision": (self.post_video_dim, self.post_video_dropout),
         }
 
+    def updates_weights(self, clips: int) -> bool:
+        """Whether an epoch has a window that changes the weights. clips: in the training split."""
+        return self.keep_last_window or clips > self.batch_size * (self.update_epochs - 1)
+
     def identity(self) -> dict[str, object]:
         """The values that define an experiment. Passes are excluded: they change only the random draws of dropout."""
         values = dataclasses.asdict(self)
         del values["max_clips_per_pass"]
+        if not self.text_length:
+            del values["text_length"]  # runs without it keep the hash that they had before it existed
         return values
 
 
@@ -166,6 +173,8 @@ def _range(name: str, value: object) -> tuple[str, bool]:
         return "", True
     if name.endswith("_dropout"):
         return "0 <= value < 1", 0 <= value < 1
+    if name == "text_length":
+        return "0, or 3 or more", value == 0 or value >= 3
     if name in ("max_epochs", "max_clips_per_pass") or name.startswith("weight_decay"):
         return "0 or more", 0 <= value < float("inf")
     return "more than 0", 0 < value < float("inf")

@@ -60,7 +60,7 @@ DEMO_SPACE: Space = SEARCH_SPACE | {"learning_rate_bert": Range(3e-4, 3e-3, log=
 SPACES: dict[str, Space] = {"demo": DEMO_SPACE}  # the other datasets share SEARCH_SPACE
 
 # Trials share how they compute, how they are scored, and the text vectors of a frozen encoder.
-NOT_SEARCHED = ("precision", "max_clips_per_pass", "KeyEval", "round_scores", "use_finetune")
+NOT_SEARCHED = ("precision", "max_clips_per_pass", "text_length", "KeyEval", "round_scores", "use_finetune")
 
 
 def space_of(dataset: str, fixed: dict[str, object]) -> Space:

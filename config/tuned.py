@@ -28,6 +28,8 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
     """Raises UserError if the file is missing, damaged, or belongs to another model or dataset."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        if "hyper_parameters" not in values:
+            raise ValueError("no hyper_parameters, as best.json has them; MMSA's own config is --preset mmsa")
         hyper_parameters, trained_on = {**values["hyper_parameters"]}, {**values.get("trained_on", {})}
         threads = values.get("threads")
         if threads is not None and (type(threads) is not int or threads < 1):

@@ -7,8 +7,9 @@ CHECK verifies a feature file, or a folder of your own clips, and reports its co
 BUILD makes a feature file from a label table and arrays.
 """
 
+import re
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,16 @@ import numpy as np
 from config.config_regression import DATASETS, Dataset
 from data.builders.from_parts import build_from_parts
 from data.builders.label_table import read_label_table
+from data.doubts import find_doubts
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
 from utils.errors import Parser, UserError, first_line, run_program
 
 BAR = 40  # characters of the longest histogram bar
+WORD = "[\u4e00-\u9fff]|\\w+|[^\\w\\s]"  # at least one token each
 
 
-def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
-    """A report on a feature file, and its mistakes beyond those that reading it refuses."""
+def describe(file: FeatureFile, dataset: Dataset) -> str:
+    """A report on a feature file."""
     lines = [str(file.path), f"SHA-1 {file.sha1}: {OFFICIAL_SHA1.get(file.sha1, 'not one of the official files')}"]
     for modality, facts in sorted(file.extractors.items()):
         settings = " ".join(f"{name}={value}" for name, value in facts.get("settings", {}).items())
@@ -31,26 +34,20 @@ def describe(file: FeatureFile, dataset: Dataset) -> tuple[str, list[str]]:
         lines.append(first_line(f"{modality} by {name}: width {facts.get('width')} {settings}"))
     if not file.extractors:
         lines.append("extractors: not recorded; a model trained on this file cannot score videos")
-    mistakes: list[str] = []
-    splits_of = defaultdict(list)  # id -> the split of each clip that has it
     for name, split in file.splits.items():
-        lines += _describe_split(name, split, dataset, mistakes)
-        for clip in split.ids:
-            splits_of[clip].append(name)
-    repeated = [f"{first_line(clip)} in {', '.join(names)}" for clip, names in splits_of.items() if len(names) > 1]
-    if repeated:
-        mistakes.append(f"{len(repeated)} ids occur more than once, for example {repeated[0]}")
-    return "\n".join(lines), mistakes
+        lines += _describe_split(name, split, dataset)
+    return "\n".join(lines)
 
 
-def _describe_split(name: str, split: FeatureSplit, dataset: Dataset, mistakes: list[str]) -> list[str]:
-    """A report on a split. Appends to the mistakes."""
+def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> list[str]:
     lines = [f"{name}: {len(split)} clips of {len({clip.rsplit('$_$', 1)[0] for clip in split.ids})} videos"]
     lines += _histogram(split.labels["fusion"], dataset)
     if len(split.labels) > 1:
         lines.append(f"  {', '.join(UNIMODAL_LABELS[task] for task in split.labels if task != 'fusion')}")
     if split.text_bert is None:
-        lines.append("  raw_text, to be tokenized")
+        words = max(len(re.findall(WORD, text)) for text in split.raw_text)
+        kept = f"run.py keeps {dataset.text_length} tokens (--set text_length=N: others)"
+        lines.append(f"  raw_text, to be tokenized: up to {words} words and signs; {kept}")
     else:
         length = split.text_bert.shape[2]
         lines.append(f"  text_bert {split.text_bert.shape}: {_lengths(split.text_lengths, length, 'tokens')}")
@@ -60,16 +57,6 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset, mistakes: 
         frames = "as many frames as tokens" if used is None else _lengths(used, values.shape[1], "frames")
         non_finite = values.size - np.isfinite(values).sum()
         lines.append(f"  {key} {values.shape}: {frames}, {non_finite} non-finite values")
-        real = (values != 0).any(axis=2)  # (N, L)
-        # In aligned files, [CLS] has a frame of zeros.
-        front = (real.argmax(axis=1) > np.maximum(1, real[:, ::-1].argmax(axis=1))).sum()
-        if front:
-            lines.append(f"    {front} clips have more zeros at the front than at the end: padded at the front?")
-        if 2 * front > len(split):
-            mistakes.append(f"{name}: {key}: most clips are padded at the front; pad at the end (data/TextPre.py does)")
-        beyond = 0 if lengths is None else real[np.arange(values.shape[1]) >= lengths[:, None]].sum()
-        if beyond:
-            lines.append(f"    {beyond} frames are beyond the length of their clip, and are ignored")
     return lines
 
 
@@ -134,7 +121,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.path.is_dir():
             report, mistakes = describe_folder(args.path, dataset)
         else:
-            report, mistakes = describe(read_feature_file(args.path, dataset, args.aligned), dataset)
+            file = read_feature_file(args.path, dataset, args.aligned)
+            report, mistakes = describe(file, dataset), find_doubts(file, dataset)
         print(report, *(f"mistake: {mistake}" for mistake in mistakes), sep="\n")
         if mistakes:
             raise UserError(f"{args.path}: {len(mistakes)} mistakes, the first: {mistakes[0]}")

@@ -10,7 +10,10 @@ The layout is {"train" | "valid" | "test": {key: array}}, with N clips in a spli
     regression_labels       (N,)        numbers, the human labels; optionally regression_labels_T, _A, _V
 """
 
+import contextlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from utils.errors import UserError, first_line
 from utils.safe_pickle import load_pickle
 
 SPLITS = ("train", "valid", "test")
+OTHER_NAMES = {"dev": "valid", "val": "valid"}  # of splits
+NO_UTF8 = re.compile("[\ufffd\x80-\x84\x86-\x9f]")  # in texts that were decoded from another encoding
 EXTRACTORS = "extractors"  # optional key next to the splits: modality -> the extractor of its features
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
@@ -42,10 +47,10 @@ class FeatureSplit:
     text_bert: np.ndarray | None  # (N, 3, L)
     text_lengths: np.ndarray | None  # (N,) int64, real tokens; None without text_bert
     audio: np.ndarray  # (N, La, Da)
-    audio_lengths: np.ndarray | None  # (N,) int64, real frames; None in aligned files
+    audio_lengths: np.ndarray | None  # (N,) int64, real frames; None in most aligned files
     vision: np.ndarray  # (N, Lv, Dv)
     vision_lengths: np.ndarray | None
-    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always, the other tasks if the file has them
+    labels: dict[str, np.ndarray]  # task -> (N,) float32; "fusion" always in training, other tasks if the file has them
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,33 +64,44 @@ class FeatureFile:
     extractors: dict[str, dict]  # modality -> name, version, width, settings, padded length; {} if unknown
 
 
-def read_feature_file(path: Path, dataset: Dataset, aligned: bool) -> FeatureFile:
-    """Reads and checks a feature pickle. Raises UserError naming split, key, clip, what was expected and what was found."""
-    content, sha1 = load_splits(path)
-    splits = {name: SplitChecker(path, name, content[name], dataset, aligned).check() for name in SPLITS}
+def read_feature_file(path: Path, dataset: Dataset, aligned: bool, to_score: str | None = None) -> FeatureFile:
+    """Reads and checks a feature pickle. Raises UserError naming split, key, clip, what was expected and what was found.
+
+    to_score: reads only this split, which needs no labels; None: all splits, for training.
+    """
+    names = SPLITS if to_score is None else (to_score,)
+    content, sha1 = load_splits(path, names)
+    checkers = {name: SplitChecker(path, name, content[name], dataset, aligned, to_score is None) for name in names}
+    splits = {name: checker.check() for name, checker in checkers.items()}
     texts = ("text_bert", "raw_text")
-    missing = {key: [name for name in SPLITS if getattr(splits[name], key) is None] for key in texts}
+    missing = {key: [name for name in names if getattr(splits[name], key) is None] for key in texts}
     if all(missing.values()):
         raise UserError(f"{path}: all splits need text_bert, or all raw_text; missing: {missing}")
     for key in ("audio", "vision"):
         widths = {name: getattr(split, key).shape[2] for name, split in splits.items()}
         if len(set(widths.values())) > 1:
             raise UserError(f"{path}: {key} has different widths: {widths}; extract all splits in the same way")
-    fusion = splits["train"].labels["fusion"]
-    if (fusion < 0).all() or (fusion >= 0).all():
-        raise UserError(f"{path}: train: all {len(fusion)} labels have the same sign; Self-MM needs both classes")
+    if to_score is None:
+        fusion = splits["train"].labels["fusion"]
+        if (fusion < 0).all() or (fusion >= 0).all():
+            raise UserError(f"{path}: train: all {len(fusion)} labels have the same sign; Self-MM needs both classes")
     try:
         return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS)))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def load_splits(path: Path) -> tuple[dict, str]:
-    """The content of a pickle that has the three splits, unchecked otherwise, and its SHA-1. Raises UserError."""
+def load_splits(path: Path, names: Iterable[str] = SPLITS) -> tuple[dict, str]:
+    """The content of a pickle that has these splits, unchecked otherwise, and its SHA-1. Raises UserError."""
     content, sha1 = load_pickle(path)
-    for name in SPLITS:
-        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
-            raise UserError(f"{path}: no split {name!r}; expected dicts {', '.join(SPLITS)}; found {_keys(content)}")
+    if isinstance(content, dict):
+        content = {OTHER_NAMES.get(name, name): value for name, value in content.items()} | content
+    for name in names:
+        split = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(split, dict):
+            is_list = isinstance(split, list | tuple)
+            found = "a list, as in MAG-BERT's files" if is_list else _keys(content)
+            raise UserError(f"{path}: no split {name!r}; expected dicts of arrays {', '.join(names)}; found {found}")
     return content, sha1
 
 
@@ -102,32 +118,44 @@ def plain_extractors(content: object) -> dict[str, dict]:
 
 
 def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> None:
-    """Raises UserError if a text has more tokens than its clip has frames. where: file and split, for the message."""
+    """Raises UserError unless a clip has a frame for each token, and no others. where: file and split, for the message."""
     clip = text_lengths.argmax()
     tokens, frames = text_lengths[clip], min(split.audio.shape[1], split.vision.shape[1])
     if tokens > frames:
         clip_id = first_line(split.ids[clip])
         raise UserError(f"{where}: clip {clip_id} has {tokens} tokens, but only {frames} frames: not an aligned file")
+    for key in ("audio_lengths", "vision_lengths"):
+        lengths = getattr(split, key)
+        if lengths is not None and (lengths != text_lengths).any():
+            clip = (lengths != text_lengths).argmax()
+            differ = f"clip {first_line(split.ids[clip])} has {lengths[clip]}, but {text_lengths[clip]} tokens"
+            raise UserError(f"{where}: {key}: {differ}: not an aligned file; leave out --aligned")
 
 
 class SplitChecker:
     """Checks the arrays of one split."""
 
-    def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool):
+    def __init__(
+        self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool, needs_labels: bool = True
+    ):
         self.where = f"{path}: {name}"
-        self.content, self.dataset, self.aligned = content, dataset, aligned
+        self.content, self.dataset, self.aligned, self.needs_labels = content, dataset, aligned, needs_labels
         self.ids: list[str] = []
         self.clips = 0  # 0: not known yet
 
     def check(self) -> FeatureSplit:
+        if "labels" in self.content and not self.content.keys() & {"regression_labels", "text_bert", "raw_text"}:
+            raise self.error("labels", "a file of CMU-MultimodalSDK; data/TextPre.py joins it with transcripts")
         self.ids = self.texts("id", strict=False)
         self.clips = len(self.ids)
         has_ids = "text_bert" in self.content
         raw_text = self.texts("raw_text", strict=not has_ids) if "raw_text" in self.content else None
         text_bert, text_lengths = self.text_bert() if has_ids else (None, None)
         audio, vision = self.frames("audio"), self.frames("vision")
-        labels = {"fusion": self.labels("regression_labels")}
-        labels |= {task: self.labels(key) for task, key in UNIMODAL_LABELS.items() if key in self.content}
+        labels = {}
+        with contextlib.nullcontext() if self.needs_labels else contextlib.suppress(UserError):
+            labels = {"fusion": self.labels("regression_labels")}
+            labels |= {task: self.labels(key) for task, key in UNIMODAL_LABELS.items() if key in self.content}
         split = FeatureSplit(self.ids, raw_text, text_bert, text_lengths, *audio, *vision, labels)
         if self.aligned and text_lengths is not None:
             check_aligned(self.where, split, text_lengths)
@@ -140,9 +168,12 @@ class SplitChecker:
         """An array of numbers, with one entry per clip."""
         value = self._value(key)
         try:
-            array = np.asarray(value)
+            is_objects = isinstance(value, np.ndarray) and value.dtype.hasobject
+            array = np.asarray(value.tolist() if is_objects else value)
+            if dimensions == 1 and array.ndim and array.size == len(array):  # (N, 1) or (N, 1, 1)
+                array = array.reshape(-1)
             found = f"{array.dtype} {array.shape}"
-        except (ValueError, MemoryError):  # clips of different shapes, or long texts among numbers
+        except (ValueError, TypeError, MemoryError):  # clips of different shapes, a number, or long texts among numbers
             array, found = np.empty(0), f"{type(value).__name__} of different shapes"
         is_layout = array.dtype.kind in "iufb" and array.ndim == dimensions and 0 not in array.shape
         if not is_layout or self.clips not in (0, len(array)):
@@ -161,7 +192,9 @@ class SplitChecker:
             written = str(value) if np.isscalar(value) else type(value).__name__
             encoded = value if isinstance(value, bytes) else written.encode(errors="surrogatepass")
             texts.append(encoded.decode(errors="replace"))
-            if strict and (not isinstance(value, str | bytes) or "\ufffd" in texts[-1]):
+            with contextlib.suppress(UnicodeError):  # the pickle reader takes a str of Python 2 for latin-1
+                texts[-1] = texts[-1].encode("latin1").decode()
+            if strict and (not isinstance(value, str | bytes) or NO_UTF8.search(texts[-1])):
                 raise self.error(key, f"number {number} is not a text: {first_line(texts[-1])[:40]!r}")
         return texts
 
@@ -170,10 +203,10 @@ class SplitChecker:
 
     def frames(self, modality: str) -> tuple[np.ndarray, np.ndarray | None]:
         """The sequences and the real frames of each clip, (N,) int64; None in aligned files."""
-        sequences = self.sequences(modality)
-        if self.aligned:
+        sequences, key = self.sequences(modality), f"{modality}_lengths"
+        if self.aligned and key not in self.content:
             return sequences, None
-        key, frames = f"{modality}_lengths", sequences.shape[1]
+        frames = sequences.shape[1]
         lengths = self.array(key, 1, "(N,)")
         wrong = (lengths < 1) | (lengths > frames) | (lengths != np.floor(lengths))
         self.refuse(key, wrong, f"expected a whole number from 1 to {frames}, the frames of the array", lengths)

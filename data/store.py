@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
+from data.doubts import find_doubts
 from data.ragged import Ragged, Split
 from data.schema import FeatureFile, check_aligned, read_feature_file
 from utils.errors import UserError, first_line
 from utils.files import flush, remove
 
-FORMAT = 4  # of the files above; stores of other formats are removed
+FORMAT = 5  # of the files above; stores of other formats are removed
 SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # of a pickle's content, hashed to notice a change
 DAY = 24 * 3600  # seconds
 
@@ -35,34 +36,38 @@ class FeatureStore:
     splits: dict[str, Split]
     sha1: str  # of the pickle
     aligned: bool
+    doubts: list[str]  # data.doubts: what the pickle contains by mistake, most likely
+    cut: dict[str, list[int]]  # split -> number of raw texts that were cut, and of all; {} if the pickle has token ids
     replaced: dict[str, int]  # "train audio" -> number of non-finite values replaced by 0
     extractors: dict[str, dict]  # modality -> the extractor of its features; {} if the pickle does not name them
 
     def __post_init__(self):
-        self.audio_width, self.vision_width = self.splits["train"].audio.width, self.splits["train"].vision.width
+        split = next(iter(self.splits.values()))
+        self.audio_width, self.vision_width = split.audio.width, split.vision.width
 
 
 @dataclass(frozen=True)
 class Tokenizer:
     """Turns raw_text into token ids, for files without text_bert."""
 
-    encode: Callable[[list[str], int], list[list[int]]]  # texts, length -> ids with [CLS] and [SEP], cut to the length
+    encode: Callable[[list[str], int | None], list[list[int]]]  # texts, length to cut to -> ids with [CLS] and [SEP]
     fingerprint: str  # of the vocabulary
 
 
 def open_store(
-    path: Path, dataset: Dataset, aligned: bool, tokenizer: Tokenizer | None, cache_dir: Path | None
-) -> FeatureStore:
+    path: Path, dataset: Dataset, aligned: bool, tokenizer: Tokenizer | None, cache_dir: Path | None,
+    to_score: str | None = None,
+) -> FeatureStore:  # fmt: skip
     """Opens the store of a feature pickle; the first use creates it, next to the pickle or in cache_dir.
 
-    Raises UserError if the pickle violates the schema, or if the store cannot be written.
+    to_score: the only split to open, which needs no labels; None: all splits. Raises UserError if the pickle violates the schema, or if the store cannot be written.
     """
     home = path.with_name(f"{path.name}.store")
     if cache_dir is not None:
         home = cache_dir / f"{path.name}-{hashlib.sha1(str(path.resolve()).encode()).hexdigest()[:8]}.store"
     state = _fingerprint(path)
     # The label range belongs to the key, because the labels in the store were checked against it.
-    key = f"{state}-{'aligned' if aligned else 'unaligned'}-{dataset.label_bound:g}"
+    key = f"{state}-{to_score or 'all'}-{'aligned' if aligned else 'unaligned'}-{dataset.label_bound:g}"
     # Whether the pickle has token ids is known only once it has been read.
     with_ids = home / f"{key}-text_bert"
     tokenized = home / f"{key}-{tokenizer.fingerprint if tokenizer else None}-{dataset.text_length}"
@@ -73,16 +78,16 @@ def open_store(
             print(f"{folder}: unreadable ({first_line(error)}); rebuilding it")
             remove(folder)
 
-    file = read_feature_file(path, dataset, aligned)
+    file = read_feature_file(path, dataset, aligned, to_score)
     folder, tokenize = with_ids, None
     if any(split.text_bert is None for split in file.splits.values()):
         if tokenizer is None:
             raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenize raw_text with")
-        folder, tokenize = tokenized, partial(tokenizer.encode, length=dataset.text_length)
+        folder, tokenize = tokenized, partial(_tokenize, tokenizer, dataset.text_length)
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as work:
-            _write(file, Path(work) / key, aligned, tokenize)
+            _write(file, find_doubts(file, dataset), Path(work) / key, aligned, tokenize)
             os.replace(Path(work) / key, folder)
         for other in home.iterdir():
             unfinished = other.name.startswith("unfinished-")  # by a process that is running, or was killed
@@ -96,10 +101,13 @@ def open_store(
 
 
 def _fingerprint(path: Path) -> str:
-    """Identifies the state of a pickle by its size, time and samples of its content. Raises UserError if it is unreadable."""
+    """Identifies the state of a pickle. Raises UserError if it is unreadable.
+
+    Its size, its times (the system sets ctime, so a file that replaces another has a new one) and samples of its content.
+    """
     try:
         status = path.stat()
-        sha1 = hashlib.sha1(f"{FORMAT} {status.st_size} {status.st_mtime_ns}".encode())
+        sha1 = hashlib.sha1(f"{FORMAT} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
         with open(path, "rb") as file:
             for start in np.linspace(0, max(0, status.st_size - SAMPLE_BYTES), SAMPLES, dtype=np.int64):
                 file.seek(start)
@@ -119,14 +127,22 @@ def _load(folder: Path) -> FeatureStore:
     return FeatureStore(splits, **meta)
 
 
-def _write(file: FeatureFile, folder: Path, aligned: bool, tokenize: Callable | None) -> None:
-    meta = {"sha1": file.sha1, "aligned": aligned, "replaced": {}, "extractors": file.extractors, "splits": {}}
+def _tokenize(tokenizer: Tokenizer, length: int, texts: list[str]) -> tuple[list[list[int]], int]:
+    """The token ids of each text, cut to a length, and how many texts were cut."""
+    return tokenizer.encode(texts, length), sum(len(ids) > length for ids in tokenizer.encode(texts, None))
+
+
+def _write(file: FeatureFile, doubts: list[str], folder: Path, aligned: bool, tokenize: Callable | None) -> None:
+    meta = {"sha1": file.sha1, "aligned": aligned, "doubts": doubts, "cut": {}, "replaced": {}, "splits": {}}
+    meta["extractors"] = file.extractors
     for name, split in file.splits.items():
         (folder / name).mkdir(parents=True)
         if tokenize is None:
             tokens = [clip[::2, :length].T for clip, length in zip(split.text_bert, split.text_lengths, strict=True)]
         else:
-            tokens = [np.array([ids, [0] * len(ids)]).T for ids in tokenize(split.raw_text)]
+            texts, cut = tokenize(split.raw_text)
+            tokens = [np.array([ids, [0] * len(ids)]).T for ids in texts]
+            meta["cut"][name] = [cut, len(split)]
         text_lengths = np.array([len(clip) for clip in tokens])
         if aligned:
             check_aligned(f"{file.path}: {name}", split, text_lengths)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,14 +13,17 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerBase
+from transformers import BertModel, BertTokenizer, PreTrainedTokenizerBase
 
 from config.config_regression import Dataset
-from utils.bert_config import bert_config
+from models.weights_file import check_finite
+from utils.bert_config import bert_config, is_cased
 from utils.errors import UserError, first_line
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+# Of the weights that are no part of the encoder (the pooler, heads), and of old constants, a file may hold any.
+ENCODER_TENSOR = re.compile(r"(^|\.)(encoder|embeddings)\.(?!position_ids$)")
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,17 @@ def load_bert(source: str) -> BertModel:
 
     def load(**where: bool) -> BertModel:
         stored, _ = transformers.PretrainedConfig.get_config_dict(source, **where)
-        if (kind := stored.get("model_type")) != "bert":
+        if (kind := stored.get("model_type", "bert")) != "bert":  # Google's bert_config.json has none
             raise UserError(f'--bert {source}: config.json: model_type is {first_line(kind)}, expected "bert"')
         settings = {"add_pooling_layer": False, "dtype": torch.float32, "trust_remote_code": False, **where}
         config = bert_config(stored)
         bert, report = BertModel.from_pretrained(source, config=config, output_loading_info=True, **settings)
         if missing := sorted(report["missing_keys"]):
             raise UserError(f"--bert {source}: the weights lack {len(missing)} of BERT's tensors, such as {missing[0]}")
+        if unknown := sorted(filter(ENCODER_TENSOR.search, report["unexpected_keys"])):
+            what = f"the weights have {len(unknown)} tensors that config.json doesn't describe, such as {unknown[0]}"
+            raise UserError(f"--bert {source}: {what}; take both from the same download")
+        check_finite(bert.state_dict(), f"--bert {source}")
         return bert
 
     return _from_disk_or_hub(source, load)
@@ -74,10 +82,12 @@ def load_bert(source: str) -> BertModel:
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     """The encoder's tokenizer; None for a folder without a vocabulary, which suffices for features with text_bert."""
-    folder = Path(source)
+    folder, settings = Path(source), {}
     if folder.is_dir() and not any((folder / name).exists() for name in ("vocab.txt", "tokenizer.json")):
         return None
-    return _from_disk_or_hub(source, partial(AutoTokenizer.from_pretrained, source, trust_remote_code=False))
+    if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json")):
+        settings["do_lower_case"] = not is_cased((folder / "vocab.txt").read_text(encoding="utf-8").split("\n"))
+    return _from_disk_or_hub(source, partial(BertTokenizer.from_pretrained, source, **settings))
 
 
 def _from_disk_or_hub(source: str, load: Callable):

@@ -44,6 +44,7 @@ OURS = {
     "tasks": "MTAV",
     "precision": "float32",
     "max_clips_per_pass": 0,
+    "text_length": 0,
 }
 
 

@@ -1,5 +1,7 @@
 """The settings of BERT that the text encoder uses, from a --bert folder's config.json or Google's bert_config.json."""
 
+import re
+
 from transformers import BertConfig
 
 # transformers reads many more: code to run, kernels to fetch, files to open. The folder may come from an untrusted source.
@@ -16,3 +18,8 @@ def bert_config(stored: dict) -> BertConfig:
     if not 0 < config.num_hidden_layers <= MOST_LAYERS:
         raise ValueError(f"num_hidden_layers: expected 1 to {MOST_LAYERS}, not {config.num_hidden_layers}")
     return config
+
+
+def is_cased(tokens: list[str]) -> bool:
+    """Whether a vocabulary distinguishes upper and lower case."""
+    return sum(bool(re.search("[A-Z]", token)) for token in tokens if not token.startswith("[")) > len(tokens) / 100

@@ -8,7 +8,6 @@ tokenizer_config.json. The encoder and its pooler are converted; pretraining hea
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertModel
 
-from utils.bert_config import bert_config
+from utils.bert_config import bert_config, is_cased
 from utils.errors import Parser, UserError, first_line, run_program
 from utils.files import make_folder, previous_folder, replacing
 from utils.tensor_bundle import TensorBundle
@@ -47,7 +46,7 @@ def convert(checkpoint: Path, out: Path) -> str:
         raise UserError(f"{checkpoint / 'vocab.txt'}: not UTF-8 text; {AGAIN}") from None
     config = model.config
     config.architectures, config.pad_token_id = ["BertModel"], tokens.index("[PAD]")
-    cased = any(re.search("[A-Z]", token) for token in tokens if not re.fullmatch(r"\[.*\]", token))
+    cased = is_cased(tokens)
     length = config.max_position_embeddings
     tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": not cased, "model_max_length": length}
     make_folder(out_folder.parent)

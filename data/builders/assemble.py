@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from config.config_regression import make_config
 from data.builders.label_table import LabelledClip
 from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from utils.errors import UserError
@@ -64,7 +65,8 @@ def assemble(
         remove(errors)
     by_split = {split: [clip for clip in clips if clip.split == split and clip.id in sizes] for split in SPLITS}
     if empty := [split for split, members in by_split.items() if not members]:
-        raise UserError(f"{output}: not written; no clip of {', '.join(empty)} is usable: see {errors}")
+        example = f", for example {next(iter(refused.items()))}" if refused else ""
+        raise UserError(f"{output}: not written; no clip of {', '.join(empty)} is usable: see {errors}{example}")
     clips = sum(by_split.values(), [])
     lengths = {key: length or padded_length(sizes[clip.id][key] for clip in clips) for key, length in padded.items()}
     unimodal = [task for task in UNIMODAL_LABELS if all(task in clip.unimodal for clip in clips)]
@@ -78,13 +80,20 @@ def assemble(
         pickle.dump(content, file, protocol=5)
     print(f"{output}: " + ", ".join(f"{len(members)} {split}" for split, members in by_split.items()) + " clips")
     print("  padded to " + ", ".join(f"{key} {length} x {extractors[key]['width']}" for key, length in lengths.items()))
+    for key, length in lengths.items():
+        if cut := sum(sizes[clip.id].get(key, 0) > length for clip in clips):
+            print(f"  {key}: {cut} longer clips cut")
     return lengths
 
 
-def train_command(output: Path, dataset: str, bert: str | None = None, aligned: bool = False) -> str:
-    """A line with the command that trains on a feature file."""
+def train_command(
+    output: Path, dataset: str, clips: Iterable[LabelledClip], bert: str | None = None, aligned: bool = False
+) -> str:
+    """A line with the command that trains on a feature file. clips: those in the file."""
     argv = ["python", "run.py", "--datasetName", dataset, "--dataPath", str(output)]
     argv += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
+    if not make_config(dataset).updates_weights(sum(clip.split == "train" for clip in clips)):
+        argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
     return f"train on it: {shlex.join(argv)}"
 
 

@@ -59,7 +59,7 @@ def join_cmu(
         print(f"  {event}: {count}")
     if corpus is not None and corpus.first_index:
         print("  video[0] is clip 1: the pickle counts clips from 0, the transcripts from 1")
-    print(train_command(output, dataset.name, bert, aligned))
+    print(train_command(output, dataset.name, clips, bert, aligned))
     raise_if_refused(output, refused, len(clips) + len(refused))
 
 
@@ -101,7 +101,7 @@ def read_cmu_file(
 
 def _read_split(checker: SplitChecker, with_texts: bool) -> Iterable[tuple[ClipName, float, str, Frames]]:
     """The clips' names, unchecked labels, raw_text (if wanted) and frames."""
-    ids, labels = checker.content.get("id"), checker.content.get("labels")
+    ids = checker.content.get("id")
     if not isinstance(ids, list | tuple | np.ndarray) or getattr(ids, "ndim", 1) == 0 or not len(ids):
         raise checker.error("id", "expected an array or list of N ids, N at least 1")
     checker.clips = len(ids)
@@ -109,9 +109,6 @@ def _read_split(checker: SplitChecker, with_texts: bool) -> Iterable[tuple[ClipN
     if checker.aligned and audio.shape[1] != vision.shape[1]:
         lengths = f"{audio.shape[1]} audio and {vision.shape[1]} vision frames"
         raise checker.error("audio", f"clips have {lengths}, so not one for each word; leave out --aligned")
-    if isinstance(labels, np.ndarray):
-        # CMU's are (N, 1, 1).
-        checker.content["labels"] = labels.ravel()
     labels = checker.array("labels", 1, "(N,), (N, 1) or (N, 1, 1)").tolist()
     if with_texts and "raw_text" not in checker.content:
         raise checker.error("raw_text", "missing; pass the transcripts with --transcripts")

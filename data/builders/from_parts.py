@@ -8,7 +8,9 @@ import numpy as np
 from config.config_regression import Dataset
 from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, raise_if_refused, train_command, writing
 from data.builders.label_table import LabelledClip, read_label_table
-from utils.errors import UserError, first_line
+from utils.errors import UserError, first_line, warn
+
+SWAPPED = "are the axes swapped? (frames, width) is expected; librosa returns (width, frames)"
 
 
 def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, padded: dict[str, int | None]) -> None:
@@ -23,25 +25,31 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
         raise UserError(f"--parts {parts}: no such folder; expected one with audio/ and vision/")
     clips, refused = read_label_table(labels, dataset)
     sizes: dict[str, dict[str, int]] = {}
-    widths: dict[str, int] = {}
+    first: dict[str, tuple[int, int]] = {}  # shapes of the first clip
     for clip in clips:
         try:
             shapes = {key: _load(parts / key, clip).shape for key in SEQUENCES}
-            for key, (_, width) in shapes.items():
-                if width != widths.setdefault(key, width):
-                    raise ValueError(f"{key} is {width} wide, in the first clip {widths[key]}")
+            for key, shape in shapes.items():
+                if shape[1] != first.setdefault(key, shape)[1]:
+                    hint = f"; {SWAPPED}" if shape[0] == first[key][0] else ""
+                    raise ValueError(f"{key} is {shape[1]} wide, in the first clip {first[key][1]}{hint}")
             sizes[clip.id] = {key: frames for key, (frames, _) in shapes.items()}
         except ValueError as error:
             refused[clip.id] = first_line(error)
     by_id = {clip.id: clip for clip in clips}
-    extractors = {key: {"name": "own", "version": "", "width": width, "settings": {}} for key, width in widths.items()}
+    extractors = {
+        key: {"name": "own", "version": "", "width": width, "settings": {}} for key, (_, width) in first.items()
+    }
+    for key, (frames, _) in first.items():
+        if len(sizes) > 1 and frames > 1 and all(size[key] == frames for size in sizes.values()):
+            warn(f"all {len(sizes)} clips have {frames} frames of {key}; {SWAPPED}")
 
     def load(clip_id: str) -> ClipFeatures:
         return ClipFeatures(*(_load(parts / key, by_id[clip_id]) for key in SEQUENCES))
 
     with writing(output, labels):
         assemble(output, clips, refused, sizes, load, padded, extractors)
-    print(train_command(output, dataset.name))
+    print(train_command(output, dataset.name, (by_id[clip_id] for clip_id in sizes)))
     raise_if_refused(output, refused, len(sizes) + len(refused))
 
 

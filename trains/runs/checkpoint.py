@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data.schema import EXTRACTORS, plain_extractors
+from models.weights_file import check_finite
 from utils.errors import UserError, first_line
 from utils.files import checksum, current_folder, replacing
 
@@ -58,9 +59,11 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
         if expected not in (None, checksum(current / WEIGHTS)):
             raise ValueError(f"{WEIGHTS} does not match its checksum in config.json")
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints to it
-            return model_class.from_pretrained(current, strict=True)
+            model = model_class.from_pretrained(current, strict=True)
     except UserError as error:
         raise UserError(f"{folder}/config.json: {error}") from None
     except Exception as error:  # damaged files fail in many ways
         reason = first_line(" ".join(str(error).split()))
         raise UserError(f"{folder}: cannot be loaded as {model_class.__name__} ({reason})") from None
+    check_finite(model.state_dict(), folder)
+    return model

@@ -19,6 +19,7 @@ from trains.runs.provenance import Provenance, make_provenance
 from trains.runs.report import closing_report, published_scores
 from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
+from utils.errors import UserError
 from utils.metrics import METRICS, metric_names
 from utils.random_state import set_seed
 from utils.ranks import ALONE, Ranks
@@ -73,10 +74,28 @@ class Experiment:
             changed = [key for key in now if before.get(key, now[key]) != now[key]]
             warning = f"; but this run has another {', another '.join(changed)}" if changed else ""
             lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{warning}"]
+        return "\n".join([*lines, *(f"warning: {doubt}" for doubt in self.doubts())])
+
+    def doubts(self) -> list[str]:
+        """What is probably not meant about the data, or is silently left out of it."""
+        doubts, length = list(self.store.doubts), self.dataset.text_length
         for part, count in self.store.replaced.items():
             if count:
-                lines.append(f"{part}: {count} values are not finite and are read as 0")
-        return "\n".join(lines)
+                doubts.append(f"{part}: {count} values are not finite and are read as 0")
+        for name in self.clips:
+            cut, of = self.store.cut.get(name, (0, 0))
+            if cut:
+                doubts.append(
+                    f"{name}: {cut} of {of} texts have more than {length} tokens and are cut: --set text_length=N"
+                )
+            if undefined := self.undefined_metrics(name):
+                doubts.append(f"{name}: its labels leave {', '.join(undefined)} undefined")
+        return doubts
+
+    def undefined_metrics(self, split: str) -> list[str]:
+        """The metrics that even perfect predictions of a split don't have, such as the correlation of equal labels."""
+        labels = self.store.splits[split].labels["fusion"]
+        return [name for name, value in self.metrics(labels, labels).items() if not np.isfinite(value)]
 
     def new_model(self) -> nn.Module:
         """The pretrained encoder with new, random layers on top."""
@@ -87,7 +106,14 @@ class Experiment:
         return self.kind.network(self.config, bert_config, *widths, bert).to(self.device)
 
     def new_training(self, seed: int) -> tuple[Training, Windows, Windows]:
-        """A training before its first epoch, with its training and validation windows."""
+        """A training before its first epoch, with its training and validation windows. Raises UserError if it can't learn."""
+        config, clips = self.config, len(self.clips["train"])
+        if not config.updates_weights(clips):
+            window = f"a window of {config.update_epochs} micro-batches of {config.batch_size}"
+            raise UserError(
+                f"{clips} training clips don't fill {window}, so no weight would ever change: add --set keep_last_window=True, or "
+                "a smaller batch_size or update_epochs"
+            )
         set_seed(seed)
         model = self.new_model()
         if not self.config.use_finetune:
@@ -116,7 +142,10 @@ class Experiment:
         """The closing table. tests: metrics for each seed, as `test` returns them."""
         # Scores are published for the official features, which record no extractors.
         published = {} if self.store.extractors else published_scores(self.dataset.name, self.config.tasks)
-        return closing_report(title, tests, self.mean_guess, published)
+        report = closing_report(title, tests, self.mean_guess, published)
+        if not np.mean([test["MAE"] for test in tests]) < self.mean_guess["MAE"]:
+            report += "\nwarning: the MAE is no better than that of guessing the mean: the model learned nothing of use"
+        return report
 
     def _unimodal_metrics(self, scores: dict[str, np.ndarray]) -> dict[str, float]:
         """Compares each modality's scores (N,) on the test split with its own human labels, if it has any."""

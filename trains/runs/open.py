@@ -37,13 +37,21 @@ def open_experiment(
     keys = metric_names(METRICS[dataset.metrics])
     if config.KeyEval not in keys:
         raise UserError(f"config: KeyEval = {config.KeyEval!r}: not a metric of {dataset.name}: {', '.join(keys)}")
+    dataset = dataclasses.replace(dataset, text_length=config.text_length or dataset.text_length)
     path = find_features(features, dataset, aligned)
     encoder = load_pretrained(find_bert(bert, dataset))
     store = open_features(path, dataset, aligned, encoder, cache_dir)
+    if config.text_length and not store.cut:
+        raise UserError(
+            f"config: text_length = {config.text_length}: {path} has token ids (text_bert), which stay as they are"
+        )
     store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
-    return Experiment(model_name, dataset, config, device, store, encoder, **settings)
+    experiment = Experiment(model_name, dataset, config, device, store, encoder, **settings)
+    if config.KeyEval in experiment.undefined_metrics("valid"):
+        raise UserError(f"{path}: valid: KeyEval = {config.KeyEval} is undefined for its labels; select by Loss")
+    return experiment
 
 
 def open_released_checkpoint(path: Path, experiment: Experiment) -> nn.Module:
@@ -62,7 +70,9 @@ def open_checkpoint(
     dataset_name: None for the checkpoint's own. overrides: hyper-parameters to change after training.
     """
     trained = load_trained(folder, model_name, dataset_name)
-    model, dataset, aligned = trained.model, trained.dataset, aligned or trained.aligned
+    if aligned and trained.aligned is False:
+        raise UserError(f"--aligned: {folder} was trained on unaligned features; leave the flag out")
+    model, dataset, aligned = trained.model, trained.dataset, aligned or bool(trained.aligned)
     model.hyper_parameters = config = dataclasses.replace(model.hyper_parameters, **overrides)
     model.to(DTYPES[config.precision])
     path = find_features(features, dataset, aligned)
@@ -83,14 +93,22 @@ def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
 
 
 def open_features(
-    path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None
+    path: Path,
+    dataset: Dataset,
+    aligned: bool,
+    encoder: Pretrained,
+    cache_dir: Path | None,
+    to_score: str | None = None,
 ) -> FeatureStore:
-    """Opens a feature file. Raises UserError if it is malformed, or its token ids are not the encoder's."""
+    """Opens a feature file. Raises UserError if it is malformed, or its token ids are not the encoder's.
+
+    to_score: the only split to open, which needs no labels; None: all splits.
+    """
     tokenizer = make_tokenizer(encoder.tokenizer) if encoder.tokenizer is not None else None
-    store = open_store(path, dataset, aligned, tokenizer, cache_dir)
+    store = open_store(path, dataset, aligned, tokenizer, cache_dir, to_score)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
     if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
         problem = f"the vocabulary of its token ids is not that of the text encoder {encoder.source}"
         raise UserError(f"{path}: {problem}; name the encoder it was extracted for with --bert")
-    check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
-    return store
+    doubts = check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
+    return dataclasses.replace(store, doubts=store.doubts + doubts)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from models.weights_file import check_finite
 from utils.errors import UserError, first_line
 
 # Prefix of a released name -> prefix of ours.
@@ -38,3 +39,4 @@ def load_released_weights(model: nn.Module, weights: dict[str, Tensor], source: 
             "repeat the hyper-parameters, features and encoder of its training: --preset, --set, --dataPath, --bert"
         )
         raise UserError(f"{source}: {problem} {advice}") from None
+    check_finite(model.state_dict(), source)

@@ -1,6 +1,6 @@
 """A trained model with everything that its checkpoint records about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -22,7 +22,7 @@ class Trained:
     model: nn.Module
     encoder: Pretrained  # the model's own text encoder, with its tokenizer
     dataset: Dataset
-    aligned: bool
+    aligned: bool | None  # None: unknown
     extractors: dict[str, dict]  # modality -> the extractor of its training features; {} if unknown
 
     def check_features(self, store: FeatureStore, path: Path) -> None:
@@ -45,6 +45,6 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     vocabulary = current_folder(folder) / "tokenizer"
     tokenizer = load_tokenizer(str(vocabulary)) if vocabulary.is_dir() else None
     encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
-    return Trained(
-        folder, model, encoder, DATASETS[name], metadata.get("aligned") is True, metadata.get(EXTRACTORS) or {}
-    )
+    dataset, length = DATASETS[name], model.hyper_parameters.text_length
+    dataset = replace(dataset, text_length=length or dataset.text_length)
+    return Trained(folder, model, encoder, dataset, metadata.get("aligned"), metadata.get(EXTRACTORS) or {})

@@ -26,7 +26,7 @@ from config.config_tune import Range, count, space_of, varied
 from config.tuned import sweep_file
 from trains.runs.experiment import Experiment
 from trains.sweep.storage import open_storage, storage_errors
-from utils.errors import DivergedError
+from utils.errors import UserError
 from utils.files import make_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, deferred_signals, raise_if_stop_requested
@@ -160,7 +160,7 @@ class Sweep:
                 if not training.is_over(config) and trial.should_prune():
                     note = "stopped by the pruner"
                     break
-        except DivergedError as error:  # a result too: these values do not work
+        except UserError as error:  # a result too: these values do not work
             note = str(error)
         score = best.valid[self.key] if best else float("nan")
         if not note and not np.isfinite(score):
