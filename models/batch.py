@@ -7,8 +7,6 @@ profits from many small parts, a GPU from one large one.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,28 +27,7 @@ def positions_within(lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) - np.repeat(first, lengths)
 
 
-class _Movable:
-    """Adds `to` and `pin_memory` to a dataclass of tensors (or of such dataclasses)."""
-
-    def _map(self, function):
-        def moved(value):
-            if isinstance(value, Tensor):
-                return function(value)
-            if isinstance(value, _Movable):
-                return value._map(function)
-            return [moved(item) for item in value] if isinstance(value, list) else value
-
-        return type(self)(*(moved(getattr(self, field.name)) for field in dataclasses.fields(self)))
-
-    def to(self, device: torch.device):
-        return self._map(lambda tensor: send(tensor, device))
-
-    def pin_memory(self):
-        return self._map(lambda tensor: tensor.pin_memory())
-
-
-@dataclass
-class Group(_Movable):
+class Group(NamedTuple):
     """Sentences that share one attention call: `sentences` rows of `length` positions."""
 
     sentences: int
@@ -86,8 +63,7 @@ class Group(_Movable):
         return rows if self.slots is None else rows.index_select(0, self.slots)
 
 
-@dataclass
-class PackedText(_Movable):
+class PackedText(NamedTuple):
     """The T real tokens of B sentences, concatenated, longest sentence first."""
 
     tokens: Tensor  # (T,) int64, vocabulary ids
@@ -119,8 +95,7 @@ class Stretch(NamedTuple):
     continuing: int  # number of sequences longer than `end`
 
 
-@dataclass
-class Frames(_Movable):
+class Frames(NamedTuple):
     """B sequences of frames, longest first, zero-padded at the end."""
 
     values: Tensor  # (B, L, width) float32
@@ -146,8 +121,7 @@ class Frames(_Movable):
         return cls(values.view(count, longest, -1), torch.from_numpy(lengths), parts, torch.from_numpy(inverse_order))
 
 
-@dataclass
-class Batch(_Movable):
+class Batch(NamedTuple):
     """B clips that pass through the network together."""
 
     clips: Tensor  # (B,) int64, indices into the split
@@ -157,10 +131,21 @@ class Batch(_Movable):
     vision: Frames
 
 
-@dataclass
-class Window(_Movable):
+class Window(NamedTuple):
     """The input of one optimizer step: consecutive micro-batches, in one pass or several."""
 
     clips: Tensor  # (B,) int64
     microbatches: list[int]  # sizes, with sum B
     passes: list[Batch]  # together all clips or, with several ranks, this rank's share
+
+    def to(self, device: torch.device) -> Window:
+        return _send_all(self, device)
+
+
+def _send_all(value: object, device: torch.device) -> object:
+    """The value with all tensors in it on a device. Other values stay as they are."""
+    if isinstance(value, Tensor):
+        return send(value, device)
+    if isinstance(value, tuple):
+        return type(value)(*(_send_all(field, device) for field in value))
+    return [_send_all(item, device) for item in value] if isinstance(value, list) else value
