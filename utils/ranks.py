@@ -5,7 +5,6 @@ summed and features gathered, so that all ranks take the same step and generate 
 """
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,16 +22,6 @@ from utils.errors import DivergedError, UserError, first_line, translate
 from utils.signals import Stopped
 
 TIMEOUT = timedelta(minutes=30)  # for a silent rank: rank 0 alone converts feature files, and tests
-
-
-class RankLostError(UserError):
-    """Another rank has died or is unreachable."""
-
-    def __init__(self, error: object):
-        reason = first_line(str(error).split("] ")[-1])  # gloo prefixes its source location
-        super().__init__(
-            f"another rank of this run is gone ({reason}); --resume continues from the last saved state, with any number of ranks"
-        )
 
 
 @dataclass(frozen=True)
@@ -76,15 +65,12 @@ class Ranks:
         if self.size == 1:
             return rows
         start, end = self.share(clips)
-        flat = [part[: end - start].reshape(end - start, math.prod(part.shape[1:])) for part in rows.values()]
-        own_rows = torch.cat(flat, dim=1)
-        all_rows = own_rows.new_zeros(clips, own_rows.shape[1])
-        all_rows[start:end] = own_rows
-        _collective(dist.all_reduce, all_rows)  # each row is zero on all ranks but one
-        parts = all_rows.split([part.shape[1] for part in flat], dim=1)
-        return {
-            name: part.reshape(clips, *row.shape[1:]) for (name, row), part in zip(rows.items(), parts, strict=True)
-        }
+        whole = {}
+        for name, own_rows in rows.items():
+            whole[name] = own_rows.new_zeros(clips, *own_rows.shape[1:])
+            whole[name][start:end] = own_rows[: end - start]
+            _collective(dist.all_reduce, whole[name])  # each row is zero on all ranks but one
+        return whole
 
     def all_reduce_max(self, number: int) -> int:
         """The maximum over ranks. Doesn't synchronise with a GPU."""
@@ -179,7 +165,7 @@ ALONE = Ranks()
 
 
 def join_ranks() -> Ranks:
-    """Joins the other ranks if torchrun started this process. Raises RankLostError if they don't come."""
+    """Joins the other ranks if torchrun started this process. Raises UserError if they don't come."""
     if not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() or os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
     store, rank, size = _collective(next, rendezvous("env://"))
@@ -190,10 +176,13 @@ def join_ranks() -> Ranks:
 
 
 def _collective(call: Callable, *arguments: object, **settings: object) -> object:
-    """Runs a call that needs all ranks. Raises RankLostError if one of them is gone."""
+    """Runs a call that needs all ranks. Raises UserError if one of them is gone."""
     try:
         return call(*arguments, **settings)
     except RuntimeError as error:
         if translate(error) or "CUDA error" in str(error):  # this rank's own failure
             raise
-        raise RankLostError(error) from None
+        reason = first_line(str(error).split("] ")[-1])  # gloo prefixes its source location
+        raise UserError(
+            f"another rank of this run is gone ({reason}); --resume continues from the last saved state, with any number of ranks"
+        ) from None
