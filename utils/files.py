@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     `exclusive_lock`. Raises UserError if the disk refuses.
     """
     clear_leftovers(path)
-    work = temp_path(path)
+    work = path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         yield work
         flush(work)
@@ -62,17 +62,14 @@ def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
     ends with its process, and works between machines on file systems that support it (NFS 4, or NFS 3 with its lock
     service; not mounts with nolock or local_lock).
     """
-    lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=-1 if otherwise is None else LOCK_TIMEOUT)
+        lock = FileLock(f"{path}.lock").acquire(timeout=-1 if otherwise is None else LOCK_TIMEOUT)
     except Timeout:
         raise UserError(f"{path}: {otherwise} (if there is none, remove {path.name}.lock)") from None
     except OSError as error:
         raise UserError(f"{path}.lock: cannot be locked ({error.strerror}); choose a folder on another disk") from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def make_folder(path: Path) -> Path:
@@ -92,11 +89,6 @@ def check_output(path: Path, *inputs: Path) -> None:
     if path.resolve() in [source.resolve() for source in inputs]:
         raise UserError(f"{path}: is an input; write to another file")
     make_folder(path.resolve().parent)
-
-
-def temp_path(path: Path) -> Path:
-    """A unique path beside `path`."""
-    return path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
 
 
 def previous_folder(folder: Path) -> Path:
