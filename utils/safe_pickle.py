@@ -125,17 +125,15 @@ def _build_arrays(value: object) -> object:
     return value
 
 
-class _HashedFile(io.RawIOBase):
+class _HashedFile(io.FileIO):
     """Hashes a file while it is read, so that a large one is read once."""
 
-    def __init__(self, file: io.RawIOBase, bar: tqdm):
-        self._file, self._bar, self.sha1 = file, bar, hashlib.sha1()
-
-    def readable(self) -> bool:
-        return True
+    def __init__(self, path: Path, bar: tqdm):
+        super().__init__(path)
+        self._bar, self.sha1 = bar, hashlib.sha1()
 
     def readinto(self, buffer: memoryview) -> int:
-        count = self._file.readinto(piece := memoryview(buffer)[:PIECE])
+        count = super().readinto(piece := memoryview(buffer)[:PIECE])
         self.sha1.update(piece[:count])
         self._bar.update(count)
         return count
@@ -148,8 +146,7 @@ def load_pickle(path: Path) -> tuple[object, str]:
     """
     try:
         size = path.stat().st_size
-        with open(path, "rb", buffering=0) as file, progress(what=f"reading {path.name}", unit="B", total=size) as bar:
-            hashed = _HashedFile(file, bar)
+        with progress(what=f"reading {path.name}", unit="B", total=size) as bar, _HashedFile(path, bar) as hashed:
             stream = io.BufferedReader(hashed, PIECE)
             for pattern, message in FORMATS.items():
                 if re.match(pattern, stream.peek(512)[:512], re.DOTALL | re.IGNORECASE):
