@@ -59,10 +59,8 @@ def ensure_demo(folder: Path) -> None:
             os.replace(made, folder)
     except OSError as error:
         if not complete.exists():  # otherwise another process has just made the same corpus
-            what = (
-                f"cannot make the demo corpus ({error.strerror}); remove the folder, or set another with SELF_MM_DATA"
-            )
-            raise UserError(f"{folder}: {what}") from None
+            problem = f"cannot make the demo corpus ({error.strerror})"
+            raise UserError(f"{folder}: {problem}; remove the folder, or set another with SELF_MM_DATA") from None
 
 
 def make_demo(folder: Path) -> None:
