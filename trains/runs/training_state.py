@@ -35,23 +35,22 @@ def capture(training: Training) -> State:
 
 def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> None:
     """Puts a new training of the same config, and the random streams, into a captured state."""
-    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
     moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
-    for name, tensor in tensors.items():
-        part, key = name.split(".", 1)
-        if part == "optimizer":
-            number, key = key.split(".")
-            # Cloned, because the optimizer updates it in place and the tensor may be mapped from the file.
-            moments[int(number)][key] = tensor.clone()
-        else:
-            parts[part][key] = tensor
-    training.model.load_state_dict(parts["model"])
-    training.ulgm.load_state_dict(parts["ulgm"])
+    for name, tensor in part("optimizer.").items():
+        number, key = name.split(".")
+        # Cloned, because the optimizer updates it in place and the tensor may be mapped from the file.
+        moments[int(number)][key] = tensor.clone()
+    training.model.load_state_dict(part("model."))
+    training.ulgm.load_state_dict(part("ulgm."))
     training.optimizer.load_state_dict(training.optimizer.state_dict() | {"state": dict(moments)})
     training.loss.fill_(values["loss"])
     for name in PROGRESS:
         setattr(training, name, values[name])
-    set_random_streams(parts["random"], values["random"], training.loss.device)
+    set_random_streams(part("random."), values["random"], training.loss.device)
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], values: dict) -> None:
