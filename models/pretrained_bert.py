@@ -56,6 +56,13 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
     elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
         needed = "config.json or weights (model.safetensors)"
         raise UserError(f"--bert {named}: lacks {needed}; download them from {HUB[dataset.language]}")
+    else:
+        for file in filter(Path.is_file, folder.iterdir()):
+            with open(file, "rb") as stream:
+                if stream.read(40).startswith(b"version https://git-lfs"):
+                    raise UserError(
+                        f"--bert {file}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
+                    )
     return named
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_padded_length_is_the_released_rule():
 
 def test_run_trains_on_a_file_built_from_parts(tmp_path, label_table, parts, capsys, monkeypatch):
     assert build(tmp_path, label_table(), parts, "--vision_length", 4) == 0
-    assert "train on it" in capsys.readouterr().out
+    printed = capsys.readouterr().out
     file = read_feature_file(tmp_path / "own.pkl", MOSI, aligned=False)
     train = file.splits["train"]
     assert train.raw_text == ["so good, really", "bad"] and train.text_bert is None
@@ -84,17 +85,11 @@ def test_run_trains_on_a_file_built_from_parts(tmp_path, label_table, parts, cap
     import run
 
     monkeypatch.chdir(tmp_path)
-    words = [
-        "--dataPath",
-        tmp_path / "own.pkl",
-        "--bert",
-        tiny.write_bert(tmp_path / "bert"),
-        "--seeds",
-        1,
-        "--max_epochs",
-        1,
-    ]
-    assert run.main([str(word) for word in (*words, "--gpu_ids", -1)]) == 0
+    words = "so good , really bad fine well".split()
+    bert = tiny.write_bert(tmp_path / "bert", vocab_size=5 + len(words))
+    (bert / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY[:5], *words]) + "\n")
+    (command,) = re.findall("train on it: python run.py (.*)", printed)
+    assert run.main([*command.split(), *f"--bert {bert} --seeds 1 --max_epochs 1 --gpu_ids -1".split()]) == 0
 
 
 def test_clips_with_unusable_parts_are_left_out(tmp_path, label_table, parts, capsys):

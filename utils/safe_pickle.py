@@ -18,7 +18,7 @@ from utils.errors import UserError, first_line
 from utils.progress import progress
 
 PIECE = 1 << 20  # bytes hashed at a time, while they are in the processor's cache
-LEAVES = (type(None), str, bytes, bytearray, int, float, set, frozenset, np.generic)
+LEAVES = (type(None), str, bytes, bytearray, int, float, set, frozenset, np.generic, np.ndarray)
 
 TORCH_FILE = "is a file of torch.save; save .numpy() arrays with pickle.dump instead"
 FORMATS = {  # what the file starts with -> what it is, and what to do
