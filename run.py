@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.command_line import RunOptions, parse_arguments
-from utils.errors import UserError, run_program, warn
+from utils.errors import UserError, run_program
 from utils.files import make_folder
 from utils.log import make_log
 
@@ -151,8 +151,8 @@ def test_checkpoint(options: RunOptions, device) -> None:
             )
         what, changes = (path, options.model_name, options.dataset_name, device), options.hyper_parameters
         experiment, model = open_checkpoint(*what, overrides=changes, **options.features)
-    for doubt in experiment.doubts():
-        warn(doubt)
+    for note in experiment.notes():
+        print(note, file=sys.stderr)
     print(experiment.report(f"{options.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
 
 

@@ -26,7 +26,7 @@ from utils.safe_pickle import load_pickle
 SPLITS = ("train", "valid", "test")
 OTHER_NAMES = {"dev": "valid", "val": "valid"}  # of splits
 # Marks of a text in another encoding than UTF-8, GBK for example: control characters, or little but accented letters.
-NO_UTF8 = re.compile("[\ufffd\x80-\x84\x86-\x9f]|[\xa0-\xff]{4}")
+NO_UTF8 = re.compile("[\ufffd\x80-\x84\x86-\x9f]|(?!(.)\\1{3})[\xa0-\xff]{4}")
 EXTRACTORS = "extractors"  # optional key next to the splits: modality -> the extractor of its features
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 

@@ -74,23 +74,24 @@ class Experiment:
             changed = [key for key in now if before.get(key, now[key]) != now[key]]
             warning = f"; but this run has another {', another '.join(changed)}" if changed else ""
             lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{warning}"]
-        return "\n".join([*lines, *(f"warning: {doubt}" for doubt in self.doubts())])
+        return "\n".join([*lines, *self.notes()])
 
-    def doubts(self) -> list[str]:
-        """What is probably not meant about the data, or is silently left out of it."""
-        doubts, length = list(self.store.doubts), self.dataset.text_length
-        for part, count in self.store.replaced.items():
-            if count:
-                doubts.append(f"{part}: {count} values are not finite and are read as 0")
+    def notes(self) -> list[str]:
+        """What is left out of the data or read otherwise, and what about it is probably not meant."""
+        notes = [f"warning: {doubt}" for doubt in self.store.doubts]
+        notes += [
+            f"{part}: {count} values are not finite and are read as 0"
+            for part, count in self.store.replaced.items()
+            if count
+        ]
         for name in self.clips:
             cut, of = self.store.cut.get(name, (0, 0))
             if cut:
-                doubts.append(
-                    f"{name}: {cut} of {of} texts have more than {length} tokens and are cut: --set text_length=N"
-                )
+                what = f"{name}: {cut} of {of} texts have more than {self.dataset.text_length} tokens and are cut"
+                notes.append(f"{'warning: ' * (cut > of / 20)}{what}; --set text_length=N keeps more")
             if undefined := self.undefined_metrics(name):
-                doubts.append(f"{name}: its labels leave {', '.join(undefined)} undefined")
-        return doubts
+                notes.append(f"warning: {name}: its labels leave {', '.join(undefined)} undefined")
+        return notes
 
     def undefined_metrics(self, split: str) -> list[str]:
         """The metrics that even perfect predictions of a split don't have, such as the correlation of equal labels."""
