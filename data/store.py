@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ class FeatureStore:
     sha1: str  # of the pickle
     aligned: bool
     doubts: list[str]  # data.doubts: what the pickle contains by mistake, most likely
-    cut: dict[str, list[int]]  # split -> number of raw texts that were cut, and of all; {} if the pickle has token ids
+    cut: dict[str, int]  # split -> number of raw texts that were cut; {} if the pickle has token ids
     replaced: dict[str, int]  # "train audio" -> number of non-finite values replaced by 0
     extractors: dict[str, dict]  # modality -> the extractor of its features; {} if the pickle does not name them
 
@@ -50,7 +49,7 @@ class FeatureStore:
 class Tokenizer:
     """Turns raw_text into token ids, for files without text_bert."""
 
-    encode: Callable[[list[str], int | None], list[list[int]]]  # texts, length to cut to -> ids with [CLS] and [SEP]
+    encode: Callable[[list[str]], list[list[int]]]  # texts -> token ids, with [CLS] and [SEP]
     fingerprint: str  # of the vocabulary
 
 
@@ -79,15 +78,15 @@ def open_store(
             remove(folder)
 
     file = read_feature_file(path, dataset, aligned, to_score)
-    folder, tokenize = with_ids, None
+    folder = with_ids
     if any(split.text_bert is None for split in file.splits.values()):
         if tokenizer is None:
             raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenize raw_text with")
-        folder, tokenize = tokenized, partial(_tokenize, tokenizer, dataset.text_length)
+        folder = tokenized
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as work:
-            _write(file, find_doubts(file, dataset), Path(work) / key, aligned, tokenize)
+            _write(file, dataset, Path(work) / key, aligned, tokenizer)
             os.replace(Path(work) / key, folder)
         for other in home.iterdir():
             unfinished = other.name.startswith("unfinished-")  # by a process that is running, or was killed
@@ -127,22 +126,23 @@ def _load(folder: Path) -> FeatureStore:
     return FeatureStore(splits, **meta)
 
 
-def _tokenize(tokenizer: Tokenizer, length: int, texts: list[str]) -> tuple[list[list[int]], int]:
-    """The token ids of each text, cut to a length, and how many texts were cut."""
-    return tokenizer.encode(texts, length), sum(len(ids) > length for ids in tokenizer.encode(texts, None))
+def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
+    """Cuts (n, ...), one row for each token, to at most `length` rows. The last, [SEP], stays."""
+    return rows if len(rows) <= length else np.concatenate([rows[: length - 1], rows[-1:]])
 
 
-def _write(file: FeatureFile, doubts: list[str], folder: Path, aligned: bool, tokenize: Callable | None) -> None:
-    meta = {"sha1": file.sha1, "aligned": aligned, "doubts": doubts, "cut": {}, "replaced": {}, "splits": {}}
-    meta["extractors"] = file.extractors
+def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tokenizer: Tokenizer | None) -> None:
+    meta = {"sha1": file.sha1, "aligned": aligned, "extractors": file.extractors, "doubts": find_doubts(file, dataset)}
+    meta |= {"cut": {}, "replaced": {}, "splits": {}}
+    with_ids = all(split.text_bert is not None for split in file.splits.values())
     for name, split in file.splits.items():
         (folder / name).mkdir(parents=True)
-        if tokenize is None:
+        if with_ids:
             tokens = [clip[::2, :length].T for clip, length in zip(split.text_bert, split.text_lengths, strict=True)]
         else:
-            texts, cut = tokenize(split.raw_text)
-            tokens = [np.array([ids, [0] * len(ids)]).T for ids in texts]
-            meta["cut"][name] = [cut, len(split)]
+            texts = [np.array([ids, [0] * len(ids)]).T for ids in tokenizer.encode(split.raw_text)]
+            tokens = [cut_text(text, dataset.text_length) for text in texts]
+            meta["cut"][name] = sum(len(text) > dataset.text_length for text in texts)
         text_lengths = np.array([len(clip) for clip in tokens])
         if aligned:
             check_aligned(f"{file.path}: {name}", split, text_lengths)

@@ -18,10 +18,8 @@ WORD = re.compile("[^\\W\\d_\u3040-\u30ff\u4e00-\u9fff]+")  # letters; Chinese a
 
 
 def make_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Long texts are cut so that [SEP] stays the last token."""
-
-    def encode(texts: list[str], length: int | None) -> list[list[int]]:
-        return tokenizer(texts, truncation=length is not None, max_length=length, verbose=False)["input_ids"]
+    def encode(texts: list[str]) -> list[list[int]]:
+        return tokenizer(texts, verbose=False)["input_ids"]
 
     rules = {"vocabulary": tokenizer.get_vocab()}
     if tokenizer.is_fast:

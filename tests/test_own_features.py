@@ -12,9 +12,10 @@ import tiny
 
 from config.config_regression import DATASETS
 from data import feature_file
-from data.builders.assemble import cut_text, padded_length
+from data.builders.assemble import padded_length
 from data.builders.transcript import beside, find_clips, read_transcript
 from data.schema import read_feature_file
+from data.store import cut_text
 from utils.errors import UserError
 from utils.files import replacing
 

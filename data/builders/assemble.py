@@ -13,6 +13,7 @@ import numpy as np
 from config.config_regression import make_config
 from data.builders.label_table import LabelledClip
 from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
+from data.store import cut_text
 from utils.errors import UserError
 from utils.files import check_output, exclusive_lock, remove, replacing
 from utils.progress import progress
@@ -147,8 +148,3 @@ def _make_split(
                 split[key] = np.zeros((count, length, rows.shape[1]), np.float32)
             split[key][number, : len(rows)] = rows
     return split
-
-
-def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
-    """Cuts (n, ...), one row for each token, to at most `length` rows. The last, [SEP], stays."""
-    return rows if len(rows) <= length else np.concatenate([rows[: length - 1], rows[-1:]])

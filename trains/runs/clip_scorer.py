@@ -14,6 +14,7 @@ from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
 from data.sentiment import sentiment_class
+from data.store import cut_text
 from data.tokens import make_tokenizer
 from trains.runs.trained import Trained
 from trains.self_mm import predict
@@ -58,7 +59,7 @@ class ClipReader:
             if not self.allow_missing:
                 raise ClipError(f"{missing}; --allow_missing scores the clip without it")
             substituted.append(f"{missing}: one frame of zeros")
-        ids = np.array(self.tokenizer.encode([text or ""], self.text_length)[0])
+        ids = cut_text(np.array(self.tokenizer.encode([text or ""])[0]), self.text_length)
         sequences = {
             "text": np.stack([ids, np.zeros_like(ids)], axis=1),
             "audio": audio.frames[: self.lengths["audio"]],

@@ -84,11 +84,11 @@ class Experiment:
             for part, count in self.store.replaced.items()
             if count
         ]
-        for name in self.clips:
-            cut, of = self.store.cut.get(name, (0, 0))
-            if cut:
-                what = f"{name}: {cut} of {of} texts have more than {self.dataset.text_length} tokens and are cut"
-                notes.append(f"{'warning: ' * (cut > of / 20)}{what}; --set text_length=N keeps more")
+        for name, split in self.store.splits.items():
+            clips = len(split)
+            if cut := self.store.cut.get(name):
+                what = f"{name}: {cut} of {clips} texts have more than {self.dataset.text_length} tokens and are cut"
+                notes.append(f"{'warning: ' * (cut > clips / 20)}{what}; --set text_length=N keeps more")
             if undefined := self.undefined_metrics(name):
                 notes.append(f"warning: {name}: its labels leave {', '.join(undefined)} undefined")
         return notes
