@@ -25,7 +25,7 @@ class LibrosaAudio:
     def version(self) -> str:
         return import_optional("librosa").__version__
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
         sound, rate = read_sound(clip.file)
         if not sound.size:

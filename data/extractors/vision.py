@@ -45,12 +45,13 @@ class OpenFace(_FaceExtractor):
     """
 
     program: Path | None = field(default=None, metadata=LOCAL)  # FeatureExtraction; None: read existing tables
+    face: int | None = field(default=None, metadata=LOCAL)  # face_id; None: in each video frame the most confident face
 
     name: ClassVar[str] = "openface"
     width: ClassVar[int] = 709
     version: ClassVar[str] = "2"  # tables carry no finer version
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if OpenFace writes no table, or the table cannot be read."""
         table = run_openface(self.program, clip.file) if self.program else read_table(clip.openface_csv)
         values, times, has_face = table
@@ -71,7 +72,7 @@ class MediapipeFaces(_FaceExtractor):
     def version(self) -> str:
         return import_optional("mediapipe").__version__
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
         values, has_face = [], []
         landmarks = np.zeros(self.width, np.float32)
@@ -97,7 +98,7 @@ class NoFaces:
     width: ClassVar[int] = 1
     version: ClassVar[str] = ""
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         return Extracted(np.zeros((1, self.width), np.float32))
 
 
