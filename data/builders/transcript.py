@@ -35,10 +35,7 @@ class Cue:
 
 
 def find_clips(paths: list[Path]) -> list[Path]:
-    """The given files, and the videos, else audio files, below the given folders. Raises UserError if a path has none.
-
-    Warns of files below a folder that are skipped.
-    """
+    """The given files, and the videos, else sounds, below the given folders. Warns of other files. Raises UserError."""
     clips = []
     for path in paths:
         files = [file for file in sorted(path.rglob("[!.]*")) if file.is_file()]

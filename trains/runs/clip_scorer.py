@@ -133,12 +133,11 @@ def warn_of_losses(table: pd.DataFrame, trained: Trained) -> None:
     """Warns once for each kind of clip whose score says little, with the first one. table: from score_clips."""
     settings = trained.extractors["vision"].get("settings", {})
     usual = trained.extractors["vision"].get("fps") if "fps" in table and not settings.get("fps") else None
+    too_long = pd.Series(map(is_too_long_for, table.tokens, table.seconds))
     kinds = {
         "{seconds_used:g} s of {seconds:g} s used; --segments scores all of it": table.seconds_used < table.seconds,
         "{tokens_used} of {tokens} tokens of the text used": table.tokens_used < table.tokens,
-        "{tokens} tokens cannot be spoken in {seconds:g} s; is it the clip's text?": pd.Series(
-            map(is_too_long_for, table.tokens, table.seconds)
-        ),
+        "{tokens} tokens cannot be spoken in {seconds:g} s; is it the clip's text?": too_long,
     }
     if isinstance(usual, int | float):
         differs = (table.fps > 0) & ((table.fps - usual).abs() > FPS_TOLERANCE * usual)
