@@ -92,7 +92,8 @@ def split(clip: Clip, cues: list[Cue], seconds: float, keep_silent: bool) -> lis
     if seconds:
         with open_media(clip.file, "the clip") as container:
             length = max((container.duration or 0) / 1e6, *(cue.end for cue in cues))
-        windows = [Cue("", number * seconds, (number + 1) * seconds) for number in range(math.ceil(length / seconds))]
+        starts = [number * seconds for number in range(math.ceil(length / seconds))]
+        windows = [Cue("", start, min(start + seconds, length)) for start in starts]
         for cue in cues:
             window = windows[min(int((cue.start + cue.end) / 2 / seconds), len(windows) - 1)]
             window.text = join([window, cue])

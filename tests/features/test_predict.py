@@ -160,7 +160,9 @@ def test_wrong_flags_are_one_line(scored, corpus, prepared, tmp_path):
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real clips in ../shared/data/clips")
 def test_real_clips_are_scored(scored):
     status, (row,), _ = scored(REAL / "Oz06ZWiO20M_6.mp4", "--text", "word1 word2")
-    assert status == 0 and row["video_frames"] == 225 and row["face_share"] > 0.95 and np.isfinite(row["score"])
+    # Of its 225 video frames at 30 per second, the model reads four times three.
+    assert status == 0 and row["video_frames"] == 12 and row["face_share"] > 0.95 and np.isfinite(row["score"])
+    assert row["seconds"] == pytest.approx(7.5, abs=0.1) and row["seconds_used"] == 0.4 and row["fps"] == 30
     status, rows, stderr = scored(REAL / "03bSnISJMiM_1.wav", "--text", "word1 word2")
     assert status == 2 and not rows and "no video frames" in stderr
     status, (row,), _ = scored(REAL / "03bSnISJMiM_1.wav", "--text", "word1 word2", "--allow_missing")

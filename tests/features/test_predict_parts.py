@@ -63,7 +63,7 @@ def test_what_was_cut_is_in_the_row_and_in_one_warning_of_each_kind(scored, clip
     assert "start" not in row
     warnings = stderr.splitlines()
     assert len(warnings) == 2 and all(line.startswith(f"warning: {file}: ") for line in warnings)
-    assert "1.2 s of 10 s used; --segments" in warnings[0] and "5 of 6 tokens" in warnings[1]
+    assert "1.2 s of 10 s used; --segments 1.2" in warnings[0] and "5 of 6 tokens" in warnings[1]
     (file.parent / "more.mp4").write_bytes(file.read_bytes())
     for name in ("talk.txt", "more.txt"):
         (file.parent / name).write_text("word1")
@@ -122,6 +122,8 @@ def test_segments_of_some_seconds_have_the_words_spoken_in_them(scored, clip):
     assert "3 of 5 segments have no words" in stderr
     _, rows, _ = scored(file, "--segments", "2.5", "--allow_missing")
     assert [(row["start"], row["end"], row["tokens"]) for row in rows] == [(0, 2.5, 3), (2.5, 5, 4)]
+    _, rows, _ = scored(file, "--segments", "3")
+    assert [(row["start"], row["end"]) for row in rows] == [(0, 3), (3, 5)]  # up to the end of the last line
 
 
 def test_a_segment_that_cannot_be_read_costs_no_other(scored, clip, monkeypatch):

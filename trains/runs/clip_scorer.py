@@ -135,7 +135,8 @@ def warn_of_losses(table: pd.DataFrame, trained: Trained) -> None:
     usual = trained.extractors["vision"].get("fps") if "fps" in table and not settings.get("fps") else None
     too_long = pd.Series(map(is_too_long_for, table.tokens, table.seconds))
     kinds = {
-        "{seconds_used:g} s of {seconds:g} s used; --segments scores all of it": table.seconds_used < table.seconds,
+        "{seconds_used:g} s of {seconds:g} s used; --segments {seconds_used:g} scores all": table.seconds_used
+        < table.seconds,
         "{tokens_used} of {tokens} tokens of the text used": table.tokens_used < table.tokens,
         "{tokens} tokens cannot be spoken in {seconds:g} s; is it the clip's text?": too_long,
     }
