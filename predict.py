@@ -24,8 +24,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     source.add_argument("--features", type=Path, metavar="FILE", help="score a feature file instead of clips")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", required=True, help="a folder in results/models")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--text", help="transcript of the clip; default: the .txt or .srt file next to each clip")
-    text.add_argument("--text_file", type=Path, metavar="FILE", help="a .txt or .srt file with the clip's transcript")
+    text.add_argument("--text", help="transcript of the clip; default: the file next to each clip")
+    text.add_argument("--text_file", type=Path, metavar="FILE",
+        help="a file with the clip's transcript: .txt, .srt, .vtt or Whisper's .json")
+    parser.add_argument("--segments", type=float, nargs="?", const=0, metavar="SECONDS",
+        help="score parts of the clips: the timed lines of their transcripts, or windows of this length")
     parser.add_argument("--split", choices=["train", "valid", "test"], help="split of the feature file; default test")
     parser.add_argument("--allow_missing", action="store_true",
         help="also score clips without text, audio or a face, replaced by an empty text or one frame of zeros")
@@ -33,6 +36,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     faces.add_argument("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's program, if the model needs it")
     faces.add_argument("--openface_csv", type=Path, metavar="PATH",
         help="instead of running OpenFace: its table of the clip, or a folder with <folder>/<clip>.csv or <clip>.csv")
+    parser.add_argument("--face", type=int, metavar="ID", help="face_id in OpenFace's table; default: the most confident")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object per clip")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to a CSV file")
     parser.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), help="if the checkpoint does not name it")
@@ -40,9 +44,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--gpu_ids", type=int, nargs=1, metavar="N", help="as in run.py")
     # fmt: on
     args = parser.parse_args(argv)
-    for_clips = args.text is not None or args.text_file or args.openface2Path or args.openface_csv
-    if for_clips if args.features else args.split:
+    for_clips = (args.text, args.text_file, args.openface2Path, args.openface_csv, args.segments, args.face)
+    if any(flag is not None for flag in for_clips) if args.features else args.split:
         raise UserError("--split needs --features, which replaces clips, their texts and OpenFace's flags")
+    if args.segments and not 0.1 <= args.segments < float("inf"):
+        raise UserError(f"--segments {args.segments:g}: expected seconds, 0.1 or more")
     return args
 
 
@@ -78,8 +84,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         bound = trained.dataset.label_bound
         print(f"scores from {-bound:g} (negative) to {bound:g} (positive)")
-        used = (table != "").any()  # columns that are not empty for all clips
-        print(table.loc[:, used].to_string(index=False, float_format="%.3f"))
+        # Not columns that are empty for all clips, or say that all of each clip is used.
+        plain = {"seconds_used": table.get("seconds"), "tokens_used": table.get("tokens")}
+        telling = [name for name in table if (table[name] != plain.get(name, "")).any()]
+        print(table[telling].to_string(index=False, float_format="%.3f"))
     if args.csv is not None and not table.empty:
         with replacing(args.csv) as work:
             table.to_csv(work, index=False)
@@ -90,36 +98,53 @@ def run(args: argparse.Namespace) -> int:
 
 def score_videos(args: argparse.Namespace, trained, device):
     """Returns the table of score_clips, and the reason for each clip that cannot be scored, by file name."""
-    from data.builders.transcript import beside, find_clips, read_transcript
+    from data.builders.transcript import beside, find_clips, join, parse_cues, read_cues, split
     from data.extractors import Clip, ClipError
     from data.extractors.openface import find_openface
-    from trains.runs.clip_scorer import ClipReader, score_clips
+    from trains.runs.clip_scorer import ClipReader, score_clips, warn_of_losses
     from utils.progress import progress
 
-    clips, tables = find_clips(args.clips), args.openface_csv
-    text = read_transcript(args.text_file) if args.text_file is not None else args.text
+    clips, tables, given = find_clips(args.clips), args.openface_csv, None
+    if args.text_file is not None:
+        given = read_cues(args.text_file)
+    elif args.text is not None:
+        given = parse_cues(args.text, "--text")
     one_table = tables is not None and not tables.is_dir()
-    if len(clips) > 1 and (text is not None or one_table):
+    if len(clips) > 1 and (given is not None or one_table):
         raise UserError(
             f"one text or OpenFace table for {len(clips)} clips; put a .txt or .srt file next to each clip, and give "
             "--openface_csv a folder of tables"
         )
     extractor = trained.extractors.get("vision", {}).get("name", "an unknown extractor")
-    if (extractor == "openface") != bool(args.openface2Path or tables):
+    with_openface = bool(args.openface2Path or tables)
+    if (extractor == "openface") != with_openface or (args.face is not None and not with_openface):
         fix = "add --openface2Path or --openface_csv" if extractor == "openface" else "leave out OpenFace's flags"
         raise UserError(f"{trained.folder} was trained on vision features from {extractor}: {fix}")
-    read = ClipReader(trained, args.allow_missing, args.openface2Path and find_openface(args.openface2Path))
+    read = ClipReader(trained, args.allow_missing, args.openface2Path and find_openface(args.openface2Path), args.face)
     readings, failures = [], {}
     for file in progress(clips, "reading", "clip"):
         table = tables
         if tables is not None and not one_table:
             nested = tables / file.parent.name / f"{file.stem}.csv"
             table = nested if nested.is_file() else tables / f"{file.stem}.csv"
+        clip = Clip(file, table)
         try:
-            readings.append(read(Clip(file, table), beside(file) if text is None else text))
-        except (ClipError, MemoryError) as error:
-            failures[str(file)] = str(error) or "not enough memory"
-    return score_clips(trained, readings, device), failures
+            cues = beside(file, args.segments is not None) if given is None else given
+            parts = [(clip, cues and join(cues))]
+            if args.segments is not None:
+                parts = split(clip, cues or [], args.segments, args.allow_missing)
+        except ClipError as error:
+            parts, failures[str(file)] = [], str(error)
+        for part, text in parts:
+            name = str(file) if part.end is None else f"{file} from {part.start:g} to {part.end:g} s"
+            try:
+                readings.append(read(part, text))
+            except (ClipError, MemoryError) as error:
+                failures[name] = str(error) or "not enough memory"
+    table = score_clips(trained, readings, device)
+    if not table.empty:
+        warn_of_losses(table, trained)
+    return table, failures
 
 
 if __name__ == "__main__":

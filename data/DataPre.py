@@ -61,7 +61,8 @@ def vision_extractor(args: argparse.Namespace) -> Extractor:
         return NoFaces()
     if args.vision == "mediapipe":
         return MediapipeFaces(args.pool, args.fps, args.no_face)
-    return OpenFace(args.pool, args.fps, args.no_face, args.openface2Path and find_openface(args.openface2Path))
+    program = args.openface2Path and find_openface(args.openface2Path)
+    return OpenFace(args.pool, args.fps, args.no_face, program, args.face)
 
 
 def at_least(minimum: float, kind: type = int) -> Callable[[str], float]:
@@ -93,7 +94,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--fps", type=at_least(0.001, float), metavar="N",
         help="video frames used per second; default all, as released. Set it if your clips have different frame rates")
     add("--no_face", type=str.lower, choices=NO_FACE, default=NO_FACE[0],
-        help="a video frame without a face keeps the previous values (default, as released), becomes zeros, or is skipped")
+        help="a video frame without a face keeps the last face's values (default; zeros before the first face), becomes "
+        "zeros, is skipped, or counts as OpenFace left it, as released")
+    add("--face", type=at_least(0), metavar="ID",
+        help="OpenFace's face_id to use; default: in each video frame the face of the highest confidence")
 
     add = parser.add_argument_group("audio and lengths").add_argument
     add("--sample_rate", type=at_least(11025), metavar="HZ", default=22050, help="resampling rate; default 22050")
@@ -111,6 +115,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.vision = args.vision or ("openface-csv" if args.openface_csv else "openface")
     runs_openface, reads_tables = args.vision == "openface", args.vision == "openface-csv"
+    if args.face is not None and not (runs_openface or reads_tables):
+        raise UserError(f"--face {args.face}: --vision {args.vision} has no face ids, only OpenFace has; leave it out")
     if runs_openface != bool(args.openface2Path) or (args.openface_csv and not reads_tables):
         raise UserError(
             f"--vision {args.vision}: openface needs --openface2Path, openface-csv takes --openface_csv, mediapipe and none "

@@ -18,6 +18,7 @@ from config.config_regression import DATASETS, Dataset
 from data.builders.from_parts import build_from_parts
 from data.builders.label_table import read_label_table
 from data.doubts import find_doubts
+from data.extractors import ClipError
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
 from utils.errors import Parser, UserError, first_line, run_program
 
@@ -84,9 +85,12 @@ def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
         labels = np.array([clip.label for clip in clips if clip.split == split], np.float32)
         lines += [f"{split}: {len(labels)} clips", *_histogram(labels, dataset)]
     for clip in clips:
-        file = clip.find_video(folder / "Raw")
-        if not file.is_file() or not file.stat().st_size:
-            mistakes.append(f"{first_line(clip.id)}: {file} is missing or empty")
+        try:
+            file = clip.find_video(folder / "Raw")
+            if not file.is_file() or not file.stat().st_size:
+                mistakes.append(f"{first_line(clip.id)}: {file} is missing or empty")
+        except ClipError as error:
+            mistakes.append(f"{first_line(clip.id)}: {error}")
     return "\n".join(lines), mistakes
 
 

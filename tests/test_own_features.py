@@ -13,7 +13,6 @@ import tiny
 from config.config_regression import DATASETS
 from data import feature_file
 from data.builders.assemble import padded_length
-from data.builders.transcript import beside, find_clips, read_transcript
 from data.schema import read_feature_file
 from data.store import cut_text
 from utils.errors import UserError
@@ -145,18 +144,6 @@ def test_contradictory_flags_are_refused(tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
     assert DataPre.main(["--data_dir", str(tmp_path / "nowhere"), "--language", "en", "--vision", "none"]) == 2
     assert not (tmp_path / "nowhere").exists()
-
-
-def test_finds_clips_and_the_transcripts_beside_them(tmp_path):
-    for name in ("b.mp4", "a.MKV", "c.txt"):
-        (tmp_path / "deeper").mkdir(exist_ok=True)
-        (tmp_path / "deeper" / name).touch()
-    assert [file.name for file in find_clips([tmp_path])] == ["a.MKV", "b.mp4"]
-    (tmp_path / "deeper" / "b.txt").write_text("\ufeffOne\n two  three\n", encoding="utf-8")
-    assert beside(tmp_path / "deeper" / "b.mp4") == "One two three" and beside(tmp_path / "deeper" / "a.MKV") is None
-    subtitles = "1\r\n00:00:00,000 --> 00:00:01,000\r\n<i>In 1984</i>\r\n1984\r\n\r\n2\r\n00:00:01.000 --> 00:00:02.000\r\n{\\an8}it was so.\r\n"
-    (tmp_path / "a.srt").write_bytes(subtitles.encode())
-    assert read_transcript(tmp_path / "a.srt") == "In 1984 1984 it was so."
 
 
 @pytest.mark.parametrize("package, words", [("librosa", ["none"]), ("mediapipe", ["mediapipe"])])

@@ -57,10 +57,14 @@ def test_reads_transcripts_as_distributed_by_cmu(tmp_path):
     (mosi / "a_b.annotprocessed").write_bytes(b"1_DELIM_FIRST ONE\r\n12_DELIM_  IT'S _DELIM_ \r\n\r\n")
     (mosei / "x.txt").write_bytes(b"x____0___0___1.5e1___I said ___ \x93so\x94\nx____1___2.5___3___\n")
     (mosei / "notes.txt").write_text("not a transcript")
-    (tmp_path / "x.txt").write_text("x____0___0___15___another of the same clip")
-    videos = Transcripts(tmp_path).videos
+    (tmp_path / "x.txt").write_text("x____0___0___15___another of  the same clip\nx____1___2.5___3___")
+    transcripts = Transcripts(tmp_path)
+    videos = transcripts.videos
     assert {clip: row["text"] for clip, row in videos["a_b"].items()} == {"1": "FIRST ONE", "12": "IT'S _DELIM_"}
     assert set(videos) == {"a_b", "x_"} and set(videos["x_"]) == {"0", "1"}
+    with pytest.raises(ValueError, match="two transcripts of .*I said ___.* and 'another of"):
+        transcripts.find(ClipName.read("x_[0]"))
+    assert transcripts.find(ClipName.read("x_[1]"))[2] == ""  # the same twice
     assert videos["x_"]["0"]["end"] == "1.5e1" and videos["x_"]["0"]["text"] == "I said ___ \u201cso\u201d"
 
 
@@ -79,6 +83,15 @@ def test_times_find_the_nearest_transcript(tmp_path):
     }.items():
         with pytest.raises(ValueError, match=reason):
             transcripts.find(ClipName.read(name))
+
+
+def test_a_clip_with_two_transcripts_is_left_out_and_both_are_quoted(tmp_path, prepare):
+    table = write_table(tmp_path / "label.csv")
+    table.write_text(f"{table.read_text()}\nvid,1,{TEXTS['train'][1]},0,1\nvid,2,bad,,\nvid,3,NaN,,\n")
+    status, made, _ = prepare(make_cmu(), "--transcripts", table)
+    assert status == 2 and made["train"]["id"].tolist() == ["vid$_$0", "vid$_$1", "vid$_$4"]
+    reasons = (tmp_path / "out" / "errors.csv").read_text()
+    assert "'good' and 'bad'" in reasons and "'NaN'" in reasons
 
 
 def test_ids_without_a_clip_stay_as_written_if_the_pickle_has_the_texts(prepare):
@@ -106,6 +119,8 @@ def test_a_pickle_without_texts_needs_transcripts(prepare):
         ("video_id,text\nvid,word1\n", "clip_id missing"),
         ("video_id,clip_id,text\nvid,0,well, really\n", "line 2 has 4 values"),
         ("", "video_id, clip_id, text"),
+        ("video_id,clip_id,text,start,end\nvid,0,well, really,1\n", "line 2: start is 'really'"),
+        ("video_id,clip_id,text,start,end\nvid,0,well,0:01,2\n", "line 2: start is '0:01'; expected seconds"),
         ("video_id,clip_id,text\n", "no transcripts found"),
     ],
 )

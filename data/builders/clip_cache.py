@@ -18,7 +18,7 @@ from data.builders.label_table import SOUNDS, VIDEOS, LabelledClip
 from data.extractors import Clip, ClipError, Extractor
 from utils.files import replacing
 
-CACHE_FORMAT = 3  # part of every name: increase it when the names or the arrays in the files change
+CACHE_FORMAT = 4  # part of every name: increase it when the names or the arrays in the files change
 
 
 @dataclass
@@ -28,7 +28,10 @@ class CachedFeatures:
     file: Path
     length: int  # frames
     missing: str  # why the features are zeros, if they are
-    seconds: float | None  # extraction time; None if they were in the cache
+    extraction_seconds: float | None  # None if they were in the cache
+    seconds: float  # of the clip; see data.extractors.Extracted
+    fps: float
+    faces: int
 
     def load(self) -> np.ndarray:
         """Returns the frames, (length, width) float32."""
@@ -50,31 +53,37 @@ def extract_clip(
         raise ClipError(f"no file {file} (nor another type: {', '.join(VIDEOS[1:] + SOUNDS)})")
     if openface_tables is not None:
         table = openface_tables / clip.video_id / f"{clip.clip_id}.csv"
+    inputs = [_hash(path) for path in (file, table) if path is not None and os.path.isfile(path)]
     features = {}
     for modality, extractor in extractors.items():
-        inputs = [file] if modality == "audio" else [file, table, getattr(extractor, "program", None)]
-        states = [os.stat(path) for path in inputs if path is not None and os.path.isfile(path)]
-        origin = [
-            CACHE_FORMAT,
-            descriptions[modality],
-            clip.id,
-            *((state.st_size, state.st_mtime_ns) for state in states),
-        ]
+        origin = [CACHE_FORMAT, descriptions[modality], clip.id, *(inputs[:1] if modality == "audio" else inputs)]
+        if program := getattr(extractor, "program", None):
+            origin += [os.stat(program).st_size, os.stat(program).st_mtime_ns]
+        if (face := getattr(extractor, "face", None)) is not None:
+            origin += [f"face {face}"]
         cached = cache / f"{hashlib.sha1(json.dumps(origin).encode()).hexdigest()}.npz"
-        arrays = seconds = None
+        arrays = extraction_seconds = None
         with contextlib.suppress(Exception):  # damaged archives raise more types than numpy documents
             arrays = _load(cached)
         if arrays is None:
             start = time.perf_counter()
             arrays = asdict(extractor(Clip(file, table)))
-            seconds = time.perf_counter() - start
+            extraction_seconds = time.perf_counter() - start
             with replacing(cached) as work, open(work, "wb") as stream:
                 np.savez(stream, **arrays)
         missing = str(arrays["missing"])
         if missing and not allow_missing:
             raise ClipError(f"{missing}; --allow_missing uses one frame of zeros instead")
-        features[modality] = CachedFeatures(cached, len(arrays["frames"]), missing, seconds)
+        facts = (arrays[name] for name in ("seconds", "fps", "faces"))
+        features[modality] = CachedFeatures(
+            cached, len(arrays["frames"]), missing, extraction_seconds, *(np.asarray(fact).item() for fact in facts)
+        )
     return features
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
 
 
 def _load(file: Path) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from config.config_regression import Dataset
 from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, raise_if_refused, train_command, writing
-from data.builders.label_table import LabelledClip, parse_label
+from data.builders.label_table import LabelledClip, parse_label, words_of
 from data.builders.transcripts import ClipName, Transcripts
 from data.extractors import describe
 from data.extractors.text import BertText
@@ -88,9 +88,9 @@ def read_cmu_file(
         try:
             video, clip_id, text = corpus.find(name) if corpus is not None else (*name.video_and_clip(), raw_text)
             # With single spaces, a sentence has the tokens of its words.
-            clip = LabelledClip(video, clip_id, " ".join(text.split()), parse_label("label", label, dataset), split)
+            clip = LabelledClip(video, clip_id, words_of(text), parse_label("label", label, dataset), split)
             if not clip.text:
-                raise ValueError("the transcript is empty")
+                raise ValueError(f"the transcript is empty: {text!r}")
             if chosen.setdefault(clip.id, (clip, frames))[0] is not clip:
                 raise ValueError(f"duplicate of {clip.id}; the first is used")
         except ValueError as error:

@@ -8,6 +8,7 @@ import numpy as np
 from config.config_regression import Dataset
 from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, raise_if_refused, train_command, writing
 from data.builders.label_table import LabelledClip, read_label_table
+from data.extractors import ClipError
 from utils.errors import UserError, first_line, warn
 
 SWAPPED = "are the axes swapped? (frames, width) is expected; librosa returns (width, frames)"
@@ -34,7 +35,7 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
                     hint = f"; {SWAPPED}" if shape[0] == first[key][0] else ""
                     raise ValueError(f"{key} is {shape[1]} wide, in the first clip {first[key][1]}{hint}")
             sizes[clip.id] = {key: frames for key, (frames, _) in shapes.items()}
-        except ValueError as error:
+        except (ValueError, ClipError) as error:
             refused[clip.id] = first_line(error)
     by_id = {clip.id: clip for clip in clips}
     extractors = {

@@ -1,21 +1,35 @@
 """Reads label.csv, which lists the user's clips: texts, labels and splits."""
 
+import codecs
 import csv
+import io
 import math
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.config_regression import Dataset
+from data.extractors import ClipError
 from data.schema import SPLITS
 from utils.errors import UserError, first_line
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 UNIMODAL_COLUMNS = {"label_T": "text", "label_A": "audio", "label_V": "vision"}
-SOUNDS = (".wav", ".mp3", ".flac", ".m4a", ".ogg")  # enough for a model without vision
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".flv", ".wmv")
+VIDEOS = tuple(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .flv .wmv .3gp .3g2 .ts .mts .m2ts .ogv .vob .asf".split())
+# Enough for a model without vision.
+SOUNDS = tuple(".wav .mp3 .flac .m4a .ogg .oga .aac .opus .wma .aiff .aif .amr .mka".split())
 ROUNDING = 1e-5  # by which a label may exceed the dataset's range
+
+# float() also takes 1_0, nan, inf and the digits of other scripts.
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_TYPOGRAPHIC = str.maketrans({",": "."} | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))
+# How pandas, R, Excel and databases write a missing text.
+_MISSING = {"nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None"}
+_TIMES_LEFT = re.compile(r"-->|\d\w?[ \t]*->|WEBVTT")
+# The beginnings of rich text, of Word's and other zip files, of PDFs and of web pages.
+_DOCUMENTS = ("{\\rtf", "PK\x03\x04", "%PDF", "<!DOCTYPE", "<!doctype", "<html")
 
 
 @dataclass(frozen=True)
@@ -32,15 +46,29 @@ class LabelledClip:
     def id(self) -> str:
         return f"{self.video_id}$_${self.clip_id}" if self.clip_id else self.video_id
 
-    def find_file(self, root: Path, suffixes: Iterable[str]) -> Path:
-        """The first of root/video_id/clip_id<suffix> that exists; the one with the first suffix if none does."""
-        candidates = [root / self.video_id / f"{self.clip_id}{suffix}" for suffix in suffixes]
-        # Path.is_file raises OSError if a name is too long; os.path.isfile returns False.
-        return next(filter(os.path.isfile, candidates), candidates[0])
+    def find_file(self, root: Path, suffixes: Sequence[str]) -> Path:
+        """root/video_id/clip_id<suffix>, with the first suffix if none exists. Raises ClipError if there are several."""
+        expected = root / self.video_id / self.clip_id
+        files = with_suffixes(expected, suffixes)
+        if len(files) > 1:
+            raise ClipError(f"{files[0]} and {files[1].name} are both files of one clip: keep one")
+        return files[0] if files else expected.with_name(expected.name + suffixes[0])
 
     def find_video(self, root: Path) -> Path:
         """The clip's video below Raw/, else its audio file; the path of the expected mp4 if there is neither."""
-        return self.find_file(root, [case for suffix in VIDEOS + SOUNDS for case in (suffix, suffix.upper())])
+        video, sound = (self.find_file(root, suffixes) for suffixes in (VIDEOS, SOUNDS))
+        return sound if os.path.isfile(sound) and not os.path.isfile(video) else video
+
+
+def with_suffixes(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files path<suffix>, in the order of the suffixes; their names may have them in upper case."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:  # no such folder, or a name that is too long
+        return []
+    start = len(path.name)
+    found = [name for name in names if name.startswith(path.name) and name[start:].lower() in suffixes]
+    return [path.with_name(name) for name in sorted(found, key=lambda name: suffixes.index(name[start:].lower()))]
 
 
 def read_label_table(
@@ -54,13 +82,14 @@ def read_label_table(
     refused: dict[str, str] = {}
     for line, row in read_table(path, COLUMNS):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
-        split, text, annotation = row["mode"].lower(), row["text"], row.get("annotation", "")
+        split, annotation = row["mode"].lower(), row.get("annotation", "")
         columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
         try:
             if not row["video_id"] or not row["clip_id"]:
                 raise ValueError("video_id or clip_id is empty")
+            text = words_of(row["text"])
             if not text and not may_be_silent:
-                raise ValueError("the text is empty")
+                raise ValueError(f"the text is empty: {row['text']!r}")
             if split not in SPLITS:
                 raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
             label = parse_label("label", row["label"], dataset)
@@ -71,11 +100,11 @@ def read_label_table(
         except ValueError as error:
             repeated = clip_id in clips or clip_id in refused
             refused[f"{clip_id} (line {line})" if repeated else clip_id] = f"line {line}: {error}"
+    example = f"; first unusable row: {next(iter(refused.values()))}" if refused else ""
     if missing := [split for split in SPLITS if all(clip.split != split for clip in clips.values())]:
-        example = f"; first unusable row: {next(iter(refused.values()))}" if refused else ""
         raise UserError(f"{path}: no usable clip with mode {', '.join(missing)}; training needs all splits{example}")
     if len({clip.label >= 0 for clip in clips.values() if clip.split == "train"}) == 1:
-        raise UserError(f"{path}: all train labels have the same sign; Self-MM needs positive and negative clips")
+        raise UserError(f"{path}: all train labels have the same sign; Self-MM needs both signs{example}")
     return list(clips.values()), refused
 
 
@@ -85,31 +114,57 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
     columns: required; the table may have others. Raises UserError unless the file is such a table.
     """
     rows: list[tuple[int, dict[str, str]]] = []
+    text = read_text(path)
+    separator = max(",;\t", key=text.partition("\n")[0].count)  # Excel writes ; where the decimal point is a comma
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True, skipinitialspace=True)
-            filled = filter(None, reader)
-            header = [name.strip() for name in next(filled, [])]
-            if wrong := [name for name in columns if header.count(name) != 1]:
-                raise ValueError(f"{', '.join(wrong)} missing or repeated in the header {header}")
-            for values in filled:
-                if len(values) != len(header):
-                    raise ValueError(f"line {reader.line_num} has {len(values)} values, the header {len(header)}")
-                rows.append((reader.line_num, dict(zip(header, map(str.strip, values), strict=True))))
-    except (OSError, ValueError, csv.Error) as error:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True, delimiter=separator)
+        filled = filter(any, reader)
+        header = [name.strip() for name in next(filled, [])]
+        if wrong := [name for name in dict.fromkeys([*columns, *filter(None, header)]) if header.count(name) != 1]:
+            raise ValueError(f"{', '.join(wrong)} missing or repeated in the header {header}")
+        for values in filled:
+            if len(values) != len(header):
+                raise ValueError(f"line {reader.line_num} has {len(values)} values, the header {len(header)}")
+            rows.append((reader.line_num, dict(zip(header, map(str.strip, values), strict=True))))
+    except (ValueError, csv.Error) as error:
         place = f"after line {rows[-1][0] if rows else 1}: " if isinstance(error, csv.Error) else ""
-        expected = f"UTF-8, the columns {', '.join(columns)}, separated by commas, and quotes around texts with commas"
+        expected = f"the columns {', '.join(columns)}, separated by commas, and quotes around texts with commas"
         raise UserError(f"{path}: cannot be read ({place}{first_line(error)}); expected {expected}") from None
     return rows
 
 
+def read_text(path: Path) -> str:
+    """The content of a table or transcript: UTF-8, or UTF-16 with a byte order mark. Raises UserError."""
+    try:
+        content = path.read_bytes()
+        utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
+        if "\0" in text or text.startswith(_DOCUMENTS):
+            raise ValueError("a document or binary file")
+    except (OSError, ValueError) as error:
+        mend = "expected plain text in UTF-8: in Notepad `Save as`, in Excel `CSV UTF-8`"
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {mend}") from None
+    return text
+
+
+def words_of(text: str) -> str:
+    """A clip's text in one line; "" if it has no word, or says that it is missing. Raises ValueError if it has times."""
+    words = " ".join(text.split())
+    if match := _TIMES_LEFT.search(words):
+        mend = "save it as .srt, .vtt or Whisper's .json for predict.py, or remove the times"
+        raise ValueError(f"the text {first_line(words)[:60]!r} has times ({match[0]}): {mend}")
+    return words if words not in _MISSING and any(map(str.isalnum, words)) else ""
+
+
+def parse_number(value: str | float) -> float:
+    """A number as people write it, with a decimal point or comma, and any kind of minus sign; NaN for anything else."""
+    written = str(value).strip().translate(_TYPOGRAPHIC)
+    return float(written) if _NUMBER.fullmatch(written) else math.nan
+
+
 def parse_label(column: str, value: str | float, dataset: Dataset) -> float:
     """Raises ValueError, with the reason, if the value is not a number in the dataset's range."""
-    try:
-        label = float(value)
-    except ValueError:
-        label = math.nan
-    bound = dataset.label_bound
+    label, bound = parse_number(value), dataset.label_bound
     # Also for NaN.
     if not abs(label) <= bound + ROUNDING:
         limits = f"[{-bound:g}, {bound:g}], the range of --datasetName {dataset.name}"

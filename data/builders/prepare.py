@@ -13,11 +13,11 @@ from data.builders.assemble import USUAL_NAME, ClipFeatures, assemble, raise_if_
 from data.builders.clip_cache import CachedFeatures, extract_clip
 from data.builders.isolated import CrashedError, run_isolated
 from data.builders.label_table import LabelledClip, read_label_table
-from data.extractors import ClipError, Extractor, describe
+from data.extractors import ClipError, Extractor, describe, is_too_long_for
 from data.extractors.audio import compile_librosa
 from data.extractors.text import BertText
 from models.pretrained_bert import find_bert
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.files import make_folder, remove
 from utils.progress import progress
 
@@ -72,17 +72,45 @@ def prepare(
             audio, vision = (cached[clip][modality].load() for modality in ("audio", "vision"))
             return ClipFeatures(audio, vision, tokens[clip], text.vectors(tokens[clip]))
 
+        if fps := _check_clips(cached, {clip: len(ids) for clip, ids in tokens.items()}, extractors["vision"]):
+            descriptions["vision"] = descriptions["vision"] | {"fps": fps}
         lengths = assemble(output, clips, refused, sizes, load, padded, descriptions | {"text": describe(text)})
     for modality, length in lengths.items():
         parts = [features[modality] for features in cached.values() if modality in features]
         cut = sum(size[modality] > length for size in sizes.values())
-        seconds = [part.seconds for part in parts if part.seconds is not None]
+        seconds = [part.extraction_seconds for part in parts if part.extraction_seconds is not None]
         speed = f"; extracted in {np.mean(seconds):.2f} s per clip" if seconds else ""
         print(f"  {modality}: {cut} longer clips cut{speed}")
         for reason, count in Counter(part.missing.split(" in any")[0] for part in parts if part.missing).items():
             print(f"  {count} clips with zeros: {reason}")
     print(train_command(output, dataset.name, bert))
     raise_if_refused(output, refused, len(cached) + len(refused))
+
+
+def _check_clips(
+    cached: dict[str, dict[str, CachedFeatures]], tokens: dict[str, int], vision: Extractor
+) -> float | None:
+    """Warns of clips whose parts do not fit together. tokens: clip id -> their number.
+
+    Returns the clips' median frame rate; None if it is unknown, or --fps replaces it.
+    """
+    faces = [clip for clip, parts in cached.items() if parts["vision"].faces > 1]
+    if faces:
+        face = getattr(vision, "face", None)
+        rule = (
+            "the most confident one in each video frame is used; --face chooses" if face is None else f"{face} is used"
+        )
+        warn(f"vision: {len(faces)} clips, such as {faces[0]}, have several face ids: {rule}")
+    if long := [clip for clip, parts in cached.items() if is_too_long_for(tokens[clip], parts["audio"].seconds)]:
+        fact = f"{tokens[long[0]]} tokens in {cached[long[0]]['audio'].seconds:.1f} s"
+        warn(f"text: {len(long)} clips have more text than can be spoken in their time, such as {long[0]}: {fact}")
+    rates = [parts["vision"].fps for parts in cached.values() if parts["vision"].fps]
+    limit = getattr(vision, "fps", None)
+    used = [min(rate, limit or rate) for rate in rates]
+    if used and max(used) > 1.1 * min(used):
+        mend = f"--fps {min(used):.4g} makes them alike"
+        warn(f"vision: the clips have {min(used):.4g} to {max(used):.4g} video frames per second: {mend}")
+    return round(float(np.median(rates)), 2) if rates and not limit else None
 
 
 def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str, str], jobs: int) -> dict[str, dict]:

@@ -1,5 +1,6 @@
 """Reads the transcripts of CMU's corpora, and finds a clip's transcript by any of the ids that CMU's pickles use."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.builders.label_table import read_table
+from data.builders.label_table import parse_number, read_table
 from utils.errors import UserError
 
 COLUMNS = ("video_id", "clip_id", "text")
@@ -54,11 +55,14 @@ class Transcripts:
     def __init__(self, path: Path):
         """path: a CSV table with COLUMNS, one of CMU's files, or a folder with these anywhere below it. Raises UserError."""
         self.videos: dict[str, dict[str, dict[str, str]]] = {}  # video -> clip -> row of the table
+        self.others: dict[tuple[str, str], str] = {}  # video, clip -> other words that the transcripts have for it
         self.first_index = 0  # the number of the clip that the ids call video[0]
         try:
             for row in _read_rows(path):
-                # CMU ships some files in two folders: the first is used.
-                self.videos.setdefault(row["video_id"], {}).setdefault(row["clip_id"], row)
+                # CMU ships some files in two folders.
+                first = self.videos.setdefault(row["video_id"], {}).setdefault(row["clip_id"], row)
+                if row["text"].split() != first["text"].split():
+                    self.others[row["video_id"], row["clip_id"]] = row["text"]
         except OSError as error:
             raise UserError(f"--transcripts {error.filename}: cannot be read ({error.strerror})") from None
         if not self.videos:
@@ -77,13 +81,21 @@ class Transcripts:
             video, clip = name.whole, _find_by_times(self.videos[name.whole], name.times)
         if clip not in self.videos.get(video, {}):
             raise ValueError(f"no transcript of the video {video!r}, clip {clip!r}")
-        return video, clip, self.videos[video][clip]["text"]
+        text = self.videos[video][clip]["text"]
+        if (video, clip) in self.others:
+            both = f"{text[:60]!r} and {self.others[video, clip][:60]!r}"
+            raise ValueError(f"two transcripts of the video {video!r}, clip {clip!r}: {both}")
+        return video, clip, text
 
 
 def _read_rows(path: Path) -> Iterator[dict[str, str]]:
     """A table's rows, or lines of CMU's files, under the names of the table's columns."""
     if path.is_file() and path.suffix.lower() not in LINES:
-        yield from (row for _, row in read_table(path, COLUMNS))
+        for line, row in read_table(path, COLUMNS):
+            # A text whose comma has no quotes moves the columns after it.
+            if wrong := [key for key in ("start", "end") if row.get(key) and math.isnan(parse_number(row[key]))]:
+                raise UserError(f"{path}: line {line}: {wrong[0]} is {row[wrong[0]]!r}; expected seconds")
+            yield row
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         pattern = LINES.get(file.suffix.lower())
         if pattern is not None and file.is_file():
@@ -101,10 +113,8 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
 
 def _parse_times(start: str, end: str) -> tuple[float, float] | None:
     """Start and end in seconds; None unless both are numbers."""
-    try:
-        return float(start), float(end)
-    except ValueError:
-        return None
+    times = parse_number(start), parse_number(end)
+    return times if all(map(math.isfinite, times)) else None
 
 
 def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, float]) -> str:
@@ -113,6 +123,6 @@ def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, float])
     distances = {clip: np.abs(np.subtract(span, times)).max() for clip, span in spans.items() if span is not None}
     near = {clip: distance for clip, distance in distances.items() if distance <= TOLERANCE}
     if not near:
-        hint = "MOSI's files have no times: pass a CSV table with start and end"
+        hint = "MOSI's files have no times: pass a CSV table with start and end in seconds"
         raise ValueError(f"no transcript within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s; {hint}")
     return min(near, key=near.get)

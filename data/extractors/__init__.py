@@ -49,7 +49,9 @@ class Extracted:
         return cls(np.zeros((1, width), np.float32), video_frames, missing=reason)
 
 
-Extractor = Callable[[Clip], Extracted]  # with attributes name, version and width
+# extractor(clip, longest=None), with attributes name, version and width. longest: the most frames that the caller will use;
+# decoding stops when they are safe. None: all.
+Extractor = Callable[..., Extracted]
 
 
 def describe(extractor: Extractor) -> dict[str, object]:

@@ -7,8 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from data.extractors import Clip, ClipError, Extracted, import_optional
-from data.extractors.media import read_sound
+from data.extractors.media import read_facts, read_sound
 from utils.errors import first_line
+
+SILENCE = 2 / 2**15  # range of the samples: two steps of 16 bits
+CANCELLED = 0.05  # share of a channel's loudness that inverted channels leave in their mean
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,19 @@ class LibrosaAudio:
     def version(self) -> str:
         return import_optional("librosa").__version__
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
-        sound, rate = read_sound(clip.file)
+        # Each frame depends on all sound that is read. Twice the length keeps clips whole that training saw whole, mostly.
+        seconds = None if longest is None else 2 * longest * self.hop_length / self.sample_rate
+        sound, rate = read_sound(clip, seconds)
         if not sound.size:
             return Extracted.nothing(self.width, "no sound")
+        if np.ptp(sound, axis=1).max() <= SILENCE:
+            return Extracted.nothing(self.width, "the sound is silent throughout")
         librosa = import_optional("librosa")
-        mono = librosa.resample(librosa.to_mono(sound), orig_sr=rate, target_sr=self.sample_rate)
-        return Extracted(self.features(mono))
+        mono = librosa.resample(_to_mono(sound), orig_sr=rate, target_sr=self.sample_rate)
+        length = read_facts(clip).part or (sound.shape[1] / rate if seconds is None else 0.0)
+        return Extracted(self.features(mono), seconds=length)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate` -> (L, 33) float32. Each frame depends on the whole clip: do not split it."""
@@ -48,6 +56,12 @@ class LibrosaAudio:
             except librosa.ParameterError as error:
                 raise ClipError(f"librosa cannot process the audio with {self}: {first_line(error)}") from None
         return np.concatenate(parts).T.astype(np.float32)
+
+
+def _to_mono(sound: np.ndarray) -> np.ndarray:
+    """(channels, samples) -> (samples,): the mean, or the loudest channel if the channels cancel each other."""
+    mean, loudness = sound.mean(axis=0), sound.std(axis=1)
+    return sound[loudness.argmax()] if mean.std() < CANCELLED * loudness.max() else mean
 
 
 def compile_librosa() -> None:

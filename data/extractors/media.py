@@ -4,12 +4,29 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from data.extractors import ClipError, import_optional
+from data.extractors import Clip, ClipError, import_optional
 from utils.errors import first_line
+
+MICROSECONDS = 1_000_000  # FFmpeg's unit for the times of a file
+ESTIMATED = ("mp3", "aac", "ac3", "eac3", "amr")  # formats whose length FFmpeg guesses from the bit rate
+FREEZE = 1.0  # seconds that a video frame may stay on screen; recorders leave out repeated frames
+BEFORE = 0.2  # seconds to decode before the first sample that is used: audio codecs blend successive frames
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a clip's file says about itself. 0: it does not say."""
+
+    seconds: float = 0.0
+    part: float = 0.0  # seconds from clip.start to clip.end
+    fps: float = 0.0  # video frames per second, on average
+    video_frames: int = 0
 
 
 @contextlib.contextmanager
@@ -26,45 +43,130 @@ def open_media(path: Path, content: str) -> Iterator:
         ) from None
 
 
-def read_sound(path: Path) -> tuple[np.ndarray, int]:
+def read_facts(clip: Clip) -> Facts:
+    """Raises ClipError if the file cannot be opened."""
+    with open_media(clip.file, "video") as container:
+        video = _first_track(container, "video")
+        seconds = (container.duration or 0) / MICROSECONDS
+        part = max(0.0, min(seconds, clip.end or seconds) - clip.start)
+        return Facts(seconds, part, float(video.average_rate or 0), video.frames) if video else Facts(seconds, part)
+
+
+def read_sound(clip: Clip, longest: float | None = None) -> tuple[np.ndarray, int]:
     """Returns the first audio track, (channels, samples) float32 in [-1, 1], and its rate in Hz; (0, 0) and 0 without audio.
 
-    The released code converts clips to wav files, so samples are rounded to 16 bits. Raises ClipError.
+    longest: seconds to read at most. The released code converts clips to wav files, so samples are rounded to 16 bits.
+    Raises ClipError.
     """
-    chunks, rate = [], 0
-    with open_media(path, "audio") as container:
-        if container.streams.audio:
-            rate = container.streams.audio[0].rate
+    chunks, rate, length = [], 0, 0.0
+    for frame, seconds in _decode(clip, "audio"):
+        if not chunks:
+            rate = frame.sample_rate
             to_16_bits = import_optional("av").AudioResampler(format="s16p", rate=rate)
-            for frame in itertools.chain(container.decode(audio=0), [None]):  # None flushes the resampler
-                chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(frame)]
+            first = round(max(0.0, clip.start - seconds) * rate)
+        chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(frame)]
+        length += frame.samples / frame.sample_rate
+        if longest is not None and length - first / rate > longest:
+            break
     if not chunks:
         return np.zeros((0, 0), np.float32), 0
-    return np.concatenate(chunks, axis=1).astype(np.float32) / 2**15, rate
+    chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(None)]
+    last = None if clip.end is None else first + round((clip.end - clip.start) * rate)
+    return np.concatenate(chunks, axis=1)[:, first:last].astype(np.float32) / 2**15, rate
 
 
-def read_video_frames(path: Path, fps: float | None = None) -> Iterator[np.ndarray]:
+def read_video_frames(clip: Clip, fps: float | None = None) -> Iterator[np.ndarray]:
     """Yields the upright video frames: (height, width, 3) uint8, RGB. Raises ClipError.
 
     fps: yields only the first frame of each 1 / fps seconds; None: all frames.
     """
-    cover_art = import_optional("av").stream.Disposition.attached_pic
-    with open_media(path, "video") as container:
-        streams = [stream for stream in container.streams.video if not stream.disposition & cover_art]
-        if not streams:
-            return
-        streams[0].thread_type = "AUTO"
-        last_slot = None
-        for frame in container.decode(streams[0]):
-            if fps is not None and frame.time is not None:
-                slot = int(time_slot(frame.time, fps))
-                if slot == last_slot:
-                    continue
-                last_slot = slot
-            # Phones held upright record sideways and store the rotation.
-            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+    last_slot = None
+    for frame, seconds in _decode(clip, "video"):
+        if fps is not None:
+            slot = int(time_slot(seconds - clip.start, fps))
+            if slot == last_slot:
+                continue
+            last_slot = slot
+        yield _upright(frame)
 
 
 def time_slot(seconds: np.ndarray | float, fps: float) -> np.ndarray:
     """Returns the index of the 1 / fps seconds that a time falls into."""
     return np.floor(np.asarray(seconds) * fps + 1e-6).astype(np.int64)
+
+
+def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
+    """Yields the frames of the clip's part, and their times in the file in seconds. kind: audio or video.
+
+    Raises ClipError, also, after the last frame, if the whole file was read and much of it is absent or damaged.
+    """
+    with open_media(clip.file, kind) as container:
+        stream = _first_track(container, kind)
+        if stream is None:
+            return
+        stream.thread_type = "AUTO"
+        is_audio, origin = kind == "audio", max(0, container.start_time or 0) / MICROSECONDS
+        good, ends = 0.0, None  # seconds that decoded well, the last frame's end
+        for frame in _decode_from(container, stream, origin, clip.start):
+            seconds = frame.time - origin if frame.time is not None else ends or 0.0
+            length = frame.samples / frame.sample_rate if is_audio else 1 / float(stream.average_rate or 25)
+            if ends is None:
+                good = ends = max(0.0, seconds)  # a track can begin later than the file
+            if not frame.is_corrupt:
+                good += length + min(max(0.0, seconds - ends), 0.0 if is_audio else FREEZE)
+            ends = max(ends, seconds + length)  # around damage, frames can be out of order
+            if clip.end is not None and seconds >= clip.end - 1e-6:
+                return
+            if seconds + (length if is_audio else 1e-6) > clip.start:
+                yield frame, seconds
+        stated = 0.0 if clip.start or clip.end is not None else _stated_seconds(container, stream)
+        if good < 0.95 * stated - 0.3:
+            raise ClipError(
+                f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded: the file is damaged or incomplete; download or "
+                "export it again"
+            )
+
+
+def _decode_from(container, stream, origin: float, start: float) -> Iterator:
+    """Yields the frames of a stream from some point before `start`, in seconds after `origin`, on."""
+    frames, head = container.decode(stream), []
+    for before in (BEFORE, 10, start) if start > BEFORE else ():
+        container.seek(int((origin + max(0.0, start - before)) * MICROSECONDS))
+        frames = container.decode(stream)
+        head = list(itertools.islice(frames, 1))
+        # Files without an index are entered anywhere, and the first frames are lost until the next key frame.
+        if head and head[0].time is not None and head[0].time - origin <= start:
+            break
+    yield from itertools.chain(head, frames)
+
+
+def _first_track(container, kind: str):
+    """Returns the first audio or video stream that is not cover art, or None."""
+    cover_art = import_optional("av").stream.Disposition.attached_pic
+    return next((stream for stream in getattr(container.streams, kind) if not stream.disposition & cover_art), None)
+
+
+def _stated_seconds(container, stream) -> float:
+    """Returns how long the file says that a stream is; 0 or nan if it does not say."""
+    if container.format.name in ESTIMATED:
+        return 0.0
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    if tag := stream.metadata.get("DURATION"):  # Matroska
+        return pd.to_timedelta(tag, errors="coerce").total_seconds()
+    return (container.duration or 0) / MICROSECONDS
+
+
+def _upright(frame) -> np.ndarray:
+    """Returns the pixels as a player shows them: phones record sideways, or mirrored, and store a matrix with the clip.
+
+    The first two columns of its 3 x 3 fixed-point numbers say how x and y on the screen follow from those in the frame.
+    """
+    pixels = frame.to_ndarray(format="rgb24")
+    stored = frame.side_data.get("DISPLAYMATRIX")
+    if stored is not None:
+        matrix = np.frombuffer(stored, np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
+        if abs(matrix[0, 1]) > abs(matrix[0, 0]):  # x on the screen follows from y
+            pixels, matrix = pixels.swapaxes(0, 1), matrix[::-1]
+        pixels = pixels[:: 1 if matrix[1, 1] >= 0 else -1, :: 1 if matrix[0, 0] >= 0 else -1]
+    return np.ascontiguousarray(pixels)

@@ -1,5 +1,6 @@
 """Runs OpenFace 2's FeatureExtraction, which users build themselves, and reads the tables it writes."""
 
+import functools
 import shutil
 import subprocess
 import tempfile
@@ -27,29 +28,44 @@ def columns() -> list[str]:
     return names + [f"AU{unit}_c" for unit in [*ACTION_UNITS[:-1], "28", "45"]]
 
 
-def read_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_table(path: Path, face: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Reads OpenFace's table of a clip. Raises ClipError.
 
-    Returns the values (video frames, 709) and times (video frames,) in seconds, float64, and whether each video frame has
-    a face. Finds columns by name: builds differ in the columns before the features, and in spaces.
+    face: the face_id to take; None: in each video frame the tracked face of the highest confidence. Returns the values
+    (video frames, 709) and times (video frames,) in seconds, float64, whether each video frame has the face, and how many
+    face ids were tracked. Finds columns by name: builds differ in the columns before the features, and in spaces.
     """
     try:
         table = pd.read_csv(path, skipinitialspace=True)
         table.columns = table.columns.str.strip()
-        if "face_id" in table:  # several faces: the first is the speaker's
-            table = table[table["face_id"] == table["face_id"].min()]
-        values, times, success = (table[names].to_numpy(np.float64) for names in (columns(), "timestamp", "success"))
-        if not (len(values) and np.isfinite(values).all() and np.isfinite(times).all()):
-            raise ValueError("no rows, or missing or non-finite values")
-    except (OSError, KeyError, ValueError) as error:  # pandas' errors are ValueErrors
+        texts = table.select_dtypes(exclude="number").columns  # such as -nan(ind)
+        table[texts] = table[texts].apply(pd.to_numeric, errors="coerce")
+        table = pd.DataFrame({"frame": table["timestamp"], "face_id": 0, "confidence": 1.0} | dict(table))
+        faces = table["face_id"][table["success"] > 0].nunique()
+        other = table["face_id"] != (table["face_id"] if face is None else face)
+        table = table.assign(other=other, success=(table["success"] > 0) & ~other)
+        best = ["frame", "success", "confidence"]
+        table = table.sort_values(best, ascending=[True, False, False], kind="stable").drop_duplicates("frame")
+        values, times = (table[names].to_numpy(np.float64) for names in (columns(), "timestamp"))
+        has_face, other = table["success"].to_numpy(), table["other"].to_numpy()[:, None]
+        # OpenFace itself writes non-finite values where it fails.
+        values = np.where(other | ~(has_face[:, None] | np.isfinite(values)), 0, values)
+        if not len(values):
+            raise ValueError("no rows")
+        for row in np.flatnonzero(~np.isfinite(np.column_stack([values, times])).all(axis=1))[:1]:
+            raise ValueError(
+                f"video frame {table['frame'].iloc[row]:g} has missing or non-finite values, but not success 0"
+            )
+    except (OSError, KeyError, ValueError, TypeError) as error:  # pandas' errors are ValueErrors
         raise ClipError(
             f"the OpenFace table {path} cannot be used ({first_line(error)}); run FeatureExtraction on the clip again, "
             f"without flags or with {' '.join(OUTPUTS)}"
         ) from None
-    return values, times, success > 0
+    return values, times, has_face, faces
 
 
-def run_openface(program: Path, clip: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=1)  # for the parts of one clip
+def run_openface(program: Path, clip: Path, face: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Runs FeatureExtraction on a clip and reads its table. Raises ClipError. The program's exit status means nothing."""
     with (
         tempfile.TemporaryDirectory(prefix="openface-") as folder,
@@ -66,7 +82,7 @@ def run_openface(program: Path, clip: Path) -> tuple[np.ndarray, np.ndarray, np.
             log.seek(0)
             lines = log.read().strip().splitlines() or ["no output"]
             raise ClipError(f"OpenFace wrote {len(tables)} tables, expected one: {first_line(lines[-1])}")
-        return read_table(tables[0])
+        return read_table(tables[0], face)
 
 
 def find_openface(path: Path) -> Path:

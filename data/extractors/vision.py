@@ -3,31 +3,36 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from data.extractors import LOCAL, Clip, Extracted, import_optional
-from data.extractors.media import read_video_frames, time_slot
+from data.extractors import LOCAL, Clip, ClipError, Extracted, import_optional
+from data.extractors.media import Facts, read_facts, read_video_frames, time_slot
 from data.extractors.openface import read_table, run_openface
 
-NO_FACE = ("keep", "zero", "skip")
+NO_FACE = ("keep", "zero", "skip", "released")
 
 
 @dataclass(frozen=True)
 class _FaceExtractor:
     pool: int = 3  # video frames averaged into one feature frame
     fps: float | None = None  # video frames used per second; None: all
-    no_face: str = "keep"  # a video frame without a face keeps the previous values, becomes zeros, or is skipped
+    # A video frame without a face keeps the last face's values (zeros before the first face), becomes zeros, or is skipped.
+    # released: it counts as it is in OpenFace's table, stale or garbage.
+    no_face: str = "keep"
 
-    def _pool(self, values: np.ndarray, has_face: np.ndarray) -> Extracted:
-        """values: (video frames, width). has_face: (video frames,) bool."""
+    def _pool(self, values: np.ndarray, has_face: np.ndarray, face: str = "face") -> Extracted:
+        """values: (video frames, width). has_face: (video frames,) bool. face: its name in the reason for no features."""
         video_frames = len(values)
         if not has_face.any():
-            return Extracted.nothing(self.width, f"no face in any of {video_frames} video frames", video_frames)
-        if self.no_face == "zero":
+            return Extracted.nothing(self.width, f"no {face} in any of {video_frames} video frames", video_frames)
+        if self.no_face == "keep":
+            last = np.maximum.accumulate(np.where(has_face, np.arange(video_frames), -1))
+            values = np.where(last[:, None] >= 0, values[last], 0)
+        elif self.no_face == "zero":
             values = np.where(has_face[:, None], values, 0)
         elif self.no_face == "skip":
             values = values[has_face]
@@ -39,25 +44,45 @@ class _FaceExtractor:
 
 @dataclass(frozen=True)
 class OpenFace(_FaceExtractor):
-    """(L, 709): gaze, eyes, head pose, landmarks, shape parameters and action units of OpenFace 2.
-
-    Rows without a face repeat stale values; the released code averages them in (no_face="keep").
-    """
+    """(L, 709): gaze, eyes, head pose, landmarks, shape parameters and action units of OpenFace 2."""
 
     program: Path | None = field(default=None, metadata=LOCAL)  # FeatureExtraction; None: read existing tables
+    face: int | None = field(default=None, metadata=LOCAL)  # face_id; None: in each video frame the most confident face
 
     name: ClassVar[str] = "openface"
     width: ClassVar[int] = 709
     version: ClassVar[str] = "2"  # tables carry no finer version
 
-    def __call__(self, clip: Clip) -> Extracted:
-        """Raises ClipError if OpenFace writes no table, or the table cannot be read."""
-        table = run_openface(self.program, clip.file) if self.program else read_table(clip.openface_csv)
-        values, times, has_face = table
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
+        """Raises ClipError if OpenFace writes no table, or the table cannot be read or is not of this clip."""
+        if self.program:
+            table = run_openface(self.program, clip.file, self.face)
+        else:
+            table = read_table(clip.openface_csv, self.face)
+        values, times, has_face, faces = table
+        facts = read_facts(clip)
+        _check_length(times, facts)
+        rows = np.flatnonzero((times > clip.start - 1e-6) & ((clip.end is None) | (times < (clip.end or 0) - 1e-6)))
         if self.fps is not None:
-            first_rows = np.unique(time_slot(times, self.fps), return_index=True)[1]
-            values, has_face = values[first_rows], has_face[first_rows]
-        return self._pool(values, has_face)
+            rows = rows[np.unique(time_slot(times[rows] - clip.start, self.fps), return_index=True)[1]]
+        if longest is not None:
+            used = np.cumsum(has_face[rows] | (self.no_face != "skip"))
+            rows = rows[: np.searchsorted(used, longest * self.pool) + 1]
+        extracted = self._pool(values[rows], has_face[rows], "face" if self.face is None else f"face {self.face}")
+        return replace(extracted, seconds=facts.part, fps=facts.fps, faces=faces)
+
+
+def _check_length(times: np.ndarray, facts: Facts) -> None:
+    """Raises ClipError if an OpenFace table has too few or too many rows for the clip."""
+    rows, unit = len(times), "video frames"
+    expected = [facts.video_frames, round(facts.seconds * facts.fps)]  # an edit list makes one wrong
+    if not any(expected):  # a file without video
+        rows, unit, expected = round(times[-1], 1), "seconds", [round(facts.seconds, 1)]
+    if any(expected) and all(abs(rows - count) > 2 + 0.05 * count for count in expected if count):
+        raise ClipError(
+            f"the OpenFace table has rows for {rows} of the clip's {max(expected)} {unit}: it is not this clip's; run "
+            "FeatureExtraction on this file"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,22 +96,27 @@ class MediapipeFaces(_FaceExtractor):
     def version(self) -> str:
         return import_optional("mediapipe").__version__
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
-        values, has_face = [], []
+        values, has_face, left = [], [], np.inf if longest is None else longest * self.pool
         landmarks = np.zeros(self.width, np.float32)
         # FaceMesh tracks a face from frame to frame, so each clip gets a new one.
         face_mesh = import_optional("mediapipe").solutions.face_mesh
         with _silence_stderr(), face_mesh.FaceMesh(refine_landmarks=True) as mesh:
-            for video_frame in read_video_frames(clip.file, self.fps):
+            for video_frame in read_video_frames(clip, self.fps):
                 faces = mesh.process(video_frame).multi_face_landmarks
                 if faces:
                     landmarks = np.array([[mark.x, mark.y, mark.z] for mark in faces[0].landmark], np.float32).ravel()
                 values.append(landmarks)
                 has_face.append(bool(faces))
+                left -= bool(faces) or self.no_face != "skip"
+                if left <= 0:
+                    break
+        facts = read_facts(clip)
         if not values:
             return Extracted.nothing(self.width, "no video frames")
-        return self._pool(np.stack(values), np.array(has_face))
+        extracted = self._pool(np.stack(values), np.array(has_face))
+        return replace(extracted, seconds=facts.part, fps=facts.fps, faces=int(any(has_face)))
 
 
 @dataclass(frozen=True)
@@ -97,7 +127,7 @@ class NoFaces:
     width: ClassVar[int] = 1
     version: ClassVar[str] = ""
 
-    def __call__(self, clip: Clip) -> Extracted:
+    def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         return Extracted(np.zeros((1, self.width), np.float32))
 
 

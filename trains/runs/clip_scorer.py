@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data.extractors import Clip, ClipError, Extractor, describe, difference
+from data.extractors import Clip, ClipError, Extracted, Extractor, describe, difference, is_too_long_for
 from data.extractors.audio import LibrosaAudio
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.load_data import ClipDataset, evaluation_windows
@@ -18,17 +18,21 @@ from data.store import cut_text
 from data.tokens import make_tokenizer
 from trains.runs.trained import Trained
 from trains.self_mm import predict
-from utils.errors import UserError
+from utils.errors import UserError, warn
 
 DTYPES = {"text": np.int32, "audio": np.float32, "vision": np.float32}
+FPS_TOLERANCE = 0.1  # relative difference from the training clips
 EXTRACTORS = {"audio": [LibrosaAudio], "vision": [OpenFace, MediapipeFaces, NoFaces]}
 
 
 class ClipReader:
     """Extracts a clip's features as the model's training features were extracted."""
 
-    def __init__(self, trained: Trained, allow_missing: bool, openface: Path | None):
-        """openface: its program; None: clips come with tables. Raises UserError if the model cannot score clips."""
+    def __init__(self, trained: Trained, allow_missing: bool, openface: Path | None, face: int | None = None):
+        """openface: its program; None: clips come with tables. face: OpenFace's face_id; None: the most confident.
+
+        Raises UserError if the model cannot score clips.
+        """
         if not trained.extractors or trained.encoder.tokenizer is None:
             raise UserError(
                 f"{trained.folder} cannot score clips: it does not record the extractors of its training features, or has no "
@@ -37,7 +41,7 @@ class ClipReader:
         described = {modality: trained.extractors.get(modality) or {} for modality in DTYPES}
         self.audio, self.vision = (_rebuild(modality, described[modality], trained.folder) for modality in EXTRACTORS)
         if isinstance(self.vision, OpenFace):
-            self.vision = replace(self.vision, program=openface)
+            self.vision = replace(self.vision, program=openface, face=face)
         # Longer training clips were cut to these lengths.
         self.lengths = {modality: facts.get("length") for modality, facts in described.items()}
         self.text_length = self.lengths["text"] or trained.dataset.text_length
@@ -50,26 +54,44 @@ class ClipReader:
         text's width is 2: token and segment ids. Raises ClipError if the clip is unreadable or a modality is missing.
         """
         if not (text or self.allow_missing):
-            raise ClipError(
-                "no text: add --text or --text_file, a .txt or .srt file next to the clip, or --allow_missing"
-            )
+            reason = "the transcript has no words" if text is not None else "no text"
+            raise ClipError(f"{reason}: add --text, --text_file or a .txt or .srt file next to it, or --allow_missing")
         substituted = [] if text else ["no text: read as an empty one"]
-        audio, vision = self.audio(clip), self.vision(clip)
+        audio, vision = self.audio(clip, self.lengths["audio"]), self.vision(clip, self.lengths["vision"])
         for missing in filter(None, (audio.missing, vision.missing)):
             if not self.allow_missing:
                 raise ClipError(f"{missing}; --allow_missing scores the clip without it")
             substituted.append(f"{missing}: one frame of zeros")
-        ids = cut_text(np.array(self.tokenizer.encode([text or ""])[0]), self.text_length)
+        tokens = np.array(self.tokenizer.encode([text or ""])[0])
+        ids = cut_text(tokens, self.text_length)
         sequences = {
             "text": np.stack([ids, np.zeros_like(ids)], axis=1),
             "audio": audio.frames[: self.lengths["audio"]],
             "vision": vision.frames[: self.lengths["vision"]],
         }
         facts: dict[str, object] = {"clip": str(clip.file)}
+        if clip.end is not None:
+            facts |= {"start": round(clip.start, 3), "end": round(clip.end, 3)}
+        seconds, used = self._seconds(audio, vision)
+        facts |= {"seconds": seconds, "seconds_used": used, "tokens": len(tokens), "tokens_used": len(ids)}
         if self.vision.name != NoFaces.name:
-            facts["video_frames"] = vision.video_frames
-            facts["face_share"] = round(vision.frames_with_face / max(1, vision.video_frames), 4)
+            face_share = round(vision.frames_with_face / max(1, vision.video_frames), 4)
+            facts |= {"fps": round(vision.fps, 2), "video_frames": vision.video_frames}
+            facts |= {"faces": vision.faces, "face_share": face_share}
         return sequences, facts | {"substituted": "; ".join(substituted)}
+
+    def _seconds(self, audio: Extracted, vision: Extracted) -> tuple[float, float]:
+        """The clip's length, and the least part of it that audio and vision use."""
+        seconds = used = max(audio.seconds, vision.seconds)
+        spans = [("audio", audio, self.audio.hop_length / self.audio.sample_rate)]
+        if vision.fps:
+            spans.append(("vision", vision, self.vision.pool / min(vision.fps, self.vision.fps or vision.fps)))
+        for modality, part, span in spans:
+            longest = self.lengths[modality]
+            # Lengths in the container are not exact to a frame.
+            if longest is not None and len(part.frames) >= longest and (longest + 1) * span < part.seconds:
+                used = min(used, longest * span)
+        return round(seconds, 3), round(used, 3)
 
 
 def _rebuild(modality: str, description: dict, folder: Path) -> Extractor:
@@ -104,6 +126,27 @@ def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: tor
             ragged.append(Ragged(Path(folder), modality))
         table = score_split(trained, Split(names, None, {}, *ragged), device)
     return table.rename(columns={"id": "clip"}).join(facts)
+
+
+def warn_of_losses(table: pd.DataFrame, trained: Trained) -> None:
+    """Warns once for each kind of clip whose score says little, with the first one. table: from score_clips."""
+    settings = trained.extractors["vision"].get("settings", {})
+    usual = trained.extractors["vision"].get("fps") if "fps" in table and not settings.get("fps") else None
+    too_long = pd.Series(map(is_too_long_for, table.tokens, table.seconds))
+    kinds = {
+        "{seconds_used:g} s of {seconds:g} s used; --segments {seconds_used:g} scores all": table.seconds_used
+        < table.seconds,
+        "{tokens_used} of {tokens} tokens of the text used": table.tokens_used < table.tokens,
+        "{tokens} tokens cannot be spoken in {seconds:g} s; is it the clip's text?": too_long,
+    }
+    if isinstance(usual, int | float):
+        differs = (table.fps > 0) & ((table.fps - usual).abs() > FPS_TOLERANCE * usual)
+        kinds[f"{{fps:g}} video frames per second, in training {usual:g}"] = differs
+    for text, rows in kinds.items():
+        if rows.any():
+            first = table[rows].iloc[0]
+            others = f" (and {rows.sum() - 1} other clips)" if rows.sum() > 1 else ""
+            warn(f"{first['clip']}: {text.format(**first)}{others}")
 
 
 def score_split(trained: Trained, split: Split, device: torch.device) -> pd.DataFrame:
