@@ -7,7 +7,6 @@ CHECK verifies a feature file, or a folder of your own clips, and reports its co
 BUILD makes a feature file from a label table and arrays.
 """
 
-import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -23,7 +22,6 @@ from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, Fea
 from utils.errors import Parser, UserError, first_line, run_program
 
 BAR = 40  # characters of the longest histogram bar
-WORD = "[\u4e00-\u9fff]|\\w+|[^\\w\\s]"  # at least one token each
 
 
 def describe(file: FeatureFile, dataset: Dataset) -> str:
@@ -46,9 +44,9 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> list[st
     if len(split.labels) > 1:
         lines.append(f"  {', '.join(UNIMODAL_LABELS[task] for task in split.labels if task != 'fusion')}")
     if split.text_bert is None:
-        words = max(len(re.findall(WORD, text)) for text in split.raw_text)
-        kept = f"run.py keeps {dataset.text_length} tokens (--set text_length=N: others)"
-        lines.append(f"  raw_text, to be tokenized: up to {words} words and signs; {kept}")
+        lines.append(
+            f"  raw_text, of which run.py keeps {dataset.text_length} tokens (--set text_length=N: more or fewer)"
+        )
     else:
         length = split.text_bert.shape[2]
         lines.append(f"  text_bert {split.text_bert.shape}: {_lengths(split.text_lengths, length, 'tokens')}")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import chain
 
 import numpy as np
@@ -56,37 +56,46 @@ def check_tokens(
                     "ids were made for with --bert"
                 )
         if tokenizer is not None:
-            doubts += [f"{name}: {doubt}" for doubt in _compare_with_vocabulary(name, split, tokenizer, source)]
+            doubts += _compare_with_texts(name, split, tokenizer, source)
     return doubts
 
 
-def _compare_with_vocabulary(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, source: str) -> Iterator[str]:
-    """Yields what is doubtful about a sample of the ids: the vocabulary of another language, or of another encoder.
+def _compare_with_texts(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, source: str) -> list[str]:
+    """What shows that a sample of the ids was made for another language or encoder, though all of them are valid.
 
-    Raises UserError where training would finish with poor scores, since valid ids show nothing.
+    Raises UserError if most of the ids are nonsense: training would finish with poor scores.
     """
     sample = np.linspace(0, len(split) - 1, min(SAMPLE, len(split)), dtype=int).tolist()
     ids = [split.text[clip][1:-1, 0].tolist() for clip in sample]
-    tokens = tokenizer.convert_ids_to_tokens(list(chain(*ids))) or [""]
-    unknown = np.mean([token == tokenizer.unk_token for token in tokens])
-    letters = [len(word) for word in (token.removeprefix("##") for token in tokens) if WORD.fullmatch(word)]
-    differing, known = 0.0, 1.0  # share of texts with other ids; share of ids that are in their text
+    tokens = tokenizer.convert_ids_to_tokens(list(chain(*ids)))
+    pieces = [token.removeprefix("##") for token in tokens]
+    texts, expected = [""], ids
     if split.raw_text is not None:
-        made = tokenizer([split.raw_text[clip] for clip in sample], verbose=False)["input_ids"]
-        made = [new[1:-1][: len(old)] for new, old in zip(made, ids, strict=True)]
-        differing = np.mean([new != old for new, old in zip(made, ids, strict=True)])
-        known = np.mean([np.isin(old, new).mean() for new, old in zip(made, ids, strict=True) if old] or [1])
-    text = split.raw_text[sample[0]] if split.raw_text is not None else ""
-    example = f"clip {split.ids[sample[0]]}: {text[:30]!r} is {' '.join(tokens[: len(ids[0])][:8])!r}"
-    advice = "name the right encoder with --bert (English: google-bert/bert-base-uncased, Chinese: google-bert/bert-base-chinese)"
-    if max(unknown, 1 - known) > 0.5:
-        raise UserError(
-            f"{name}: the text encoder {source} doesn't fit the data: {unknown:.0%} of the words are unknown to its vocabulary, "
-            f"and {1 - known:.0%} of the token ids are not those of their text; {example}; {advice}"
-        )
-    if unknown > 0.2:
-        yield f"{unknown:.0%} of the words are unknown to the vocabulary of {source}; {example}; {advice}"
-    if letters and np.mean(letters) < 1.5:
-        yield f"the vocabulary of {source} spells words letter by letter; {example}; {advice}"
-    if differing > 0.5:
-        yield f"{differing:.0%} of the texts have other token ids in the vocabulary of {source}; {example}; {advice}"
+        texts = [split.raw_text[clip] for clip in sample]
+        expected = [new[1:-1] for new in tokenizer(texts, verbose=False)["input_ids"]]
+    pairs = [(old, new[: len(old)]) for old, new in zip(ids, expected, strict=True) if old]
+    unknown = _share(token == tokenizer.unk_token for token in tokens)
+    foreign = _share(not np.isin(old, new).mean() > 0.5 for old, new in pairs)
+    findings = [
+        (unknown, 0.2, "of the words are unknown to its vocabulary"),
+        (
+            _share(len(piece) == 1 for piece in pieces if WORD.fullmatch(piece)),
+            0.5,
+            "of the words are spelt by letters",
+        ),
+        (_share(old != new for old, new in pairs), 0.5, "of the texts have other token ids in its vocabulary"),
+    ]
+    found = ", ".join(f"{share:.0%} {what}" for share, most, what in findings if share > most)
+    message = (
+        f"{name}: the text encoder {source} doesn't fit the data: {found}; clip {split.ids[sample[0]]} is {texts[0][:30]!r}, its "
+        f"tokens {' '.join(tokens[: len(ids[0])][:8])!r}; name the right encoder with --bert (English: "
+        "google-bert/bert-base-uncased, Chinese: google-bert/bert-base-chinese)"
+    )
+    if max(unknown, foreign) > 0.5:
+        raise UserError(message)
+    return [message] if found else []
+
+
+def _share(conditions: Iterable[bool]) -> float:
+    conditions = list(conditions)
+    return sum(conditions) / max(1, len(conditions))
