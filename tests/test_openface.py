@@ -71,7 +71,9 @@ def test_groups_of_three_frames_are_averaged_and_the_last_may_be_smaller(tmp_pat
 
 
 def test_headers_of_old_builds_give_the_same_features(tmp_path):
-    new, old = (OpenFace()(write(tmp_path / f"{space}.csv", space=space, face_id=None if space else 0)) for space in ("", " "))
+    new, old = (
+        OpenFace()(write(tmp_path / f"{space}.csv", space=space, face_id=None if space else 0)) for space in ("", " ")
+    )
     assert np.array_equal(new.frames, old.frames)
 
 

@@ -108,24 +108,29 @@ def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
         is_audio, origin = kind == "audio", max(0, container.start_time or 0) / MICROSECONDS
         if clip.start > BEFORE and container.format.name not in UNINDEXED:
             container.seek(int((origin + clip.start - BEFORE) * MICROSECONDS))
-        good, ends = 0.0, None  # seconds that decoded well, the last frame's end
-        for frame in container.decode(stream):
-            seconds = frame.time - origin if frame.time is not None else ends or 0.0
-            length = frame.samples / frame.sample_rate if is_audio else 1 / float(stream.average_rate or 25)
-            if ends is None:
-                good = ends = max(0.0, seconds)  # a track can begin later than the file
-            if not frame.is_corrupt:
-                good += length + min(max(0.0, seconds - ends), 0.0 if is_audio else FREEZE)
-            ends = max(ends, seconds + length)  # around damage, frames can be out of order
-            if clip.end is not None and seconds >= clip.end - 1e-6:
-                return
-            if seconds + (length if is_audio else 1e-6) > clip.start:
-                yield frame, seconds
+        good, ends, damage = 0.0, None, None  # seconds that decoded well, the last frame's end
+        try:
+            for frame in container.decode(stream):
+                seconds = frame.time - origin if frame.time is not None else ends or 0.0
+                length = frame.samples / frame.sample_rate if is_audio else 1 / float(stream.average_rate or 25)
+                if ends is None:
+                    good = ends = max(0.0, seconds)  # a track can begin later than the file
+                if not frame.is_corrupt:
+                    good += length + min(max(0.0, seconds - ends), 0.0 if is_audio else FREEZE)
+                ends = max(ends, seconds + length)  # around damage, frames can be out of order
+                if clip.end is not None and seconds >= clip.end - 1e-6:
+                    return
+                if seconds + (length if is_audio else 1e-6) > clip.start:
+                    yield frame, seconds
+        except import_optional("av").FFmpegError as error:
+            damage = error
         stated = 0.0 if clip.start or clip.end is not None else _stated_seconds(container, stream)
         if good < 0.95 * stated - 0.3:
             raise ClipError(
                 f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded: damaged or cut off; download it again"
             )
+        if damage:
+            raise damage
 
 
 def _first_track(container, kind: str):
