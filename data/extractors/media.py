@@ -15,7 +15,7 @@ from utils.errors import first_line
 MICROSECONDS = 1_000_000  # FFmpeg's unit for the times of a file
 ESTIMATED = ("mp3", "aac", "ac3", "eac3", "amr")  # formats whose length FFmpeg guesses from the bit rate
 UNINDEXED = (*ESTIMATED, "mpegts", "mpeg", "asf")  # seeking is inexact, or loses video up to the next key frame
-FREEZE = 1.0  # seconds that a video frame may stay on screen; recorders leave out repeated frames
+FREEZE = 1.0  # seconds that may be without a frame: recorders leave out repeated ones, and begin with one track
 BEFORE = 0.2  # seconds to decode before the first sample that is used: audio codecs blend successive frames
 
 
@@ -114,7 +114,10 @@ def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
                 seconds = frame.time - origin if frame.time is not None else ends or 0.0
                 length = frame.samples / frame.sample_rate if is_audio else 1 / float(stream.average_rate or 25)
                 if ends is None:
-                    good = ends = max(0.0, seconds)  # a track can begin later than the file
+                    good, ends = (
+                        min(max(0.0, seconds), FREEZE),
+                        seconds,
+                    )  # a track can begin a little later than the file
                 if not frame.is_corrupt:
                     good += length + min(max(0.0, seconds - ends), 0.0 if is_audio else FREEZE)
                 ends = max(ends, seconds + length)  # around damage, frames can be out of order

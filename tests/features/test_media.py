@@ -95,8 +95,8 @@ def test_a_length_that_is_only_estimated_is_not_compared(tmp_path):
 
 def test_a_hole_in_the_middle_is_refused(clip, tmp_path):
     whole = clips.remux(clip, tmp_path / "a.mkv", cluster_time_limit="500")
-    damaged = copy(whole, tmp_path / "b.mkv", 0.3, 0.4, b"\0")
-    with pytest.raises(ClipError, match=r"only [12]\.\d of 3\.0 s of audio"):
+    damaged = copy(whole, tmp_path / "b.mkv", 0.3, 0.5, b"\0")
+    with pytest.raises(ClipError, match=r"only [0-2]\.\d of 3\.0 s of audio"):
         read_sound(Clip(damaged))
 
 
