@@ -31,7 +31,7 @@ class CachedFeatures:
     extraction_seconds: float | None  # None if they were in the cache
     seconds: float  # of the clip; see data.extractors.Extracted
     fps: float
-    faces: int
+    faces: float
 
     def load(self) -> np.ndarray:
         """Returns the frames, (length, width) float32."""
@@ -57,10 +57,9 @@ def extract_clip(
     features = {}
     for modality, extractor in extractors.items():
         origin = [CACHE_FORMAT, descriptions[modality], clip.id, *(inputs[:1] if modality == "audio" else inputs)]
+        origin += [getattr(extractor, "face", None)]
         if program := getattr(extractor, "program", None):
             origin += [os.stat(program).st_size, os.stat(program).st_mtime_ns]
-        if (face := getattr(extractor, "face", None)) is not None:
-            origin += [f"face {face}"]
         cached = cache / f"{hashlib.sha1(json.dumps(origin).encode()).hexdigest()}.npz"
         arrays = extraction_seconds = None
         with contextlib.suppress(Exception):  # damaged archives raise more types than numpy documents
@@ -74,10 +73,8 @@ def extract_clip(
         missing = str(arrays["missing"])
         if missing and not allow_missing:
             raise ClipError(f"{missing}; --allow_missing uses one frame of zeros instead")
-        facts = (arrays[name] for name in ("seconds", "fps", "faces"))
-        features[modality] = CachedFeatures(
-            cached, len(arrays["frames"]), missing, extraction_seconds, *(np.asarray(fact).item() for fact in facts)
-        )
+        facts = [float(arrays[name]) for name in ("seconds", "fps", "faces")]
+        features[modality] = CachedFeatures(cached, len(arrays["frames"]), missing, extraction_seconds, *facts)
     return features
 
 

@@ -94,22 +94,21 @@ def _check_clips(
 
     Returns the clips' median frame rate; None if it is unknown, or --fps replaces it.
     """
-    faces = [clip for clip, parts in cached.items() if parts["vision"].faces > 1]
-    if faces:
+    if several := [clip for clip, parts in cached.items() if parts["vision"].faces > 1]:
         face = getattr(vision, "face", None)
         rule = (
-            "the most confident one in each video frame is used; --face chooses" if face is None else f"{face} is used"
+            "the most confident face of each video frame is used; --face chooses" if face is None else f"{face} is used"
         )
-        warn(f"vision: {len(faces)} clips, such as {faces[0]}, have several face ids: {rule}")
+        warn(f"vision: {len(several)} clips, such as {several[0]}, have several face ids: {rule}")
     if long := [clip for clip, parts in cached.items() if is_too_long_for(tokens[clip], parts["audio"].seconds)]:
-        fact = f"{tokens[long[0]]} tokens in {cached[long[0]]['audio'].seconds:.1f} s"
-        warn(f"text: {len(long)} clips have more text than can be spoken in their time, such as {long[0]}: {fact}")
+        example = f"{long[0]} has {tokens[long[0]]} tokens for {cached[long[0]]['audio'].seconds:.1f} s"
+        warn(f"text: {len(long)} clips have more text than can be spoken in their time; {example}")
     rates = [parts["vision"].fps for parts in cached.values() if parts["vision"].fps]
     limit = getattr(vision, "fps", None)
-    used = [min(rate, limit or rate) for rate in rates]
-    if used and max(used) > 1.1 * min(used):
-        mend = f"--fps {min(used):.4g} makes them alike"
-        warn(f"vision: the clips have {min(used):.4g} to {max(used):.4g} video frames per second: {mend}")
+    slowest, fastest = (extreme((min(rate, limit or rate) for rate in rates), default=0) for extreme in (min, max))
+    if fastest > 1.1 * slowest:
+        span = f"{slowest:.4g} to {fastest:.4g} video frames per second"
+        warn(f"vision: the clips have {span}: --fps {slowest:.4g} makes them alike")
     return round(float(np.median(rates)), 2) if rates and not limit else None
 
 

@@ -1,7 +1,6 @@
 """Decodes the audio and the video frames of a clip with FFmpeg (PyAV)."""
 
 import contextlib
-import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from utils.errors import first_line
 
 MICROSECONDS = 1_000_000  # FFmpeg's unit for the times of a file
 ESTIMATED = ("mp3", "aac", "ac3", "eac3", "amr")  # formats whose length FFmpeg guesses from the bit rate
-FREEZE = 1.0  # seconds that a video frame may stay on screen; recorders leave out repeated frames
+UNINDEXED = (*ESTIMATED, "mpegts", "mpeg", "asf")  # seeking is inexact, or loses video up to the next key frame
+FREEZE = 1.0  # seconds that may be without a frame: recorders leave out repeated ones, and begin with one track
 BEFORE = 0.2  # seconds to decode before the first sample that is used: audio codecs blend successive frames
 
 
@@ -106,38 +106,34 @@ def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
             return
         stream.thread_type = "AUTO"
         is_audio, origin = kind == "audio", max(0, container.start_time or 0) / MICROSECONDS
-        good, ends = 0.0, None  # seconds that decoded well, the last frame's end
-        for frame in _decode_from(container, stream, origin, clip.start):
-            seconds = frame.time - origin if frame.time is not None else ends or 0.0
-            length = frame.samples / frame.sample_rate if is_audio else 1 / float(stream.average_rate or 25)
-            if ends is None:
-                good = ends = max(0.0, seconds)  # a track can begin later than the file
-            if not frame.is_corrupt:
-                good += length + min(max(0.0, seconds - ends), 0.0 if is_audio else FREEZE)
-            ends = max(ends, seconds + length)  # around damage, frames can be out of order
-            if clip.end is not None and seconds >= clip.end - 1e-6:
-                return
-            if seconds + (length if is_audio else 1e-6) > clip.start:
-                yield frame, seconds
+        if clip.start > BEFORE and container.format.name not in UNINDEXED:
+            container.seek(int((origin + clip.start - BEFORE) * MICROSECONDS))
+        good, ends, damage = 0.0, None, None  # seconds that decoded well, the last frame's end
+        try:
+            for frame in container.decode(stream):
+                seconds = frame.time - origin if frame.time is not None else ends or 0.0
+                length = frame.samples / frame.sample_rate if is_audio else 1 / float(stream.average_rate or 25)
+                if ends is None:
+                    good, ends = (
+                        min(max(0.0, seconds), FREEZE),
+                        seconds,
+                    )  # a track can begin a little later than the file
+                if not frame.is_corrupt:
+                    good += length + min(max(0.0, seconds - ends), 0.0 if is_audio else FREEZE)
+                ends = max(ends, seconds + length)  # around damage, frames can be out of order
+                if clip.end is not None and seconds >= clip.end - 1e-6:
+                    return
+                if seconds + (length if is_audio else 1e-6) > clip.start:
+                    yield frame, seconds
+        except import_optional("av").FFmpegError as error:
+            damage = error
         stated = 0.0 if clip.start or clip.end is not None else _stated_seconds(container, stream)
         if good < 0.95 * stated - 0.3:
             raise ClipError(
-                f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded: the file is damaged or incomplete; download or "
-                "export it again"
+                f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded: damaged or cut off; download it again"
             )
-
-
-def _decode_from(container, stream, origin: float, start: float) -> Iterator:
-    """Yields the frames of a stream from some point before `start`, in seconds after `origin`, on."""
-    frames, head = container.decode(stream), []
-    for before in (BEFORE, 10, start) if start > BEFORE else ():
-        container.seek(int((origin + max(0.0, start - before)) * MICROSECONDS))
-        frames = container.decode(stream)
-        head = list(itertools.islice(frames, 1))
-        # Files without an index are entered anywhere, and the first frames are lost until the next key frame.
-        if head and head[0].time is not None and head[0].time - origin <= start:
-            break
-    yield from itertools.chain(head, frames)
+        if damage:
+            raise damage
 
 
 def _first_track(container, kind: str):

@@ -73,19 +73,31 @@ def write_clip(
             container.mux(audio.encode(frame))
             container.mux(audio.encode())
     if turned:
-        _record_rotation(file, turned)
+        record_matrix(file, *[(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)][turned])
     return file
 
 
-def _record_rotation(file: Path, turned: int) -> None:
-    """Writes the rotation into the video track's header, as phones do: the matrix of ISO 14496-12, 8.3.2."""
-    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turned]
-    matrix = [cosine, sine, 0, -sine, cosine, 0, 0, 0, 1]
+def record_matrix(file: Path, a: int, b: int, c: int, d: int) -> None:
+    """Writes the display matrix into the video track's header, as phones do: ISO 14496-12, 8.3.2."""
+    matrix = [a, b, 0, c, d, 0, 0, 0, 1]
     fixed = [value << (30 if place % 3 == 2 else 16) for place, value in enumerate(matrix)]
     content = bytearray(file.read_bytes())
     start = content.index(b"tkhd") + 4 + 40
     content[start : start + 36] = np.array(fixed, ">i4").tobytes()
     file.write_bytes(content)
+
+
+def remux(clip: Path, file: Path, **options: str) -> Path:
+    """Copies a clip's streams to another format, by the new file's suffix."""
+    import av
+
+    with av.open(str(clip)) as source, av.open(str(file), "w", options=options) as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    return file
 
 
 def write_table(folder: Path, rows: list[tuple]) -> Path:

@@ -55,6 +55,7 @@ def test_the_file_has_the_official_layout(prepared, content):
     assert all(array.dtype == np.float32 for array in (train["text"], train["audio"], train["vision"]))
     assert file.extractors["audio"]["settings"] == {"sample_rate": 22050, "hop_length": 512}
     assert {key: facts["length"] for key, facts in file.extractors.items()} == {"text": 5, "audio": 60, "vision": 4}
+    assert file.extractors["vision"]["fps"] == clips.FPS
     assert file.extractors["vision"]["name"] == "mediapipe" and file.extractors["vision"]["width"] == 478 * 3
 
 

@@ -56,15 +56,15 @@ def test_audio_features_match_the_released_recipe(tmp_path, rate, channels):
 
 
 def test_a_few_samples_give_a_frame(tmp_path):
-    for samples in (1, 300, 2205):
-        file = write_wav(tmp_path / "a.wav", np.ones((samples, 1), np.int16), 22050)
+    for samples in (2, 300, 2205):
+        file = write_wav(tmp_path / "a.wav", np.arange(samples, dtype=np.int16)[:, None] * 9, 22050)
         frames = LibrosaAudio()(Clip(file)).frames
         assert frames.shape == (1 + samples // 512, 33) and np.isfinite(frames).all()
 
 
 def test_an_empty_audio_track_counts_as_missing(tmp_path):
     file = write_wav(tmp_path / "a.wav", np.zeros((0, 1), np.int16), 22050)
-    assert read_sound(file)[0].size == 0
+    assert read_sound(Clip(file))[0].size == 0
     assert LibrosaAudio()(Clip(file)).missing == "no sound"
 
 
@@ -79,8 +79,8 @@ def test_files_that_are_not_clips_are_refused(tmp_path):
 
 def test_fps_takes_the_first_video_frame_of_each_slot(corpus):
     file = corpus / "Raw" / "hard" / "faceless.mp4"
-    every_frame = list(read_video_frames(file))
-    every_second = list(read_video_frames(file, fps=clips.FPS / 2))
+    every_frame = list(read_video_frames(Clip(file)))
+    every_second = list(read_video_frames(Clip(file), fps=clips.FPS / 2))
     assert len(every_second) == (len(every_frame) + 1) // 2
     assert all(map(np.array_equal, every_second, every_frame[::2]))
 
@@ -102,20 +102,20 @@ def test_cover_art_is_not_a_video(tmp_path):
         stream.disposition = av.stream.Disposition.attached_pic
         container.mux(stream.encode(av.VideoFrame.from_ndarray(clips.face(0), format="rgb24")))
         container.mux(stream.encode())
-    assert not list(read_video_frames(tmp_path / "a.mp4"))
+    assert not list(read_video_frames(Clip(tmp_path / "a.mp4")))
     assert MediapipeFaces()(Clip(tmp_path / "a.mp4")).missing == "no video frames"
 
 
 def test_a_sample_rate_that_librosa_rejects_is_refused(tmp_path):
-    file = write_wav(tmp_path / "a.wav", np.ones((4000, 1), np.int16), 22050)
+    file = write_wav(tmp_path / "a.wav", np.arange(4000, dtype=np.int16)[:, None], 22050)
     with pytest.raises(ClipError, match="sample_rate=8000"):
         LibrosaAudio(sample_rate=8000)(Clip(file))
 
 
 # Stands in for OpenFace 2, which cannot be shipped. Writes the documented table, with values that depend on the clip's
-# size. Like OpenFace, it fails with status 0 and can succeed with another.
+# size, one row per video frame; the third fails. Like OpenFace, it fails with status 0 and can succeed with another.
 STAND_IN = """#!{python}
-import csv, os, sys
+import av, csv, os, sys
 names = [f"gaze_{{eye}}_{{axis}}" for eye in "01" for axis in "xyz"] + ["gaze_angle_x", "gaze_angle_y"]
 for prefix, marks in (("eye_lmk_", 56), ("", 68)):
     axes = [f"{{prefix}}{{axis}}_{{mark}}" for axis in "xyXYZ" for mark in range(marks)]
@@ -134,7 +134,9 @@ name = os.path.splitext(os.path.basename(clip))[0]
 with open(os.path.join(folder, name + ".csv"), "w", newline="") as file:
     table = csv.writer(file)
     table.writerow(["frame", "face_id", "timestamp", "confidence", "success", *names])
-    for row in range(7):
+    with av.open(clip) as video:
+        frames = video.streams.video[0].frames
+    for row in range(frames):
         table.writerow([row + 1, 0, row / 10, 0.9, int(row != 2), *(f"{{(size + row * 709 + column) % 997}}" for column in range(709))])
 sys.exit(1)
 """
@@ -168,22 +170,25 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     assert "Could not open the video" in (folder / "Processed" / "errors.csv").read_text()
     assert content["test"]["id"].tolist() == ["-7$_$0002"]
     assert content["extractors"]["vision"]["name"] == "openface" and content["train"]["vision"].shape[2] == 709
-    size = os.path.getsize(folder / "Raw" / "-7" / odd)
-    rows = np.array([[(size + row * 709 + column) % 997 for column in range(709)] for row in range(7)], np.float64)
-    expected = np.stack([rows[:3].mean(axis=0), rows[3:6].mean(axis=0), rows[6]])
-    assert content["train"]["vision_lengths"].tolist() == [3, 3]
-    assert np.allclose(content["train"]["vision"][1], expected, rtol=1e-6)
+
+    def values(name: str) -> np.ndarray:
+        file = folder / "Raw" / "-7" / f"{name}.mp4"
+        rows = np.arange(len(list(read_video_frames(Clip(file)))))
+        return (os.path.getsize(file) + rows[:, None] * 709 + np.arange(709)) % 997
+
+    rows = values(clips.ODD)
+    rows[2] = rows[1]
+    expected = np.stack([rows[start : start + 3].mean(axis=0) for start in range(0, len(rows), 3)])
+    assert content["train"]["vision_lengths"][1] == len(expected)
+    assert np.allclose(content["train"]["vision"][1][: len(expected)], expected, rtol=1e-6)
 
     # Existing tables give the same features, and predictions from either agree.
     tables = folder / "OpenFace" / "-7"
     tables.mkdir(parents=True)
     for name in [name for name, *_ in names if name != "0003"]:
-        size = os.path.getsize(folder / "Raw" / "-7" / f"{name}.mp4")
-        table = pd.DataFrame(
-            [[(size + row * 709 + column) % 997 for column in range(709)] for row in range(7)], columns=columns()
-        )
-        table.insert(0, " timestamp", np.arange(7) / 10)
-        table.insert(1, " success", [1, 1, 0, 1, 1, 1, 1])
+        table = pd.DataFrame(values(name), columns=columns())
+        table.insert(0, " timestamp", np.arange(len(table)) / 10)
+        table.insert(1, " success", (np.arange(len(table)) != 2).astype(int))
         table.to_csv(tables / f"{name}.csv", index=False)
     again = folder / "again.pkl"
     assert data_pre(folder, "--vision", "openface-csv", "--output", again) == 2
@@ -208,6 +213,6 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
         checkpoint = folder / "results" / "models" / "self_mm-mosi-regression-1"
         assert predict.main([str(word) for word in ("--checkpoint", checkpoint, *call)]) == 0
         row = pd.read_csv(folder / "scores.csv").iloc[0]
-        assert row["video_frames"] == 7 and row["face_share"] == pytest.approx(6 / 7, abs=1e-4)
+        assert row["video_frames"] > 7 and row["face_share"] == pytest.approx(1 - 1 / row["video_frames"], abs=1e-4)
         scores.append(row["score"])
     assert scores[0] == scores[1] == scores[2]
