@@ -21,16 +21,13 @@ def find_doubts(file: FeatureFile, dataset: Dataset) -> list[str]:
     for name, split in file.splits.items():
         for clips, least, what in [*_in_texts(split), *_in_sequences(split)]:
             if clips.mean() > least:
-                doubts.append(f"{name}: {clips.sum()} of {len(split)} clips, such as {_id(split, clips)}, {what}")
+                example = first_line(split.ids[int(clips.argmax())])
+                doubts.append(f"{name}: {clips.sum()} of {len(split)} clips, such as {example}, {what}")
     labels = [np.abs(split.labels["fusion"]).max() for split in file.splits.values() if split.labels]
     if labels and max(labels) <= dataset.label_bound / 3:
         bounds = f"[{-max(labels):g}, {max(labels):g}], the range of {dataset.name} is {dataset.label_bound:g}"
         doubts.append(f"all labels are in {bounds}: does --datasetName name the right one?")
     return doubts
-
-
-def _id(split: FeatureSplit, clips: np.ndarray) -> str:
-    return first_line(split.ids[int(clips.argmax())])
 
 
 def _repeated(file: FeatureFile) -> Iterator[str]:

@@ -136,11 +136,9 @@ def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> 
 class SplitChecker:
     """Checks the arrays of one split."""
 
-    def __init__(
-        self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool, needs_labels: bool = True
-    ):
+    def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool, labelled: bool = True):
         self.where = f"{path}: {name}"
-        self.content, self.dataset, self.aligned, self.needs_labels = content, dataset, aligned, needs_labels
+        self.content, self.dataset, self.aligned, self.labelled = content, dataset, aligned, labelled
         self.ids: list[str] = []
         self.clips = 0  # 0: not known yet
 
@@ -154,7 +152,7 @@ class SplitChecker:
         text_bert, text_lengths = self.text_bert() if has_ids else (None, None)
         audio, vision = self.frames("audio"), self.frames("vision")
         labels = {}
-        with contextlib.nullcontext() if self.needs_labels else contextlib.suppress(UserError):
+        with contextlib.nullcontext() if self.labelled else contextlib.suppress(UserError):
             labels = {"fusion": self.labels("regression_labels")}
             labels |= {task: self.labels(key) for task, key in UNIMODAL_LABELS.items() if key in self.content}
         split = FeatureSplit(self.ids, raw_text, text_bert, text_lengths, *audio, *vision, labels)

@@ -58,11 +58,8 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
         raise UserError(f"--bert {named}: lacks {needed}; download them from {HUB[dataset.language]}")
     else:
         for file in filter(Path.is_file, folder.iterdir()):
-            with open(file, "rb") as stream:
-                if stream.read(40).startswith(b"version https://git-lfs"):
-                    raise UserError(
-                        f"--bert {file}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"
-                    )
+            if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
+                raise UserError(f"--bert {file}: is a Git LFS pointer; fetch the file itself with `git lfs pull`")
     return named
 
 

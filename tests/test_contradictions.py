@@ -166,7 +166,7 @@ def test_long_raw_texts_say_that_they_are_cut_and_how_to_keep_them(workplace, ca
 
 
 def test_a_text_length_for_a_file_with_token_ids(fails):
-    assert "text_length = 20" in fails("--set", "text_length=20")
+    assert "text_length: " in fails("--set", "text_length=20")
 
 
 def test_a_feature_file_replaced_by_one_of_equal_size_and_time(workplace, mosi, capsys):

@@ -28,7 +28,7 @@ def test_a_window_needs_more_clips_than_one_micro_batch_less_than_it_has():
 def test_too_few_clips_for_a_window_are_refused_before_training(workplace, capsys):
     assert run.main(workplace.command("--datasetName", "mosi")) == 2
     captured = capsys.readouterr()
-    assert "21 training clips" in captured.err and "4 micro-batches of 32" in captured.err
+    assert "21 training clips" in captured.err and "a window of 4 x 32" in captured.err
     assert "--set keep_last_window=True" in captured.err and captured.err.count("\n") == 1
     assert "best so far" not in captured.out and not list(workplace.folder.rglob("config.json"))[1:]
     assert run.main(workplace.command("--datasetName", "mosi", "--set", "keep_last_window=True")) == 0

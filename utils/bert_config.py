@@ -1,7 +1,5 @@
 """The settings of BERT that the text encoder uses, from a --bert folder's config.json or Google's bert_config.json."""
 
-import re
-
 from transformers import BertConfig
 
 # transformers reads many more: code to run, kernels to fetch, files to open. The folder may come from an untrusted source.
@@ -22,4 +20,4 @@ def bert_config(stored: dict) -> BertConfig:
 
 def is_cased(tokens: list[str]) -> bool:
     """Whether a vocabulary distinguishes upper and lower case."""
-    return sum(bool(re.search("[A-Z]", token)) for token in tokens if not token.startswith("[")) > len(tokens) / 100
+    return sum(token != token.lower() and token[0] != "[" for token in tokens) > len(tokens) / 100

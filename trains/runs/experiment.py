@@ -79,11 +79,9 @@ class Experiment:
     def notes(self) -> list[str]:
         """What is left out of the data or read otherwise, and what about it is probably not meant."""
         notes = [f"warning: {doubt}" for doubt in self.store.doubts]
-        notes += [
-            f"{part}: {count} values are not finite and are read as 0"
-            for part, count in self.store.replaced.items()
-            if count
-        ]
+        for part, count in self.store.replaced.items():
+            if count:
+                notes.append(f"{part}: {count} values are not finite and are read as 0")
         for name, split in self.store.splits.items():
             clips = len(split)
             if cut := self.store.cut.get(name):
@@ -110,11 +108,9 @@ class Experiment:
         """A training before its first epoch, with its training and validation windows. Raises UserError if it can't learn."""
         config, clips = self.config, len(self.clips["train"])
         if not config.updates_weights(clips):
-            window = f"a window of {config.update_epochs} micro-batches of {config.batch_size}"
-            raise UserError(
-                f"{clips} training clips don't fill {window}, so no weight would ever change: add --set keep_last_window=True, or "
-                "a smaller batch_size or update_epochs"
-            )
+            window = f"{clips} training clips do not fill a window of {config.update_epochs} x {config.batch_size}"
+            fix = "add --set keep_last_window=True, or lower batch_size or update_epochs"
+            raise UserError(f"{window}, so no weight would ever change: {fix}")
         set_seed(seed)
         model = self.new_model()
         if not self.config.use_finetune:

@@ -42,9 +42,7 @@ def open_experiment(
     encoder = load_pretrained(find_bert(bert, dataset))
     store = open_features(path, dataset, aligned, encoder, cache_dir)
     if config.text_length and not store.cut:
-        raise UserError(
-            f"config: text_length = {config.text_length}: {path} has token ids (text_bert), which stay as they are"
-        )
+        raise UserError(f"config: text_length: {path} has token ids (text_bert), which are not cut; leave it out")
     store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
@@ -93,13 +91,9 @@ def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
 
 
 def open_features(
-    path: Path,
-    dataset: Dataset,
-    aligned: bool,
-    encoder: Pretrained,
-    cache_dir: Path | None,
+    path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None,
     to_score: str | None = None,
-) -> FeatureStore:
+) -> FeatureStore:  # fmt: skip
     """Opens a feature file. Raises UserError if it is malformed, or its token ids are not the encoder's.
 
     to_score: the only split to open, which needs no labels; None: all splits.
