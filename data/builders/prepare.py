@@ -87,9 +87,7 @@ def prepare(
     raise_if_refused(output, refused, len(cached) + len(refused))
 
 
-def _check_clips(
-    cached: dict[str, dict[str, CachedFeatures]], tokens: dict[str, int], vision: Extractor
-) -> float | None:
+def _check_clips(cached: dict[str, dict], tokens: dict[str, int], vision: Extractor) -> float | None:
     """Warns of clips whose parts do not fit together. tokens: clip id -> their number.
 
     Returns the clips' median frame rate; None if it is unknown, or --fps replaces it.
