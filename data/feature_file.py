@@ -61,7 +61,7 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> list[st
 
 def _histogram(labels: np.ndarray, dataset: Dataset) -> list[str]:
     """Range and mean of the labels, and a line for each class, from the most negative to the most positive."""
-    from data.sentiment import sentiment_class  # loads scikit-learn, which --help does not need
+    from utils.metrics import sentiment_class  # loads scikit-learn, which --help does not need
 
     classes = Counter(sentiment_class(label, dataset.metrics) for label in np.sort(labels))
     longest = max(classes.values())

@@ -1,4 +1,4 @@
-"""Reads a file of torch.save from an untrusted source: a dict of tensors, never code."""
+"""Reads weights from untrusted files: a .pth holds a dict of tensors, never code; the released code has other names for them."""
 
 import re
 import tarfile
@@ -8,11 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.errors import UserError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys below which training scripts save weights
+# Prefix of a released name -> prefix of ours.
+PREFIXES = {
+    "Model.text_model.model.": "text_encoder.bert.",
+    "Model.audio_model.rnn.": "audio_encoder.lstm.",
+    "Model.audio_model.linear_1.": "audio_encoder.linear.",
+    "Model.video_model.rnn.": "vision_encoder.lstm.",
+    "Model.video_model.linear_1.": "vision_encoder.linear.",
+    "Model.post_fusion_layer_": "heads.fusion.layer_",
+    "Model.post_text_layer_": "heads.text.layer_",
+    "Model.post_audio_layer_": "heads.audio.layer_",
+    "Model.post_video_layer_": "heads.vision.layer_",
+}
+# BERT's pooler, which has no effect, and a constant that old versions of transformers saved.
+UNUSED = ("text_encoder.bert.pooler.", "text_encoder.bert.embeddings.position_ids")
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str | Path) -> None:
@@ -41,3 +55,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file can fail in any way
         reason = f"not a file of weights, or damaged ({type(error).__name__}: {first_line(error)})"
         raise UserError(f"{path}: {reason}; expected one that torch.save(model.state_dict(), path) wrote") from None
+
+
+def load_released_weights(model: nn.Module, weights: dict[str, Tensor], source: Path | str) -> None:
+    """Copies released weights into a SelfMM. Raises UserError for a missing, unknown or differently shaped tensor."""
+    renamed = {}
+    for name, tensor in weights.items():
+        for theirs, ours in PREFIXES.items():
+            name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
+        if not name.startswith(UNUSED):
+            renamed[name] = tensor
+    try:
+        model.load_state_dict(renamed)
+    except RuntimeError as error:
+        problem = first_line(str(error).partition("\n")[2])  # the line after "Error(s) in loading state_dict"
+        advice = (
+            "repeat the hyper-parameters, features and encoder of its training: --preset, --set, --dataPath, --bert"
+        )
+        raise UserError(f"{source}: {problem} {advice}") from None
+    check_finite(model.state_dict(), source)

@@ -19,7 +19,7 @@ from data.store import open_store
 from models.pretrained_bert import load_bert
 from models.self_mm import SelfMM
 from models.ulgm import NEGATIVE, POSITIVE
-from trains.runs.released_checkpoint import load_released_weights
+from models.weights_file import load_released_weights
 from trains.self_mm import encode_texts, evaluate, fit, predict
 from trains.training import Training
 from utils.metrics import METRICS

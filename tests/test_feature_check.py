@@ -4,7 +4,7 @@ import numpy as np
 import tiny
 
 from data import feature_file
-from data.sentiment import sentiment_class
+from utils.metrics import sentiment_class
 
 
 def check(path, capsys) -> tuple[int, str, str]:

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from data.sentiment import sentiment_class
-from utils.metrics import METRICS, mosi_metrics, sims_metrics
+from utils.metrics import METRICS, mosi_metrics, sentiment_class, sims_metrics
 
 
 def above(value: float) -> np.float32:

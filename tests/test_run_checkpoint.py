@@ -37,7 +37,7 @@ def test_test_only_refuses_features_of_another_width(workplace, capsys):
 
 
 def test_test_only_reads_a_pth_of_the_released_code(workplace, capsys):
-    from trains.runs.released_checkpoint import PREFIXES
+    from models.weights_file import PREFIXES
 
     assert workplace.run() == 0
     row = pd.read_csv(SEEDS_CSV).iloc[0]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import predict
 from config.config_regression import DATASETS
 from data.schema import SplitChecker, read_feature_file
-from trains.runs.released_checkpoint import PREFIXES
+from models.weights_file import PREFIXES
 
 MOSI = DATASETS["mosi"]
 

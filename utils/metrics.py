@@ -42,6 +42,12 @@ def sims_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
     return {name: rounded(float(value)) if round_all else float(value) for name, value in values.items()}
 
 
+# The classes of Mult_acc_7 (mosi) and Mult_acc_5 (sims), as the datasets' papers name them.
+MOSI_CLASSES = "strongly negative,negative,weakly negative,neutral,weakly positive,positive,strongly positive".split(
+    ","
+)
+SIMS_CLASSES = "negative,weakly negative,neutral,weakly positive,positive".split(",")
+
 METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
 
 
@@ -72,6 +78,13 @@ def _rounded_accuracy(prediction: np.ndarray, truth: np.ndarray, bound: int) -> 
 def sims_classes(values: np.ndarray, count: int) -> np.ndarray:
     # The edges are float32, as the labels are: a label of 0.1 must not exceed the edge 0.1.
     return np.digitize(values, np.float32(SIMS_EDGES[count]), right=True)
+
+
+def sentiment_class(score: float, metrics: str) -> str:
+    """The class of a score: one of seven (metrics "mosi") or five ("sims")."""
+    if metrics == "mosi":
+        return MOSI_CLASSES[int(np.round(np.clip(np.float32(score), -3, 3))) + 3]
+    return SIMS_CLASSES[int(sims_classes(np.clip(np.float32(score), -1, 1), 5))]
 
 
 def _accuracy(prediction: np.ndarray, truth: np.ndarray) -> float:

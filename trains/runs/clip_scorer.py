@@ -13,12 +13,12 @@ from data.extractors.audio import LibrosaAudio
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
-from data.sentiment import sentiment_class
 from data.store import cut_text
 from data.tokens import make_tokenizer
 from trains.runs.trained import Trained
 from trains.self_mm import predict
 from utils.errors import UserError, warn
+from utils.metrics import sentiment_class
 
 DTYPES = {"text": np.int32, "audio": np.float32, "vision": np.float32}
 FPS_TOLERANCE = 0.1  # relative difference from the training clips

@@ -14,10 +14,9 @@ from data.tokens import check_tokens, make_tokenizer, vocabulary_hash
 from models.pretrained_bert import Pretrained, find_bert, load_pretrained
 from models.self_mm import DTYPES
 from models.ulgm import ULGM
-from models.weights_file import read_weights
+from models.weights_file import load_released_weights, read_weights
 from trains.runs.experiment import Experiment
 from trains.runs.model_names import model_kind
-from trains.runs.released_checkpoint import load_released_weights
 from trains.runs.trained import load_trained
 from utils.errors import UserError
 from utils.metrics import METRICS, metric_names
