@@ -1,4 +1,4 @@
-"""The random number generators that training draws from."""
+"""The random number generators. Training draws from PyTorch's alone, so only their state is saved and restored."""
 
 import random
 
@@ -8,26 +8,22 @@ from torch import Tensor
 
 
 def set_seed(seed: int) -> None:
-    """Seeds every generator that training draws from."""
+    """Seeds every generator: PyTorch's on all devices, Python's and numpy's."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)  # all GPUs too
+    torch.manual_seed(seed)
 
 
-def random_streams(device: torch.device) -> tuple[dict[str, Tensor], dict]:
-    """The state of every generator: tensors, and JSON values."""
+def random_streams(device: torch.device) -> dict[str, Tensor]:
+    """The state of PyTorch's generators."""
     streams = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         streams["cuda"] = torch.cuda.get_rng_state(device)
-    kind, key, *rest = np.random.get_state()
-    return streams, {"python": random.getstate(), "numpy": [kind, key.tolist(), *rest]}
+    return streams
 
 
-def set_random_streams(streams: dict[str, Tensor], values: dict, device: torch.device) -> None:
+def set_random_streams(streams: dict[str, Tensor], device: torch.device) -> None:
     """Restores the result of `random_streams`."""
-    version, key, gauss = values["python"]
-    random.setstate((version, tuple(key), gauss))
-    np.random.set_state(tuple(values["numpy"]))
     torch.set_rng_state(streams["torch"])
     if device.type == "cuda" and "cuda" in streams:
         torch.cuda.set_rng_state(streams["cuda"], device)

@@ -22,15 +22,14 @@ PROGRESS = ("epochs", "best_epoch", "best_score", "windows", "microbatches", "se
 def capture(training: Training) -> State:
     """Returns everything that `restore` needs. Raises DivergedError for non-finite numbers: see FiniteCheck."""
     training.check.raise_if_broken()
-    streams, random = random_streams(training.loss.device)
-    parts = {"model": training.model.state_dict(), "ulgm": training.ulgm.state_dict(), "random": streams}
+    parts = {"model": training.model.state_dict(), "ulgm": training.ulgm.state_dict()}
+    parts["random"] = random_streams(training.loss.device)
     for number, moments in training.optimizer.state_dict()["state"].items():
         parts[f"optimizer.{number}"] = moments
     tensors = {
         f"{part}.{name}": tensor.cpu().contiguous() for part, named in parts.items() for name, tensor in named.items()
     }
-    values = {name: getattr(training, name) for name in PROGRESS} | {"loss": float(training.loss), "random": random}
-    return tensors, values
+    return tensors, {name: getattr(training, name) for name in PROGRESS} | {"loss": float(training.loss)}
 
 
 def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> None:
@@ -50,7 +49,7 @@ def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> Non
     training.loss.fill_(values["loss"])
     for name in PROGRESS:
         setattr(training, name, values[name])
-    set_random_streams(part("random."), values["random"], training.loss.device)
+    set_random_streams(part("random."), training.loss.device)
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], values: dict) -> None:
