@@ -58,9 +58,8 @@ def run(argv: list[str]) -> None:
 def train_and_test(options: RunOptions, device, ranks) -> None:
     """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary."""
     from data.schema import SPLITS
-    from trains.runs.keeper import Keeper
+    from trains.runs.keeper import Keeper, train_seed
     from trains.runs.results import write_summary
-    from trains.runs.seed_run import train_seed
 
     splits = SPLITS if ranks.is_rank_zero else ("train", "valid")  # only rank 0 tests
     experiment = ranks.rank_zero_first(
