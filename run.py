@@ -95,7 +95,6 @@ def tune(options: RunOptions, device) -> None:
     from trains.sweep.report import SweepReport
 
     sweep = make_sweep(options, device)
-    make_folder(options.res_save_dir / "tunes")
     log = make_log(make_folder(Path("logs")) / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
     report = SweepReport(sweep, options.res_save_dir, log)
     if not options.as_job:
