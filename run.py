@@ -58,9 +58,8 @@ def run(argv: list[str]) -> None:
 def train_and_test(options: RunOptions, device, ranks) -> None:
     """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary."""
     from data.schema import SPLITS
-    from trains.runs.keeper import Keeper
+    from trains.runs.keeper import Keeper, train_seed
     from trains.runs.results import write_summary
-    from trains.runs.seed_run import train_seed
 
     splits = SPLITS if ranks.is_rank_zero else ("train", "valid")  # only rank 0 tests
     experiment = ranks.rank_zero_first(
@@ -96,7 +95,6 @@ def tune(options: RunOptions, device) -> None:
     from trains.sweep.report import SweepReport
 
     sweep = make_sweep(options, device)
-    make_folder(options.res_save_dir / "tunes")
     log = make_log(make_folder(Path("logs")) / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
     report = SweepReport(sweep, options.res_save_dir, log)
     if not options.as_job:

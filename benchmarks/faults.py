@@ -23,8 +23,8 @@ import pandas as pd
 import run
 
 # Imported before the forks, so that a run does not spend its time on imports.
+import trains.runs.keeper  # noqa: F401
 import trains.runs.open  # noqa: F401
-import trains.runs.seed_run  # noqa: F401
 from trains.runs.results import add_seed_row
 
 FLAGS = "--datasetName demo --seeds 1 2 --max_epochs 6 --threads 1 --gpu_ids -1 --save_every 0.01".split()

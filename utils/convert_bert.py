@@ -121,12 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m utils.convert_bert", description="Converts a TensorFlow checkpoint of BERT.")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT_DIR", help="one of Google's zip files, unpacked")
     parser.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder to write, for --bert")
-
-    def work() -> None:
-        arguments = parser.parse_args(argv)
-        print(convert(arguments.checkpoint, arguments.out))
-
-    return run_program(work)
+    return run_program(lambda: print(convert(**vars(parser.parse_args(argv)))))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 import uuid
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,12 +135,3 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def checksum(file: Path) -> int:
-    """CRC-32 of a file's content."""
-    value = 0
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 24):
-            value = zlib.crc32(block, value)
-    return value

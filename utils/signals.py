@@ -7,9 +7,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-]  # Windows lacks one
+SIGNALS = [number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGUSR1")]  # Windows lacks one
 
 _deferring = False
 _pending: int | None = None

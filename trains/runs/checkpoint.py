@@ -7,6 +7,7 @@ It holds config.json and model.safetensors, as SelfMM.from_pretrained reads them
 import contextlib
 import io
 import json
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from data.schema import EXTRACTORS, plain_extractors
 from models.weights_file import check_finite
 from utils.errors import UserError, first_line
-from utils.files import checksum, current_folder, replacing
+from utils.files import current_folder, replacing
 
 METADATA = "trained_on"  # the key of config.json for dataset, seed, epoch, versions
 WEIGHTS = "model.safetensors"
@@ -33,7 +34,7 @@ def save_checkpoint(
     with replacing(folder) as work:
         model.save_pretrained(work, config=model._hub_mixin_config)
         config = json.loads((work / "config.json").read_text(encoding="utf-8"))
-        config[METADATA] = metadata | {"checksum": checksum(work / WEIGHTS)}
+        config[METADATA] = metadata | {"checksum": zlib.crc32((work / WEIGHTS).read_bytes())}
         (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         labels.to_csv(work / "labels.csv", index=False)
         if tokenizer is not None:
@@ -56,7 +57,7 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     expected = read_metadata(folder).get("checksum")
     current = current_folder(folder)
     try:
-        if expected not in (None, checksum(current / WEIGHTS)):
+        if expected not in (None, zlib.crc32((current / WEIGHTS).read_bytes())):
             raise ValueError(f"{WEIGHTS} does not match its checksum in config.json")
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints to it
             model = model_class.from_pretrained(current, strict=True)

@@ -1,4 +1,4 @@
-"""A seed's files: its checkpoint, its row in the seeds CSV, and the state of its training until that is finished."""
+"""Trains a seed and keeps its files: checkpoint, row in the seeds CSV, and the state of its training until that is finished."""
 
 import contextlib
 import logging
@@ -13,15 +13,36 @@ from data.schema import EXTRACTORS
 from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
 from trains.runs.results import add_seed_row, finished_rows
-from trains.runs.training_state import State, capture, load_state, save_state
+from trains.runs.training_state import State, capture, load_state, restore, save_state
 from trains.self_mm import EpochResult
 from trains.training import Training
 from utils.errors import GPU_IS_FULL, DivergedError, UserError, translate
 from utils.files import clear_leftovers, exclusive_lock, remove
 from utils.metrics import lower_is_better
-from utils.signals import Stopped
+from utils.signals import Stopped, deferred_signals
 
 FINISHED = "finished"  # instead of a state: nothing is left to train
+
+
+def train_seed(experiment: Experiment, seed: int, keeper: "Keeper | None") -> dict[str, float]:
+    """Trains a seed, or the rest of it, and tests its best epoch. Returns the test's metrics; {} except on rank 0.
+
+    All ranks run this code; only rank 0 has a keeper.
+    """
+    with deferred_signals(), keeper.session() if keeper else contextlib.nullcontext():
+        state = experiment.ranks.broadcast_object(keeper.find_state() if keeper else None)
+        if state == FINISHED:
+            return keeper.finished_test() if keeper else {}
+        training, train, valid = experiment.new_training(seed)
+        if state is not None:
+            restore(training, *state)
+        del state  # frees its memory
+        if keeper:
+            keeper.begin(training)
+        for result in experiment.kind.fit(training, train, valid, experiment.config, experiment.metrics):
+            if keeper:
+                keeper.after_epoch(result)
+        return keeper.finish() if keeper else {}
 
 
 class Keeper:

@@ -2,8 +2,8 @@
 
 A network has SelfMM's constructor, keeps `hyper_parameters`, `frame_widths`, `dtype` and `text_encoder.bert`, and maps
 a Batch to Outputs, with fusion among the tasks. A trainer has the signature of `fit`. It continues from the Training's
-state, keeps in it whatever resuming needs, and yields an EpochResult after each epoch. Under torchrun it shards windows
-as `fit` does, with `train.ranks`.
+state, keeps in it whatever resuming needs, and yields an EpochResult after each epoch. Random numbers come from
+PyTorch's generators, which resuming restores. Under torchrun it shards windows as `fit` does, with `train.ranks`.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,6 @@ from torch import Tensor
 from trains.training import Training
 from utils.errors import UserError, first_line
 from utils.files import replacing
-from utils.random_state import random_streams, set_random_streams
 
 State = tuple[dict[str, Tensor], dict]  # CPU tensors; JSON values
 PROGRESS = ("epochs", "best_epoch", "best_score", "windows", "microbatches", "seconds")
@@ -22,15 +21,16 @@ PROGRESS = ("epochs", "best_epoch", "best_score", "windows", "microbatches", "se
 def capture(training: Training) -> State:
     """Returns everything that `restore` needs. Raises DivergedError for non-finite numbers: see FiniteCheck."""
     training.check.raise_if_broken()
-    streams, random = random_streams(training.loss.device)
-    parts = {"model": training.model.state_dict(), "ulgm": training.ulgm.state_dict(), "random": streams}
+    parts = {"model": training.model.state_dict(), "ulgm": training.ulgm.state_dict()}
+    parts["random"] = {"torch": torch.get_rng_state()}  # training draws from no other generator
+    if training.loss.device.type == "cuda":
+        parts["random"]["cuda"] = torch.cuda.get_rng_state(training.loss.device)
     for number, moments in training.optimizer.state_dict()["state"].items():
         parts[f"optimizer.{number}"] = moments
     tensors = {
         f"{part}.{name}": tensor.cpu().contiguous() for part, named in parts.items() for name, tensor in named.items()
     }
-    values = {name: getattr(training, name) for name in PROGRESS} | {"loss": float(training.loss), "random": random}
-    return tensors, values
+    return tensors, {name: getattr(training, name) for name in PROGRESS} | {"loss": float(training.loss)}
 
 
 def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> None:
@@ -50,7 +50,10 @@ def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> Non
     training.loss.fill_(values["loss"])
     for name in PROGRESS:
         setattr(training, name, values[name])
-    set_random_streams(part("random."), values["random"], training.loss.device)
+    streams, device = part("random."), training.loss.device
+    torch.set_rng_state(streams["torch"])
+    if device.type == "cuda" and "cuda" in streams:
+        torch.cuda.set_rng_state(streams["cuda"], device)
 
 
 def save_state(path: Path, tensors: dict[str, Tensor], values: dict) -> None:

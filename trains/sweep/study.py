@@ -51,19 +51,9 @@ class LostTrialError(BaseException):
 
 class Sweep:
     def __init__(
-        self,
-        experiment: Experiment,
-        configure: Callable[[dict[str, object]], Config],
-        *,
-        fixed: dict[str, object],
-        seed: int,
-        times: int,
-        url: str | None,
-        heartbeat: int,
-        results: Path,
-        sampler: str,
-        pruner: str,
-    ):
+        self, experiment: Experiment, configure: Callable[[dict[str, object]], Config], *, fixed: dict[str, object],
+        seed: int, times: int, url: str | None, heartbeat: int, results: Path, sampler: str, pruner: str,
+    ):  # fmt: skip
         """Opens the storage and the study. Raises UserError if they cannot be opened.
 
         configure: a trial's hyper-parameters -> its config. fixed: hyper-parameters that are not searched. seed: of all
