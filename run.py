@@ -93,10 +93,11 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
 def tune(options: RunOptions, device) -> None:
     """Runs a sweep, or a worker of one, until --tune_times trials are finished; then writes its table and plots."""
     from trains.sweep.report import SweepReport
+    from trains.sweep.study import Sweep
 
-    sweep = make_sweep(options, device)
+    sweep = Sweep(new_experiment(options, device, splits=("train", "valid")), options)
     log = make_log(make_folder(Path("logs")) / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
-    report = SweepReport(sweep, options.res_save_dir, log)
+    report = SweepReport(sweep, log)
     if not options.as_job:
         log.info(sweep.describe())
     if options.jobs > 1:
@@ -109,24 +110,6 @@ def tune(options: RunOptions, device) -> None:
         sweep.work(log, after_each=report.write)
     if not options.as_job:
         report.close()
-
-
-def make_sweep(options: RunOptions, device):
-    """Opens the trains.sweep.study.Sweep that the flags describe."""
-    from trains.sweep.study import Sweep
-
-    return Sweep(
-        new_experiment(options, device, splits=("train", "valid")),
-        configure=lambda params: options.config(**params),
-        fixed=options.hyper_parameters,
-        seed=options.seeds[0],
-        times=options.tune_times,
-        url=options.storage,
-        heartbeat=options.heartbeat,
-        results=options.res_save_dir,
-        sampler=options.sampler,
-        pruner=options.pruner,
-    )
 
 
 def test_checkpoint(options: RunOptions, device) -> None:

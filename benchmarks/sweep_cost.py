@@ -17,9 +17,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.tables import markdown
-from config.command_line import parse_arguments
+from config.command_line import RunOptions, parse_arguments
 from config.config_regression import REPOSITORY
-from run import make_sweep
+from run import new_experiment
 
 EPOCHS = 25  # reported by a trial
 SECONDS = 8  # of each measurement
@@ -27,8 +27,6 @@ SECONDS = 8  # of each measurement
 
 def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
     """A row for each number of workers: trials per second of all, and seconds per trial of each."""
-    import torch
-
     from trains.sweep import study as sweep
     from utils.log import make_log
 
@@ -52,12 +50,12 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
             args = parse_arguments(
                 [*flags, "--seeds", str(time.time_ns() % 2**32), *(["--storage", url] if url else [])]
             )
-            make_sweep(args, torch.device("cpu")).storage.engine.dispose()
+            make_sweep(args).storage.engine.dispose()
             workers = []
             for _ in range(count):
                 process = os.fork()
                 if process == 0:
-                    sweep_of_worker = make_sweep(args, torch.device("cpu"))
+                    sweep_of_worker = make_sweep(args)
                     log = make_log(Path(os.devnull))
                     log.disabled = True
                     end = time.monotonic() + SECONDS
@@ -68,7 +66,7 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
                 workers.append(process)
             for process in workers:
                 os.waitpid(process, 0)
-            study = make_sweep(args, torch.device("cpu")).study
+            study = make_sweep(args).study
             took = [trial.duration.total_seconds() for trial in study.trials if trial.duration]
             begin = min(trial.datetime_start for trial in study.trials)
             end = max(trial.datetime_complete for trial in study.trials if trial.datetime_complete)
@@ -77,6 +75,15 @@ def time_storage(url: str | None, counts: list[int]) -> list[list[str]]:
                 [study._storage._backend.engine.dialect.name, str(count), f"{rate:.1f}", f"{count / rate:.3f}"]
             )
     return lines
+
+
+def make_sweep(options: RunOptions):
+    """Opens a sweep, or joins it."""
+    import torch
+
+    from trains.sweep.study import Sweep
+
+    return Sweep(new_experiment(options, torch.device("cpu"), splits=("train", "valid")), options)
 
 
 def _stop_after(end: float) -> None:

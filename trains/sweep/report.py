@@ -4,7 +4,6 @@ import functools
 import json
 import logging
 import warnings
-from pathlib import Path
 
 import pandas as pd
 from optuna.trial import FrozenTrial
@@ -24,10 +23,10 @@ SHOWN = 5  # trials in the closing table
 class SweepReport:
     """Writes a sweep's files from its study alone: any worker may do so, at any time."""
 
-    def __init__(self, sweep: Sweep, results: Path, log: logging.Logger):
-        """results: --res_save_dir."""
+    def __init__(self, sweep: Sweep, log: logging.Logger):
         self.sweep, self.study, self.log = sweep, sweep.study, log
         self.shared = sweep.experiment.provenance.data_and_encoder()
+        results = sweep.options.res_save_dir
         self.path = functools.partial(sweep_file, results, self.shared["model"], self.shared["dataset"])
         self.csv, self.best = self.path("tune.csv"), self.path("best.json")
 

@@ -14,13 +14,13 @@ import socket
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from config.command_line import RunOptions
 from config.config_regression import Config
 from config.config_tune import Range, count, space_of, varied
 from config.tuned import sweep_file
@@ -50,29 +50,24 @@ class LostTrialError(BaseException):
 
 
 class Sweep:
-    def __init__(
-        self, experiment: Experiment, configure: Callable[[dict[str, object]], Config], *, fixed: dict[str, object],
-        seed: int, times: int, url: str | None, heartbeat: int, results: Path, sampler: str, pruner: str,
-    ):  # fmt: skip
-        """Opens the storage and the study. Raises UserError if they cannot be opened.
-
-        configure: a trial's hyper-parameters -> its config. fixed: hyper-parameters that are not searched. seed: of all
-        trials. times: finished trials requested. url: the storage; None: an SQLite file below `results`. heartbeat: seconds.
-        """
+    def __init__(self, experiment: Experiment, options: RunOptions):
+        """Opens the storage and the study that the flags describe. Raises UserError if they cannot be opened."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)
-        self.experiment, self.configure, self.seed = experiment, configure, seed
-        self.key, self.space = experiment.config.KeyEval, space_of(experiment.dataset.name, fixed)
-        self.budget = int(min(times, count(self.space)))
-        database = sweep_file(results, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
+        self.experiment, self.options, self.seed = experiment, options, options.seeds[0]
+        self.key = experiment.config.KeyEval
+        self.space = space_of(experiment.dataset.name, fixed=options.hyper_parameters)
+        self.budget = int(min(options.tune_times, count(self.space)))
+        database = sweep_file(options.res_save_dir, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
         make_folder(database.parent)
-        self.storage = open_storage(url or f"sqlite:///{database}", heartbeat)
+        self.storage = open_storage(options.storage or f"sqlite:///{database}", options.heartbeat)
+        search_all = count(self.space) <= options.tune_times
         with storage_errors(self.storage):
             self.study = optuna.create_study(
                 study_name=self._name(),
                 storage=self.storage,
-                sampler=optuna.samplers.BruteForceSampler() if count(self.space) <= times else SAMPLERS[sampler](),
-                pruner=PRUNERS[pruner](),
+                sampler=optuna.samplers.BruteForceSampler() if search_all else SAMPLERS[options.sampler](),
+                pruner=PRUNERS[options.pruner](),
                 direction="minimize" if lower_is_better(self.key) else "maximize",
                 load_if_exists=True,
             )
@@ -109,7 +104,7 @@ class Sweep:
         # Optuna's first heartbeat comes from a thread; without any, a killed worker's trial would never be retried.
         self.storage.record_heartbeat(trial._trial_id)
         try:
-            score, result = self._train(trial, self.configure(self._draw(trial)))
+            score, result = self._train(trial, self.options.config(**self._draw(trial)))
             trial.set_user_attr(RESULT, result)
         except UpdateFinishedTrialError:
             self.log.info(f"trial {trial.number}  sent no heartbeat for too long: another worker retries it")
