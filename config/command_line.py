@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from config.config_regression import DATASETS, PRECISIONS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
@@ -15,45 +15,128 @@ DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
 SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # short for --set KEY=VALUE
 
 
+def parse_setting(text: str) -> tuple[str, object]:
+    """Splits "KEY=VALUE" into the key and its typed value. Raises UserError if VALUE does not have KEY's type."""
+    key, separator, value = (part.strip() for part in text.partition("="))
+    if not separator:
+        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set batch_size=16")
+    kind = Config.__annotations__.get(key, str)  # make_config reports an unknown key
+    try:
+        return key, true_or_false(value) if kind is bool else kind(value)
+    except ValueError:
+        raise UserError(f"--set {text}: {key} takes {TYPE_NAMES[kind]}") from None
+
+
+def true_or_false(text: str) -> bool:
+    """Raises ValueError, which argparse reports."""
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise ValueError(text)
+    return text.lower() in ("true", "1")
+
+
+def _at_least(least: int, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: numbers from least to most."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if least <= value <= most:
+            return value
+        upper = "or more" if most == float("inf") else f"to {most}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {least} {upper}")
+
+    parse.__name__ = kind.__name__  # argparse names it: "invalid int value"
+    return parse
+
+
+def _flag(**settings: object) -> object:
+    """A field that is a flag of its name, or of the name `flag`. settings: of add_argument. group: title of a new group."""
+    return field(metadata=settings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The flags, in the order of --help. None: not given."""
+    """The flags, in the order of --help, and what follows from them. None: not given."""
 
-    # what to train
-    model_name: str
-    dataset_name: str | None
-    preset: str | None  # released or mmsa
+    # fmt: off
+    model_name: str = _flag(group="what to train", flag="modelName", type=str.lower, metavar="NAME", default="self_mm",
+        help="a model of models/; default self_mm")
+    dataset_name: str | None = _flag(flag="datasetName", type=str.lower, choices=list(DATASETS),
+        help="sets the clips, label range, metrics and hyper-parameters; default mosi. demo generates a small corpus")
+    preset: str | None = _flag(type=str.lower, choices=[*PRESETS, TUNED],
+        help="hyper-parameter table: released (the released code; default), mmsa (the authors' later framework; the "
+        "only one for simsv2) or tuned (the best trial of your sweep)")
+    params: Path | None = _flag(type=Path, metavar="FILE",
+        help="read hyper-parameters from a sweep's best.json or a checkpoint's config.json")
+    set: list[tuple[str, object]] = _flag(type=parse_setting, metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="override hyper-parameters, for example --set batch_size=16 learning_rate_bert=2e-5")
+    tasks: str | None = _flag(type=str.upper, metavar="LETTERS",
+        help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
+    seeds: list[int] = _flag(type=_at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
+        help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
+        "A sweep uses one seed for all trials; default 1111")
+    max_epochs: int | None = _flag(type=int, metavar="N",
+        help="upper limit of epochs; default 0: none, stop after early_stop epochs without improvement")
+    train_mode: str = _flag(type=str.lower, choices=["regression", "classification"], default="regression",
+        help="default regression. classification is rejected: generated labels are numbers")
+    test_only: Path | None = _flag(type=Path, metavar="PATH",
+        help="test without training: a checkpoint folder, or a .pth of the released code. A .pth contains no config: "
+        "give the dataset, preset and --bert it was trained with")
+    resume: bool = _flag(action="store_true",
+        help="continue a stopped run, given the same flags; skips finished seeds. Harmless if nothing was stopped")
+
+    is_tune: bool = _flag(group="sweep", type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
+        help="search the space in config/config_tune.py, scoring on the validation split. Repeat the command to continue, "
+        "or run it on other machines with the same --storage to add workers")
+    tune_times: int = _flag(type=_at_least(1), metavar="N", default=50,
+        help="finished trials to reach, counting all workers and earlier runs; default 50, as released")
+    storage: str | None = _flag(metavar="URL",
+        help="database of trials, for workers on several machines: postgresql://user:password@host/database; default: "
+        "an SQLite file in --res_save_dir, for one machine")
+    sampler: str = _flag(type=str.lower, choices=["random", "tpe"], default="random",
+        help="how to choose trials: random (default, as released) or tpe (learns from earlier trials)")
+    pruner: str = _flag(type=str.lower, choices=["none", "median", "hyperband"], default="none",
+        help="stop trials that score worse than others at the same epoch; default none")
+    heartbeat: int = _flag(type=_at_least(1), metavar="SECONDS", default=30,
+        help="how often workers report that they are alive; a trial silent for twice as long is retried; default 30")
+
+    data_path: Path | None = _flag(group="files", flag="dataPath", type=Path, metavar="FILE",
+        help="feature pickle; default: the dataset's file under the data root")
+    bert: str | None = _flag(metavar="DIR",
+        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn, else the hub")
+    aligned: bool = _flag(action="store_true",
+        help="the feature file is word-aligned: one audio and vision frame per token, and no lengths")
+    cache_dir: Path | None = _flag(type=Path, metavar="DIR",
+        help="folder for converted features; default: next to the feature file")
+    model_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/models"),
+        help="folder for the best checkpoint of each seed; default results/models")
+    res_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/results"),
+        help="folder for CSVs and sweeps; default results/results")
+    save_every: float = _flag(type=_at_least(0, float), metavar="MINUTES", default=5.0,
+        help="save the training state at the end of an epoch, this often; default 5. A new best epoch or a signal "
+        "(Ctrl-C, SIGTERM, SIGUSR1) always saves it")
+
+    jobs: int = _flag(group="machine", type=_at_least(1), metavar="N", default=1,
+        help="seeds or sweep workers to run in parallel on this machine, assigned to its GPUs in turn; default 1")
+    gpu_ids: list[int] | None = _flag(type=int, nargs="+", metavar="N",
+        help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
+        "(all GPUs with --jobs or torchrun), or the CPU if there is none")
+    precision: str | None = _flag(type=str.lower, choices=PRECISIONS,
+        help="default float32 (TF32 on GPUs). bf16: encoders and heads, faster if supported. float64: "
+        "everything, slow; for exact comparisons")
+    max_clips_per_pass: int | None = _flag(type=int, metavar="N",
+        help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
+    threads: int | None = _flag(type=_at_least(1), metavar="N",
+        help="CPU threads per process; default: a tuned trial's, else cores / --jobs. Changes the last bits of results")
+    num_workers: int = _flag(type=_at_least(0), metavar="N", default=0,
+        help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
+    deterministic: bool = _flag(action="store_true",
+        help="bit-identical results on a GPU, at some cost in speed; on a CPU equal --threads suffice")
+    as_job: bool = _flag(action="store_true", help=argparse.SUPPRESS)
+
     tuned: Tuned | None  # the file that --params or --preset tuned names
     hyper_parameters: dict[str, object]  # keys of Config that the flags or the tuned file set
-    seeds: list[int]
-    test_only: Path | None
-    resume: bool
-
-    # sweep
-    is_tune: bool
-    tune_times: int
-    storage: str | None
-    sampler: str
-    pruner: str
-    heartbeat: int  # seconds
-
-    # files
-    data_path: Path | None
-    bert: str | None
-    aligned: bool
-    cache_dir: Path | None
-    model_save_dir: Path
-    res_save_dir: Path
-    save_every: float  # minutes
-
-    # machine
-    jobs: int
-    gpu_ids: list[int] | None  # -1: the CPU
-    threads: int | None
-    num_workers: int
-    deterministic: bool
-    as_job: bool  # whether --jobs started this process
     argv: list[str]  # the command line, repeated to jobs
+    # fmt: on
 
     @property
     def dataset(self) -> Dataset:
@@ -97,125 +180,19 @@ def _make_parser() -> Parser:
         "unimodal labels. Try it without any data: python run.py --datasetName demo",
         epilog="Data paths and all hyper-parameters (for --set): config/config_regression.py.",
     )
-    # fmt: off
-    what = parser.add_argument_group("what to train")
-    what.add_argument("--modelName", dest="model_name", type=str.lower, metavar="NAME", default="self_mm",
-        help="a model of models/; default self_mm")
-    what.add_argument("--datasetName", dest="dataset_name", type=str.lower, choices=list(DATASETS),
-        help="sets the clips, label range, metrics and hyper-parameters; default mosi. demo generates a small corpus")
-    table = what.add_mutually_exclusive_group()
-    table.add_argument("--preset", type=str.lower, choices=[*PRESETS, TUNED],
-        help="hyper-parameter table: released (the released code; default), mmsa (the authors' later framework; the "
-        "only one for simsv2) or tuned (the best trial of your sweep)")
-    table.add_argument("--params", type=Path, metavar="FILE",
-        help="read hyper-parameters from a sweep's best.json or a checkpoint's config.json")
-    what.add_argument("--set", type=parse_setting, metavar="KEY=VALUE", nargs="+", action="extend", default=[],
-        help="override hyper-parameters, for example --set batch_size=16 learning_rate_bert=2e-5")
-    what.add_argument("--tasks", type=str.upper, metavar="LETTERS",
-        help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
-    what.add_argument("--seeds", type=_at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
-        help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
-        "A sweep uses one seed for all trials; default 1111")
-    what.add_argument("--max_epochs", type=int, metavar="N",
-        help="upper limit of epochs; default 0: none, stop after early_stop epochs without improvement")
-    what.add_argument("--train_mode", type=str.lower, choices=["regression", "classification"], default="regression",
-        help="default regression. classification is rejected: generated labels are numbers")
-    what.add_argument("--test_only", type=Path, metavar="PATH",
-        help="test without training: a checkpoint folder, or a .pth of the released code. A .pth contains no config: "
-        "give the dataset, preset and --bert it was trained with")
-    what.add_argument("--resume", action="store_true",
-        help="continue a stopped run, given the same flags; skips finished seeds. Harmless if nothing was stopped")
-
-    sweep = parser.add_argument_group("sweep")
-    sweep.add_argument("--is_tune", type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
-        help="search the space in config/config_tune.py, scoring on the validation split. Repeat the command to continue, "
-        "or run it on other machines with the same --storage to add workers")
-    sweep.add_argument("--tune_times", type=_at_least(1), metavar="N", default=50,
-        help="finished trials to reach, counting all workers and earlier runs; default 50, as released")
-    sweep.add_argument("--storage", metavar="URL",
-        help="database of trials, for workers on several machines: postgresql://user:password@host/database; default: "
-        "an SQLite file in --res_save_dir, for one machine")
-    sweep.add_argument("--sampler", type=str.lower, choices=["random", "tpe"], default="random",
-        help="how to choose trials: random (default, as released) or tpe (learns from earlier trials)")
-    sweep.add_argument("--pruner", type=str.lower, choices=["none", "median", "hyperband"], default="none",
-        help="stop trials that score worse than others at the same epoch; default none")
-    sweep.add_argument("--heartbeat", type=_at_least(1), metavar="SECONDS", default=30,
-        help="how often workers report that they are alive; a trial silent for twice as long is retried; default 30")
-
-    files = parser.add_argument_group("files")
-    files.add_argument("--dataPath", dest="data_path", type=Path, metavar="FILE",
-        help="feature pickle; default: the dataset's file under the data root")
-    files.add_argument("--bert", metavar="DIR",
-        help="text encoder, a folder or hub name; default: pretrained_model/bert_en or bert_cn, else the hub")
-    files.add_argument("--aligned", action="store_true",
-        help="the feature file is word-aligned: one audio and vision frame per token, and no lengths")
-    files.add_argument("--cache_dir", type=Path, metavar="DIR",
-        help="folder for converted features; default: next to the feature file")
-    files.add_argument("--model_save_dir", type=Path, metavar="DIR", default=Path("results/models"),
-        help="folder for the best checkpoint of each seed; default results/models")
-    files.add_argument("--res_save_dir", type=Path, metavar="DIR", default=Path("results/results"),
-        help="folder for CSVs and sweeps; default results/results")
-    files.add_argument("--save_every", type=_at_least(0, float), metavar="MINUTES", default=5.0,
-        help="save the training state at the end of an epoch, this often; default 5. A new best epoch or a signal "
-        "(Ctrl-C, SIGTERM, SIGUSR1) always saves it")
-
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--jobs", type=_at_least(1), metavar="N", default=1,
-        help="seeds or sweep workers to run in parallel on this machine, assigned to its GPUs in turn; default 1")
-    machine.add_argument("--gpu_ids", type=int, nargs="+", metavar="N",
-        help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
-        "(all GPUs with --jobs or torchrun), or the CPU if there is none")
-    machine.add_argument("--precision", type=str.lower, choices=PRECISIONS,
-        help="default float32 (TF32 on GPUs). bf16: encoders and heads, faster if supported. float64: "
-        "everything, slow; for exact comparisons")
-    machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
-        help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
-    machine.add_argument("--threads", type=_at_least(1), metavar="N",
-        help="CPU threads per process; default: a tuned trial's, else cores / --jobs. Changes the last bits of results")
-    machine.add_argument("--num_workers", type=_at_least(0), metavar="N", default=0,
-        help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
-    machine.add_argument("--deterministic", action="store_true",
-        help="bit-identical results on a GPU, at some cost in speed; on a CPU equal --threads suffice")
-    machine.add_argument("--as_job", action="store_true", help=argparse.SUPPRESS)  # set by --jobs for its children
-    # fmt: on
+    for option in fields(RunOptions):
+        settings = dict(option.metadata)
+        if title := settings.pop("group", ""):
+            group = parser.add_argument_group(title)
+        if settings:
+            group.add_argument(f"--{settings.pop('flag', option.name)}", dest=option.name, **settings)
     return parser
-
-
-def parse_setting(text: str) -> tuple[str, object]:
-    """Splits "KEY=VALUE" into the key and its typed value. Raises UserError if VALUE does not have KEY's type."""
-    key, separator, value = (part.strip() for part in text.partition("="))
-    if not separator:
-        raise UserError(f"--set {text}: expected KEY=VALUE, for example --set batch_size=16")
-    kind = Config.__annotations__.get(key, str)  # make_config reports an unknown key
-    try:
-        return key, true_or_false(value) if kind is bool else kind(value)
-    except ValueError:
-        raise UserError(f"--set {text}: {key} takes {TYPE_NAMES[kind]}") from None
-
-
-def true_or_false(text: str) -> bool:
-    """Raises ValueError, which argparse reports."""
-    if text.lower() not in ("true", "1", "false", "0"):
-        raise ValueError(text)
-    return text.lower() in ("true", "1")
-
-
-def _at_least(least: int, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: numbers from least to most."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if least <= value <= most:
-            return value
-        upper = "or more" if most == float("inf") else f"to {most}"
-        raise argparse.ArgumentTypeError(f"{text}: expected {least} {upper}")
-
-    parse.__name__ = kind.__name__  # argparse names it: "invalid int value"
-    return parse
 
 
 def _check_combination(args: argparse.Namespace) -> None:
     seeds, torchrun = args.seeds or [], "LOCAL_RANK" in os.environ
+    if args.params is not None and args.preset is not None:
+        raise UserError("--params: not allowed with argument --preset")
     if args.train_mode == "classification":
         raise UserError("--train_mode classification: Self-MM needs regression labels, to generate others from them")
     if torchrun and (args.test_only or args.is_tune or args.jobs > 1):
