@@ -15,7 +15,6 @@ from data.schema import SPLITS, FeatureFile, read_feature_file
 from models.pretrained_bert import find_bert, load_bert, load_tokenizer
 from trains.runs.open import open_checkpoint
 from utils.errors import UserError
-from utils.random_state import set_seed
 from utils.safe_pickle import load_pickle
 
 MODALITIES = ("text", "audio", "vision")
@@ -50,7 +49,7 @@ def test_global_random_streams_are_untouched(tmp_path: Path):
     def state() -> tuple:
         return random.getstate(), str(np.random.get_state(legacy=False)), torch.get_rng_state().tolist()
 
-    set_seed(1)
+    torch.manual_seed(1)
     before = state()
     demo.make_demo(tmp_path / "DEMO")
     assert state() == before

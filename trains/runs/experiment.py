@@ -21,7 +21,6 @@ from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
 from utils.errors import UserError
 from utils.metrics import METRICS, metric_names
-from utils.random_state import set_seed
 from utils.ranks import ALONE, Ranks
 
 
@@ -111,7 +110,7 @@ class Experiment:
             window = f"{clips} training clips do not fill a window of {config.update_epochs} x {config.batch_size}"
             fix = "add --set keep_last_window=True, or lower batch_size or update_epochs"
             raise UserError(f"{window}, so no weight would ever change: {fix}")
-        set_seed(seed)
+        torch.manual_seed(seed)  # also all GPUs
         model = self.new_model()
         if not self.config.use_finetune:
             for clips in self.clips.values():
