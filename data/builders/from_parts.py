@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, padded_length, writing
 from data.builders.label_table import LabelledClip, read_label_table
 from data.extractors import ClipError
 from utils.errors import UserError, first_line, warn
@@ -24,34 +24,35 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
             raise UserError(f"--{key}_length {length}: expected 1 or more")
     if not parts.is_dir():
         raise UserError(f"--parts {parts}: no such folder; expected one with audio/ and vision/")
-    clips, refused = read_label_table(labels, dataset)
-    sizes: dict[str, dict[str, int]] = {}
+    labelled, refused = read_label_table(labels, dataset)
+    sizes: dict[str, list[int]] = {key: [] for key in SEQUENCES}  # frames of the usable clips
     first: dict[str, tuple[int, int]] = {}  # shapes of the first clip
-    for clip in clips:
+    clips = []
+    for clip in labelled:
         try:
             shapes = {key: _load(parts / key, clip).shape for key in SEQUENCES}
-            for key, shape in shapes.items():
-                if shape[1] != first.setdefault(key, shape)[1]:
-                    hint = f"; {SWAPPED}" if shape[0] == first[key][0] else ""
-                    raise ValueError(f"{key} is {shape[1]} wide, in the first clip {first[key][1]}{hint}")
-            sizes[clip.id] = {key: frames for key, (frames, _) in shapes.items()}
+            for key, (frames, width) in shapes.items():
+                if width != first.setdefault(key, (frames, width))[1]:
+                    hint = f"; {SWAPPED}" if frames == first[key][0] else ""
+                    raise ValueError(f"{key} is {width} wide, in the first clip {first[key][1]}{hint}")
         except (ValueError, ClipError) as error:
             refused[clip.id] = first_line(error)
-    by_id = {clip.id: clip for clip in clips}
-    extractors = {
-        key: {"name": "own", "version": "", "width": width, "settings": {}} for key, (_, width) in first.items()
-    }
-    for key, (frames, _) in first.items():
-        if len(sizes) > 1 and frames > 1 and all(size[key] == frames for size in sizes.values()):
-            warn(f"all {len(sizes)} clips have {frames} frames of {key}; {SWAPPED}")
+            continue
+        clips.append(clip)
+        for key, (frames, _) in shapes.items():
+            sizes[key].append(frames)
+    extractors = {}
+    for key, (frames, width) in first.items():
+        if len(clips) > 1 and frames > 1 and set(sizes[key]) == {frames}:
+            warn(f"all {len(clips)} clips have {frames} frames of {key}; {SWAPPED}")
+        length = padded[key] or padded_length(sizes[key])
+        extractors[key] = {"name": "own", "version": "", "width": width, "settings": {}, "length": length}
 
-    def load(clip_id: str) -> ClipFeatures:
-        return ClipFeatures(*(_load(parts / key, by_id[clip_id]) for key in SEQUENCES))
+    def load(clip: LabelledClip) -> ClipFeatures:
+        return ClipFeatures(*(_load(parts / key, clip) for key in SEQUENCES))
 
     with writing(output, labels):
-        assemble(output, clips, refused, sizes, load, padded, extractors)
-    print(train_command(output, dataset.name, (by_id[clip_id] for clip_id in sizes)))
-    raise_if_refused(output, refused, len(sizes) + len(refused))
+        assemble(output, dataset, clips, refused, load, extractors)
 
 
 def _load(folder: Path, clip: LabelledClip) -> np.ndarray:
