@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, run_program, warn
+from utils.errors import Parser, UserError, at_least, run_program, warn
 from utils.files import check_output, replacing
 
 
@@ -27,7 +27,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     text.add_argument("--text", help="transcript of the clip; default: the file next to each clip")
     text.add_argument("--text_file", type=Path, metavar="FILE",
         help="a file with the clip's transcript: .txt, .srt, .vtt or Whisper's .json")
-    parser.add_argument("--segments", type=float, nargs="?", const=0, metavar="SECONDS",
+    parser.add_argument("--segments", type=at_least(0.1, float, most=86400), nargs="?", const=0, metavar="SECONDS",
         help="score parts of the clips: the timed lines of their transcripts, or windows of this length")
     parser.add_argument("--split", choices=["train", "valid", "test"], help="split of the feature file; default test")
     parser.add_argument("--allow_missing", action="store_true",
@@ -47,8 +47,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     for_clips = (args.text, args.text_file, args.openface2Path, args.openface_csv, args.segments, args.face)
     if any(flag is not None for flag in for_clips) if args.features else args.split:
         raise UserError("--split needs --features, which replaces clips, their texts and OpenFace's flags")
-    if args.segments and not 0.1 <= args.segments < float("inf"):
-        raise UserError(f"--segments {args.segments:g}: expected seconds, 0.1 or more")
     return args
 
 

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from config.config_regression import DATASETS, PRECISIONS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
 from config.tuned import Tuned, read_tuned, sweep_file
-from utils.errors import Parser, UserError
+from utils.errors import Parser, UserError, at_least
 
 TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
@@ -113,7 +112,7 @@ def _make_parser() -> Parser:
         help="override hyper-parameters, for example --set batch_size=16 learning_rate_bert=2e-5")
     what.add_argument("--tasks", type=str.upper, metavar="LETTERS",
         help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
-    what.add_argument("--seeds", type=_at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
+    what.add_argument("--seeds", type=at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
         help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
         "A sweep uses one seed for all trials; default 1111")
     what.add_argument("--max_epochs", type=int, metavar="N",
@@ -130,7 +129,7 @@ def _make_parser() -> Parser:
     sweep.add_argument("--is_tune", type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
         help="search the space in config/config_tune.py, scoring on the validation split. Repeat the command to continue, "
         "or run it on other machines with the same --storage to add workers")
-    sweep.add_argument("--tune_times", type=_at_least(1), metavar="N", default=50,
+    sweep.add_argument("--tune_times", type=at_least(1), metavar="N", default=50,
         help="finished trials to reach, counting all workers and earlier runs; default 50, as released")
     sweep.add_argument("--storage", metavar="URL",
         help="database of trials, for workers on several machines: postgresql://user:password@host/database; default: "
@@ -139,7 +138,7 @@ def _make_parser() -> Parser:
         help="how to choose trials: random (default, as released) or tpe (learns from earlier trials)")
     sweep.add_argument("--pruner", type=str.lower, choices=["none", "median", "hyperband"], default="none",
         help="stop trials that score worse than others at the same epoch; default none")
-    sweep.add_argument("--heartbeat", type=_at_least(1), metavar="SECONDS", default=30,
+    sweep.add_argument("--heartbeat", type=at_least(1), metavar="SECONDS", default=30,
         help="how often workers report that they are alive; a trial silent for twice as long is retried; default 30")
 
     files = parser.add_argument_group("files")
@@ -155,12 +154,12 @@ def _make_parser() -> Parser:
         help="folder for the best checkpoint of each seed; default results/models")
     files.add_argument("--res_save_dir", type=Path, metavar="DIR", default=Path("results/results"),
         help="folder for CSVs and sweeps; default results/results")
-    files.add_argument("--save_every", type=_at_least(0, float), metavar="MINUTES", default=5.0,
+    files.add_argument("--save_every", type=at_least(0, float), metavar="MINUTES", default=5.0,
         help="save the training state at the end of an epoch, this often; default 5. A new best epoch or a signal "
         "(Ctrl-C, SIGTERM, SIGUSR1) always saves it")
 
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--jobs", type=_at_least(1), metavar="N", default=1,
+    machine.add_argument("--jobs", type=at_least(1), metavar="N", default=1,
         help="seeds or sweep workers to run in parallel on this machine, assigned to its GPUs in turn; default 1")
     machine.add_argument("--gpu_ids", type=int, nargs="+", metavar="N",
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
@@ -170,9 +169,9 @@ def _make_parser() -> Parser:
         "everything, slow; for exact comparisons")
     machine.add_argument("--max_clips_per_pass", type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
-    machine.add_argument("--threads", type=_at_least(1), metavar="N",
+    machine.add_argument("--threads", type=at_least(1), metavar="N",
         help="CPU threads per process; default: a tuned trial's, else cores / --jobs. Changes the last bits of results")
-    machine.add_argument("--num_workers", type=_at_least(0), metavar="N", default=0,
+    machine.add_argument("--num_workers", type=at_least(0), metavar="N", default=0,
         help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
     machine.add_argument("--deterministic", action="store_true",
         help="bit-identical results on a GPU, at some cost in speed; on a CPU equal --threads suffice")
@@ -198,20 +197,6 @@ def true_or_false(text: str) -> bool:
     if text.lower() not in ("true", "1", "false", "0"):
         raise ValueError(text)
     return text.lower() in ("true", "1")
-
-
-def _at_least(least: int, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: numbers from least to most."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if least <= value <= most:
-            return value
-        upper = "or more" if most == float("inf") else f"to {most}"
-        raise argparse.ArgumentTypeError(f"{text}: expected {least} {upper}")
-
-    parse.__name__ = kind.__name__  # argparse names it: "invalid int value"
-    return parse
 
 
 def _check_combination(args: argparse.Namespace) -> None:

@@ -19,33 +19,29 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
 
     padded: modality -> frames that each clip is cut or padded to; None: the released rule.
     """
-    for key, length in padded.items():
-        if length is not None and length < 1:
-            raise UserError(f"--{key}_length {length}: expected 1 or more")
     if not parts.is_dir():
         raise UserError(f"--parts {parts}: no such folder; expected one with audio/ and vision/")
     labelled, refused = read_label_table(labels, dataset)
-    sizes: dict[str, list[int]] = {key: [] for key in SEQUENCES}  # frames of the usable clips
-    first: dict[str, tuple[int, int]] = {}  # shapes of the first clip
-    clips = []
+    clips: list[LabelledClip] = []
+    shapes: list[dict[str, tuple[int, int]]] = []  # of the arrays of each usable clip
     for clip in labelled:
         try:
-            shapes = {key: _load(parts / key, clip).shape for key in SEQUENCES}
-            for key, (frames, width) in shapes.items():
-                if width != first.setdefault(key, (frames, width))[1]:
-                    hint = f"; {SWAPPED}" if frames == first[key][0] else ""
-                    raise ValueError(f"{key} is {width} wide, in the first clip {first[key][1]}{hint}")
+            found = {key: _load(parts / key, clip).shape for key in SEQUENCES}
+            for key, (frames, width) in found.items():
+                first_frames, first_width = (shapes or [found])[0][key]
+                if width != first_width:
+                    hint = f"; {SWAPPED}" if frames == first_frames else ""
+                    raise ValueError(f"{key} is {width} wide, in the first clip {first_width}{hint}")
+            clips.append(clip)
+            shapes.append(found)
         except (ValueError, ClipError) as error:
             refused[clip.id] = first_line(error)
-            continue
-        clips.append(clip)
-        for key, (frames, _) in shapes.items():
-            sizes[key].append(frames)
     extractors = {}
-    for key, (frames, width) in first.items():
-        if len(clips) > 1 and frames > 1 and set(sizes[key]) == {frames}:
-            warn(f"all {len(clips)} clips have {frames} frames of {key}; {SWAPPED}")
-        length = padded[key] or padded_length(sizes[key])
+    for key, (_, width) in (shapes[0] if shapes else {}).items():
+        frames = [found[key][0] for found in shapes]
+        if len(frames) > 1 and set(frames) == {frames[0]} != {1}:
+            warn(f"all {len(frames)} clips have {frames[0]} frames of {key}; {SWAPPED}")
+        length = padded[key] or padded_length(frames)
         extractors[key] = {"name": "own", "version": "", "width": width, "settings": {}, "length": length}
 
     def load(clip: LabelledClip) -> ClipFeatures:
