@@ -17,7 +17,7 @@ from models.pretrained_bert import find_bert
 from utils.errors import UserError, first_line
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
-Frames = dict[str, np.ndarray]  # "audio", "vision": (L, width) of the file's type, padded with zeros at either end
+Frames = tuple[np.ndarray, np.ndarray]  # audio, vision: (L, width) of the file's type, padded with zeros at either end
 
 
 def join_cmu(
@@ -25,7 +25,6 @@ def join_cmu(
     transcripts: Path | None,
     output: Path,
     dataset: Dataset,
-    *,
     bert: str | None,
     aligned: bool,
     text_length: int,
@@ -43,10 +42,9 @@ def join_cmu(
     with writing(output, *filter(None, [features, transcripts])):
         chosen, refused, shapes = read_cmu_file(features, corpus, dataset, aligned)
         extractors = {"text": describe(text) | {"length": text_length}}
+        cmu = {"name": "CMU-MultimodalSDK", "version": "", "settings": {"file": features.name, "aligned": aligned}}
         for key, (frames, width) in shapes.items():
-            described = {"name": "CMU-MultimodalSDK", "version": "", "width": width}
-            settings = {"file": features.name, "aligned": aligned}
-            extractors[key] = described | {"settings": settings, "length": text_length if aligned else frames}
+            extractors[key] = cmu | {"width": width, "length": text_length if aligned else frames}
         if corpus is not None and corpus.first_index:
             print("  video[0] is clip 1: the pickle counts clips from 0, the transcripts from 1")
 
@@ -108,8 +106,7 @@ def _read_split(checker: SplitChecker, with_texts: bool) -> Iterable[tuple[ClipN
     if with_texts and "raw_text" not in checker.content:
         raise checker.error("raw_text", "missing; pass the transcripts with --transcripts")
     texts = checker.texts("raw_text") if with_texts else [""] * len(ids)
-    frames = [{"audio": audio[number], "vision": vision[number]} for number in range(len(ids))]
-    return zip(map(ClipName.read, ids), labels, texts, frames, strict=True)
+    return zip(map(ClipName.read, ids), labels, texts, zip(audio, vision, strict=True), strict=True)
 
 
 # Values that are too large for float32 become infinite.
@@ -119,19 +116,19 @@ def join_clip(clip: LabelledClip, frames: Frames, text: BertText, text_length: i
     words = clip.text.split()
     encoded = text.pretrained.tokenizer(words, is_split_into_words=True, truncation=True, max_length=text_length)
     changes = Counter({"longer texts cut": len(encoded.encodings[0].overflowing) > 0})
-    frames = {key: values.astype(np.float32) for key, values in frames.items()}
-    for key, values in frames.items():
+    audio, vision = (values.astype(np.float32) for values in frames)
+    for key, values in (("audio", audio), ("vision", vision)):
         changes[f"{key} values in {clip.split} set to 0, as not finite"] = np.count_nonzero(~np.isfinite(values))
         np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
     if aligned:
         # Side by side, since zeros in one alone can be words without a face.
-        joint = np.concatenate([frames["audio"], frames["vision"]], axis=1)
+        joint = np.concatenate([audio, vision], axis=1)
         uneven = len(without_padding(joint)) != min(len(words), len(joint))
         changes["clips with more or fewer words than frames (if most: wrong transcripts)"] = uneven
         joint = frames_of_tokens(joint, len(words), encoded.word_ids())
-        audio, vision = np.split(joint, [frames["audio"].shape[1]], axis=1)
+        audio, vision = np.split(joint, [audio.shape[1]], axis=1)
     else:
-        audio, vision = without_padding(frames["audio"]), without_padding(frames["vision"])
+        audio, vision = without_padding(audio), without_padding(vision)
     tokens = np.array(encoded["input_ids"])
     return ClipFeatures(audio, vision, tokens, text.vectors(tokens), changes)
 

@@ -63,12 +63,10 @@ class LabelledClip:
 def with_suffixes(path: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files path<suffix>, in the order of the suffixes; their names may have them in upper case."""
     try:
-        names = os.listdir(path.parent)
+        files = [file for file in path.parent.iterdir() if file.stem == path.name and file.suffix.lower() in suffixes]
     except OSError:  # no such folder, or a name that is too long
         return []
-    start = len(path.name)
-    found = [name for name in names if name.startswith(path.name) and name[start:].lower() in suffixes]
-    return [path.with_name(name) for name in sorted(found, key=lambda name: suffixes.index(name[start:].lower()))]
+    return sorted(files, key=lambda file: suffixes.index(file.suffix.lower()))
 
 
 def read_label_table(
