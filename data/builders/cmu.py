@@ -82,8 +82,6 @@ def read_cmu_file(
             video, clip_id, text = corpus.find(name) if corpus is not None else (*name.video_and_clip(), raw_text)
             # With single spaces, a sentence has the tokens of its words.
             clip = LabelledClip(video, clip_id, words_of(text), parse_label("label", label, dataset), split)
-            if not clip.text:
-                raise ValueError(f"the transcript is empty: {text!r}")
             if chosen.setdefault(clip.id, (clip, frames))[0] is not clip:
                 raise ValueError(f"duplicate of {clip.id}; the first is used")
         except ValueError as error:

@@ -85,9 +85,7 @@ def read_label_table(
         try:
             if not row["video_id"] or not row["clip_id"]:
                 raise ValueError("video_id or clip_id is empty")
-            text = words_of(row["text"])
-            if not text and not may_be_silent:
-                raise ValueError(f"the text is empty: {row['text']!r}")
+            text = words_of(row["text"], may_be_silent)
             if split not in SPLITS:
                 raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
             label = parse_label("label", row["label"], dataset)
@@ -145,13 +143,17 @@ def read_text(path: Path) -> str:
     return text
 
 
-def words_of(text: str) -> str:
-    """A clip's text in one line; "" if it has no word, or says that it is missing. Raises ValueError if it has times."""
+def words_of(text: str, may_be_silent: bool = False) -> str:
+    """A clip's text in one line; "" if it has no word, or says that it is missing. Raises ValueError if it is not usable."""
     words = " ".join(text.split())
     if match := _TIMES_LEFT.search(words):
         mend = "save it as .srt, .vtt or Whisper's .json for predict.py, or remove the times"
         raise ValueError(f"the text {first_line(words)[:60]!r} has times ({match[0]}): {mend}")
-    return words if words not in _MISSING and any(map(str.isalnum, words)) else ""
+    if words not in _MISSING and any(map(str.isalnum, words)):
+        return words
+    if not may_be_silent:
+        raise ValueError(f"the text is empty: {text!r}")
+    return ""
 
 
 def parse_number(value: str | float) -> float:

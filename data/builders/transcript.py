@@ -72,7 +72,7 @@ def parse_cues(text: str, source: str) -> list[Cue]:
             cues = _parse_whisper(text)
         else:
             cues = _parse_subtitles(text) or _parse_plain(text)
-        return [Cue(words_of(cue.text), cue.start, cue.end) for cue in cues]
+        return [replace(cue, text=words_of(cue.text, may_be_silent=True)) for cue in cues]
     except ValueError as error:
         raise UserError(f"{source}: {first_line(error)}") from None
 
