@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, run_program, warn
+from utils.errors import Parser, UserError, at_least, run_program, warn
 from utils.files import check_output, replacing
 
 
@@ -27,7 +27,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     text.add_argument("--text", help="transcript of the clip; default: the file next to each clip")
     text.add_argument("--text_file", type=Path, metavar="FILE",
         help="a file with the clip's transcript: .txt, .srt, .vtt or Whisper's .json")
-    parser.add_argument("--segments", type=float, nargs="?", const=0, metavar="SECONDS",
+    parser.add_argument("--segments", type=at_least(0.1, float, most=86400), nargs="?", const=0, metavar="SECONDS",
         help="score parts of the clips: the timed lines of their transcripts, or windows of this length")
     parser.add_argument("--split", choices=["train", "valid", "test"], help="split of the feature file; default test")
     parser.add_argument("--allow_missing", action="store_true",
@@ -47,8 +47,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     for_clips = (args.text, args.text_file, args.openface2Path, args.openface_csv, args.segments, args.face)
     if any(flag is not None for flag in for_clips) if args.features else args.split:
         raise UserError("--split needs --features, which replaces clips, their texts and OpenFace's flags")
-    if args.segments and not 0.1 <= args.segments < float("inf"):
-        raise UserError(f"--segments {args.segments:g}: expected seconds, 0.1 or more")
     return args
 
 
@@ -98,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
 
 def score_videos(args: argparse.Namespace, trained, device):
     """Returns the table of score_clips, and the reason for each clip that cannot be scored, by file name."""
-    from data.builders.transcript import beside, find_clips, join, parse_cues, read_cues, split
+    from data.builders.transcript import beside, find_clips, parse_cues, read_cues, split
     from data.extractors import Clip, ClipError
     from data.extractors.openface import find_openface
-    from trains.runs.clip_scorer import ClipReader, score_clips, warn_of_losses
+    from trains.runs.clip_scorer import ClipReader, score_clips
     from utils.progress import progress
 
     clips, tables, given = find_clips(args.clips), args.openface_csv, None
@@ -109,12 +107,9 @@ def score_videos(args: argparse.Namespace, trained, device):
         given = read_cues(args.text_file)
     elif args.text is not None:
         given = parse_cues(args.text, "--text")
-    one_table = tables is not None and not tables.is_dir()
-    if len(clips) > 1 and (given is not None or one_table):
-        raise UserError(
-            f"one text or OpenFace table for {len(clips)} clips; put a .txt or .srt file next to each clip, and give "
-            "--openface_csv a folder of tables"
-        )
+    if len(clips) > 1 and (given or (tables and tables.is_file())):
+        mend = "put a .txt or .srt file next to each clip, and give --openface_csv a folder of tables"
+        raise UserError(f"one text or OpenFace table for {len(clips)} clips; {mend}")
     extractor = trained.extractors.get("vision", {}).get("name", "an unknown extractor")
     with_openface = bool(args.openface2Path or tables)
     if (extractor == "openface") != with_openface or (args.face is not None and not with_openface):
@@ -123,28 +118,20 @@ def score_videos(args: argparse.Namespace, trained, device):
     read = ClipReader(trained, args.allow_missing, args.openface2Path and find_openface(args.openface2Path), args.face)
     readings, failures = [], {}
     for file in progress(clips, "reading", "clip"):
-        table = tables
-        if tables is not None and not one_table:
-            nested = tables / file.parent.name / f"{file.stem}.csv"
-            table = nested if nested.is_file() else tables / f"{file.stem}.csv"
-        clip = Clip(file, table)
+        name = f"{file.stem}.csv"
+        table = tables and next(filter(Path.is_file, [tables, tables / file.parent.name / name]), tables / name)
         try:
-            cues = beside(file, args.segments is not None) if given is None else given
-            parts = [(clip, cues and join(cues))]
-            if args.segments is not None:
-                parts = split(clip, cues or [], args.segments, args.allow_missing)
-        except ClipError as error:
+            cues = given or beside(file, args.segments is not None) or []
+            parts = split(Clip(file, table), cues, args.segments, args.allow_missing)
+        except UserError as error:
             parts, failures[str(file)] = [], str(error)
         for part, text in parts:
-            name = str(file) if part.end is None else f"{file} from {part.start:g} to {part.end:g} s"
             try:
                 readings.append(read(part, text))
             except (ClipError, MemoryError) as error:
+                name = str(file) if part.end is None else f"{file} from {part.start:g} to {part.end:g} s"
                 failures[name] = str(error) or "not enough memory"
-    table = score_clips(trained, readings, device)
-    if not table.empty:
-        warn_of_losses(table, trained)
-    return table, failures
+    return score_clips(trained, readings, device), failures
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from config.config_regression import DATASETS, PRECISIONS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
 from config.tuned import Tuned, read_tuned, sweep_file
-from utils.errors import Parser, UserError
+from utils.errors import Parser, UserError, at_least
 
 TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
@@ -34,20 +33,6 @@ def true_or_false(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
-def _at_least(least: int, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: numbers from least to most."""
-
-    def parse(text: str) -> float:
-        value = kind(text)
-        if least <= value <= most:
-            return value
-        upper = "or more" if most == float("inf") else f"to {most}"
-        raise argparse.ArgumentTypeError(f"{text}: expected {least} {upper}")
-
-    parse.__name__ = kind.__name__  # argparse names it: "invalid int value"
-    return parse
-
-
 def _flag(**settings: object) -> object:
     """A field that is a flag of its name, or of the name `flag`. settings: of add_argument. group: title of a new group."""
     return field(metadata=settings)
@@ -71,7 +56,7 @@ class RunOptions:
         help="override hyper-parameters, for example --set batch_size=16 learning_rate_bert=2e-5")
     tasks: str | None = _flag(type=str.upper, metavar="LETTERS",
         help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
-    seeds: list[int] = _flag(type=_at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
+    seeds: list[int] = _flag(type=at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
         help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
         "A sweep uses one seed for all trials; default 1111")
     max_epochs: int | None = _flag(type=int, metavar="N",
@@ -87,7 +72,7 @@ class RunOptions:
     is_tune: bool = _flag(group="sweep", type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
         help="search the space in config/config_tune.py, scoring on the validation split. Repeat the command to continue, "
         "or run it on other machines with the same --storage to add workers")
-    tune_times: int = _flag(type=_at_least(1), metavar="N", default=50,
+    tune_times: int = _flag(type=at_least(1), metavar="N", default=50,
         help="finished trials to reach, counting all workers and earlier runs; default 50, as released")
     storage: str | None = _flag(metavar="URL",
         help="database of trials, for workers on several machines: postgresql://user:password@host/database; default: "
@@ -96,7 +81,7 @@ class RunOptions:
         help="how to choose trials: random (default, as released) or tpe (learns from earlier trials)")
     pruner: str = _flag(type=str.lower, choices=["none", "median", "hyperband"], default="none",
         help="stop trials that score worse than others at the same epoch; default none")
-    heartbeat: int = _flag(type=_at_least(1), metavar="SECONDS", default=30,
+    heartbeat: int = _flag(type=at_least(1), metavar="SECONDS", default=30,
         help="how often workers report that they are alive; a trial silent for twice as long is retried; default 30")
 
     data_path: Path | None = _flag(group="files", flag="dataPath", type=Path, metavar="FILE",
@@ -111,11 +96,11 @@ class RunOptions:
         help="folder for the best checkpoint of each seed; default results/models")
     res_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/results"),
         help="folder for CSVs and sweeps; default results/results")
-    save_every: float = _flag(type=_at_least(0, float), metavar="MINUTES", default=5.0,
+    save_every: float = _flag(type=at_least(0, float), metavar="MINUTES", default=5.0,
         help="save the training state at the end of an epoch, this often; default 5. A new best epoch or a signal "
         "(Ctrl-C, SIGTERM, SIGUSR1) always saves it")
 
-    jobs: int = _flag(group="machine", type=_at_least(1), metavar="N", default=1,
+    jobs: int = _flag(group="machine", type=at_least(1), metavar="N", default=1,
         help="seeds or sweep workers to run in parallel on this machine, assigned to its GPUs in turn; default 1")
     gpu_ids: list[int] | None = _flag(type=int, nargs="+", metavar="N",
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
@@ -125,9 +110,9 @@ class RunOptions:
         "everything, slow; for exact comparisons")
     max_clips_per_pass: int | None = _flag(type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
-    threads: int | None = _flag(type=_at_least(1), metavar="N",
+    threads: int | None = _flag(type=at_least(1), metavar="N",
         help="CPU threads per process; default: a tuned trial's, else cores / --jobs. Changes the last bits of results")
-    num_workers: int = _flag(type=_at_least(0), metavar="N", default=0,
+    num_workers: int = _flag(type=at_least(0), metavar="N", default=0,
         help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
     deterministic: bool = _flag(action="store_true",
         help="bit-identical results on a GPU, at some cost in speed; on a CPU equal --threads suffice")

@@ -14,7 +14,6 @@ predict.py uses the same extractors (data/extractors/).
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 if not __package__:  # started by its path: Python then looks for modules in data/
@@ -25,7 +24,7 @@ from data.extractors import MODALITIES, Extractor
 from data.extractors.audio import LibrosaAudio
 from data.extractors.openface import find_openface
 from data.extractors.vision import NO_FACE, MediapipeFaces, NoFaces, OpenFace
-from utils.errors import Parser, UserError, run_program
+from utils.errors import Parser, UserError, at_least, run_program
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,15 +62,6 @@ def vision_extractor(args: argparse.Namespace) -> Extractor:
         return MediapipeFaces(args.pool, args.fps, args.no_face)
     program = args.openface2Path and find_openface(args.openface2Path)
     return OpenFace(args.pool, args.fps, args.no_face, program, args.face)
-
-
-def at_least(minimum: float, kind: type = int) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        if not kind(text) >= minimum:  # true for nan
-            raise argparse.ArgumentTypeError(f"{text}: expected {minimum} or more")
-        return kind(text)
-
-    return number
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -6,7 +6,6 @@
 at either end. The work is in data/builders/cmu.py.
 """
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from utils.errors import Parser, run_program
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all clips are in the file; 2 if some were left out, or after an error."""
-    argv = sys.argv[1:] if argv is None else argv
     parser = Parser(prog="data/TextPre.py", description="Joins CMU's features of MOSI or MOSEI with transcripts.")
     # fmt: off
     parser.add_argument("--features", type=Path, metavar="FILE", required=True,
@@ -44,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
         join_cmu(dataset=DATASETS[args.pop("datasetName")], **args)
 
-    return run_program(work, f"nothing was written; run again: python data/TextPre.py {shlex.join(argv)}")
+    return run_program(work, "nothing was written; run the same command again")
 
 
 if __name__ == "__main__":

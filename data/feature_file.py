@@ -19,7 +19,7 @@ from data.builders.label_table import read_label_table
 from data.doubts import find_doubts
 from data.extractors import ClipError
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
-from utils.errors import Parser, UserError, first_line, run_program
+from utils.errors import Parser, UserError, at_least, first_line, run_program
 
 BAR = 40  # characters of the longest histogram bar
 
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     build.add_argument("--parts", type=Path, metavar="DIR", required=True, help=arrays)
     length = "frames to cut or pad each clip to; default: the mean plus three standard deviations"
     for key in ("audio", "vision"):
-        build.add_argument(f"--{key}_length", type=int, metavar="N", help=length)
+        build.add_argument(f"--{key}_length", type=at_least(1), metavar="N", help=length)
     labels = "the dataset whose label range applies (default: mosi)"
     for action in (check, build):
         action.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help=labels)

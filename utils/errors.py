@@ -57,6 +57,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; --help lists the flags")
 
 
+def at_least(least: float, kind: type = int, most: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: numbers from least to most."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if least <= value <= most:
+            return value
+        upper = "or more" if most == float("inf") else f"to {most}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {least} {upper}")
+
+    parse.__name__ = kind.__name__  # argparse names it: "invalid int value"
+    return parse
+
+
 def translate(error: BaseException) -> UserError | None:
     """The error as the user should read it; None for a bug.
 

@@ -4,13 +4,14 @@ import contextlib
 import csv
 import pickle
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from config.config_regression import make_config
+from config.config_regression import Dataset, make_config
 from data.builders.label_table import LabelledClip
 from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from data.store import cut_text
@@ -31,6 +32,7 @@ class ClipFeatures:
     vision: np.ndarray  # (L, width)
     tokens: np.ndarray | None = None  # (n,) token ids, [CLS] first and [SEP] last; None: run.py reads raw_text
     text: np.ndarray | None = None  # (n, width), BERT's vectors of the tokens
+    changes: Counter[str] = field(default_factory=Counter)  # what was changed -> how often
 
 
 @contextlib.contextmanager
@@ -43,101 +45,93 @@ def writing(output: Path, *inputs: Path) -> Iterator[None]:
 
 def assemble(
     output: Path,
+    dataset: Dataset,
     clips: list[LabelledClip],
     refused: dict[str, str],
-    sizes: dict[str, dict[str, int]],
-    load: Callable[[str], ClipFeatures],
-    padded: dict[str, int | None],
+    load: Callable[[LabelledClip], ClipFeatures],
     extractors: dict[str, dict],
+    *,
+    bert: str | None = None,
     aligned: bool = False,
-) -> dict[str, int]:
-    """Writes the clips that have sizes to a feature file, and the refused ones to a list beside it.
+) -> None:
+    """Writes the clips to a feature file, lists the refused ones beside it, and prints the command that trains on it.
 
-    sizes: clip id -> modality -> frames or tokens, where `padded` has no length. load: returns the features of a clip id.
-    padded: modality -> length that the sequences are cut or padded to; None: the released rule. extractors: modality ->
-    `data.extractors.describe`. aligned: audio and vision have a frame for each token, and the file no lengths for them.
-    Returns the padded lengths. Raises UserError, and keeps the previous file, if a split has no clips.
+    extractors: modality -> `data.extractors.describe`, with the `length` that its sequences are cut or padded to. aligned: audio
+    and vision have a frame for each token, and the file no lengths for them. Raises UserError if a split has no clips, and keeps
+    the previous file; also, at the end, if clips were refused.
     """
-    errors = errors_file(output)
+    errors = output.with_name("errors.csv" if output.name == USUAL_NAME else f"{output.stem}.errors.csv")
     if refused:
         with replacing(errors) as work, open(work, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("id", "reason"), *refused.items()])
     else:
         remove(errors)
-    by_split = {split: [clip for clip in clips if clip.split == split and clip.id in sizes] for split in SPLITS}
+    by_split = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
     if empty := [split for split, members in by_split.items() if not members]:
         example = f", for example {next(iter(refused.items()))}" if refused else ""
         raise UserError(f"{output}: not written; no clip of {', '.join(empty)} is usable: see {errors}{example}")
-    clips = sum(by_split.values(), [])
-    lengths = {key: length or padded_length(sizes[clip.id][key] for clip in clips) for key, length in padded.items()}
+    lengths = {key: extractor["length"] for key, extractor in extractors.items()}
     unimodal = [task for task in UNIMODAL_LABELS if all(task in clip.unimodal for clip in clips)]
-    content = {split: _make_split(members, load, lengths, unimodal) for split, members in by_split.items()}
+    counts: Counter[str] = Counter()
+    content = {split: _make_split(members, load, lengths, unimodal, counts) for split, members in by_split.items()}
     if aligned:
         for split in SPLITS:
             del content[split]["audio_lengths"], content[split]["vision_lengths"]
-    content[EXTRACTORS] = {key: described | {"length": lengths[key]} for key, described in extractors.items()}
+    content[EXTRACTORS] = extractors
     with replacing(output) as work, open(work, "wb") as file:
         # Protocols before 5 copy each array in memory first.
         pickle.dump(content, file, protocol=5)
     print(f"{output}: " + ", ".join(f"{len(members)} {split}" for split, members in by_split.items()) + " clips")
     print("  padded to " + ", ".join(f"{key} {length} x {extractors[key]['width']}" for key, length in lengths.items()))
-    for key, length in lengths.items():
-        if cut := sum(sizes[clip.id].get(key, 0) > length for clip in clips):
-            print(f"  {key}: {cut} longer clips cut")
-    return lengths
-
-
-def train_command(
-    output: Path, dataset: str, clips: Iterable[LabelledClip], bert: str | None = None, aligned: bool = False
-) -> str:
-    """A line with the command that trains on a feature file. clips: those in the file."""
-    argv = ["python", "run.py", "--datasetName", dataset, "--dataPath", str(output)]
-    argv += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
-    if not make_config(dataset).updates_weights(sum(clip.split == "train" for clip in clips)):
-        argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
-    return f"train on it: {shlex.join(argv)}"
-
-
-def raise_if_refused(output: Path, refused: dict[str, str], of: int) -> None:
-    """Raises UserError if any of the `of` clips were left out."""
+    print(*(f"  {change}: {count}\n" for change, count in (+counts).items()), sep="", end="")
+    print("train on it:", _train_command(output, dataset, by_split["train"], bert, aligned))
     if refused:
-        fix = f"see {errors_file(output)}; fix them and run the same command again"
-        raise UserError(f"{len(refused)} of {of} clips were left out: {fix}")
-
-
-def errors_file(output: Path) -> Path:
-    """The list of the clips that were left out of a feature file."""
-    return output.with_name("errors.csv" if output.name == USUAL_NAME else f"{output.stem}.errors.csv")
+        fix = f"see {errors}; fix them and run the same command again"
+        raise UserError(f"{len(refused)} of {len(clips) + len(refused)} clips were left out: {fix}")
 
 
 def padded_length(lengths: Iterable[int]) -> int:
     """The released rule: mean + 3 standard deviations of the clips' lengths. Longer clips are cut."""
-    lengths = np.array(list(lengths))
+    lengths = np.array([*lengths] or [1])
     return max(1, int(lengths.mean() + 3 * lengths.std()))
 
 
+def _train_command(output: Path, dataset: Dataset, train: list[LabelledClip], bert: str | None, aligned: bool) -> str:
+    argv = ["python", "run.py", "--datasetName", dataset.name, "--dataPath", str(output)]
+    argv += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
+    if not make_config(dataset.name).updates_weights(len(train)):
+        argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
+    return shlex.join(argv)
+
+
 def _make_split(
-    clips: list[LabelledClip], load: Callable[[str], ClipFeatures], lengths: dict[str, int], unimodal: list[str]
+    clips: list[LabelledClip],
+    load: Callable[[LabelledClip], ClipFeatures],
+    lengths: dict[str, int],
+    unimodal: list[str],
+    counts: Counter[str],
 ) -> dict[str, np.ndarray]:
-    """One split in the official layout."""
-    count, labels = len(clips), np.array([clip.label for clip in clips], np.float32)
+    """One split in the official layout. Counts the changes."""
+    labels = np.array([clip.label for clip in clips], np.float32)
     split = {
         "id": np.array([clip.id for clip in clips]),
         "raw_text": np.array([clip.text for clip in clips]),
         "annotations": np.array([clip.annotation or SIGNS[int(np.sign(clip.label))] for clip in clips]),
         "classification_labels": np.sign(labels).astype(np.int64) + 1,
         "regression_labels": labels,
-        "audio_lengths": np.ones(count, np.int64),
-        "vision_lengths": np.ones(count, np.int64),
+        "audio_lengths": np.ones(len(clips), np.int64),
+        "vision_lengths": np.ones(len(clips), np.int64),
     }
     for task in unimodal:
         split[UNIMODAL_LABELS[task]] = np.array([clip.unimodal[task] for clip in clips], np.float32)
     if "text" in lengths:
-        split["text_bert"] = np.zeros((count, 3, lengths["text"]), np.int64)
+        split["text_bert"] = np.zeros((len(clips), 3, lengths["text"]), np.int64)
     for number, clip in enumerate(progress(clips, f"padding {clips[0].split}", "clip")):
-        features = load(clip.id)
+        features = load(clip)
+        counts.update(features.changes)
         for key, length in lengths.items():
             rows = getattr(features, key)
+            counts[f"longer {key} sequences cut"] += len(rows) > length
             if key == "text":
                 rows, tokens = cut_text(rows, length), cut_text(features.tokens, length)
                 split["text_bert"][number, :2, : len(tokens)] = tokens, np.ones_like(tokens)
@@ -145,6 +139,6 @@ def _make_split(
                 rows = rows[:length]
                 split[f"{key}_lengths"][number] = len(rows)
             if key not in split:
-                split[key] = np.zeros((count, length, rows.shape[1]), np.float32)
+                split[key] = np.zeros((len(clips), length, rows.shape[1]), np.float32)
             split[key][number, : len(rows)] = rows
     return split

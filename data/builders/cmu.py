@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, writing
 from data.builders.label_table import LabelledClip, parse_label, words_of
 from data.builders.transcripts import ClipName, Transcripts
 from data.extractors import describe
@@ -17,7 +17,7 @@ from models.pretrained_bert import find_bert
 from utils.errors import UserError, first_line
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
-Frames = dict[str, np.ndarray]  # "audio", "vision": (L, width) of the file's type, padded with zeros at either end
+Frames = tuple[np.ndarray, np.ndarray]  # audio, vision: (L, width) of the file's type, padded with zeros at either end
 
 
 def join_cmu(
@@ -25,7 +25,6 @@ def join_cmu(
     transcripts: Path | None,
     output: Path,
     dataset: Dataset,
-    *,
     bert: str | None,
     aligned: bool,
     text_length: int,
@@ -42,25 +41,19 @@ def join_cmu(
         raise UserError(f"--text_length {text_length}: expected {SHORTEST_TEXT} to {longest}, the text encoder's limit")
     with writing(output, *filter(None, [features, transcripts])):
         chosen, refused, shapes = read_cmu_file(features, corpus, dataset, aligned)
-        padded, extractors = {"text": text_length}, {"text": describe(text)}
-        for key, (length, width) in shapes.items():
-            padded[key], settings = text_length if aligned else length, {"file": features.name, "aligned": aligned}
-            extractors[key] = {"name": "CMU-MultimodalSDK", "version": "", "width": width, "settings": settings}
-        clips = [clip for clip, _ in chosen.values()]
-        counts: Counter[str] = Counter()
+        extractors = {"text": describe(text) | {"length": text_length}}
+        cmu = {"name": "CMU-MultimodalSDK", "version": "", "settings": {"file": features.name, "aligned": aligned}}
+        for key, (frames, width) in shapes.items():
+            extractors[key] = cmu | {"width": width, "length": text_length if aligned else frames}
+        if corpus is not None and corpus.first_index:
+            print("  video[0] is clip 1: the pickle counts clips from 0, the transcripts from 1")
 
-        def load(clip_id: str) -> ClipFeatures:
+        def load(clip: LabelledClip) -> ClipFeatures:
             # Frees a split's arrays with its last clip: memory may not hold them all beside the output.
-            return join_clip(*chosen.pop(clip_id), text, text_length, aligned, counts)
+            return join_clip(*chosen.pop(clip.id), text, text_length, aligned)
 
-        # No sizes to measure: all lengths are set.
-        assemble(output, clips, refused, dict.fromkeys(chosen, {}), load, padded, extractors, aligned)
-    for event, count in (+counts).items():
-        print(f"  {event}: {count}")
-    if corpus is not None and corpus.first_index:
-        print("  video[0] is clip 1: the pickle counts clips from 0, the transcripts from 1")
-    print(train_command(output, dataset.name, clips, bert, aligned))
-    raise_if_refused(output, refused, len(clips) + len(refused))
+        clips = [clip for clip, _ in chosen.values()]
+        assemble(output, dataset, clips, refused, load, extractors, bert=bert, aligned=aligned)
 
 
 def read_cmu_file(
@@ -89,8 +82,6 @@ def read_cmu_file(
             video, clip_id, text = corpus.find(name) if corpus is not None else (*name.video_and_clip(), raw_text)
             # With single spaces, a sentence has the tokens of its words.
             clip = LabelledClip(video, clip_id, words_of(text), parse_label("label", label, dataset), split)
-            if not clip.text:
-                raise ValueError(f"the transcript is empty: {text!r}")
             if chosen.setdefault(clip.id, (clip, frames))[0] is not clip:
                 raise ValueError(f"duplicate of {clip.id}; the first is used")
         except ValueError as error:
@@ -113,34 +104,31 @@ def _read_split(checker: SplitChecker, with_texts: bool) -> Iterable[tuple[ClipN
     if with_texts and "raw_text" not in checker.content:
         raise checker.error("raw_text", "missing; pass the transcripts with --transcripts")
     texts = checker.texts("raw_text") if with_texts else [""] * len(ids)
-    frames = [{"audio": audio[number], "vision": vision[number]} for number in range(len(ids))]
-    return zip(map(ClipName.read, ids), labels, texts, frames, strict=True)
+    return zip(map(ClipName.read, ids), labels, texts, zip(audio, vision, strict=True), strict=True)
 
 
 # Values that are too large for float32 become infinite.
 @np.errstate(over="ignore")
-def join_clip(
-    clip: LabelledClip, frames: Frames, text: BertText, text_length: int, aligned: bool, counts: Counter[str]
-) -> ClipFeatures:
-    """text_length: tokens that a text is cut to, [CLS] and [SEP] included. counts: changes and mismatches, for the report."""
+def join_clip(clip: LabelledClip, frames: Frames, text: BertText, text_length: int, aligned: bool) -> ClipFeatures:
+    """text_length: tokens that a text is cut to, [CLS] and [SEP] included."""
     words = clip.text.split()
     encoded = text.pretrained.tokenizer(words, is_split_into_words=True, truncation=True, max_length=text_length)
-    counts["longer texts cut"] += bool(encoded.encodings[0].overflowing)
-    frames = {key: values.astype(np.float32) for key, values in frames.items()}
-    for key, values in frames.items():
-        counts[f"{key} values in {clip.split} set to 0, as not finite"] += np.count_nonzero(~np.isfinite(values))
+    changes = Counter({"longer texts cut": len(encoded.encodings[0].overflowing) > 0})
+    audio, vision = (values.astype(np.float32) for values in frames)
+    for key, values in (("audio", audio), ("vision", vision)):
+        changes[f"{key} values in {clip.split} set to 0, as not finite"] = np.count_nonzero(~np.isfinite(values))
         np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
     if aligned:
         # Side by side, since zeros in one alone can be words without a face.
-        joint = np.concatenate([frames["audio"], frames["vision"]], axis=1)
+        joint = np.concatenate([audio, vision], axis=1)
         uneven = len(without_padding(joint)) != min(len(words), len(joint))
-        counts["clips with more or fewer words than frames (if most: wrong transcripts)"] += uneven
+        changes["clips with more or fewer words than frames (if most: wrong transcripts)"] = uneven
         joint = frames_of_tokens(joint, len(words), encoded.word_ids())
-        audio, vision = np.split(joint, [frames["audio"].shape[1]], axis=1)
+        audio, vision = np.split(joint, [audio.shape[1]], axis=1)
     else:
-        audio, vision = without_padding(frames["audio"]), without_padding(frames["vision"])
+        audio, vision = without_padding(audio), without_padding(vision)
     tokens = np.array(encoded["input_ids"])
-    return ClipFeatures(audio, vision, tokens, text.vectors(tokens))
+    return ClipFeatures(audio, vision, tokens, text.vectors(tokens), changes)
 
 
 def without_padding(frames: np.ndarray) -> np.ndarray:

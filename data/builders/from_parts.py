@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
-from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, padded_length, writing
 from data.builders.label_table import LabelledClip, read_label_table
 from data.extractors import ClipError
 from utils.errors import UserError, first_line, warn
@@ -19,39 +19,36 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
 
     padded: modality -> frames that each clip is cut or padded to; None: the released rule.
     """
-    for key, length in padded.items():
-        if length is not None and length < 1:
-            raise UserError(f"--{key}_length {length}: expected 1 or more")
     if not parts.is_dir():
         raise UserError(f"--parts {parts}: no such folder; expected one with audio/ and vision/")
-    clips, refused = read_label_table(labels, dataset)
-    sizes: dict[str, dict[str, int]] = {}
-    first: dict[str, tuple[int, int]] = {}  # shapes of the first clip
-    for clip in clips:
+    labelled, refused = read_label_table(labels, dataset)
+    clips: list[LabelledClip] = []
+    shapes: list[dict[str, tuple[int, int]]] = []  # of the arrays of each usable clip
+    for clip in labelled:
         try:
-            shapes = {key: _load(parts / key, clip).shape for key in SEQUENCES}
-            for key, shape in shapes.items():
-                if shape[1] != first.setdefault(key, shape)[1]:
-                    hint = f"; {SWAPPED}" if shape[0] == first[key][0] else ""
-                    raise ValueError(f"{key} is {shape[1]} wide, in the first clip {first[key][1]}{hint}")
-            sizes[clip.id] = {key: frames for key, (frames, _) in shapes.items()}
+            found = {key: _load(parts / key, clip).shape for key in SEQUENCES}
+            for key, (frames, width) in found.items():
+                first_frames, first_width = (shapes or [found])[0][key]
+                if width != first_width:
+                    hint = f"; {SWAPPED}" if frames == first_frames else ""
+                    raise ValueError(f"{key} is {width} wide, in the first clip {first_width}{hint}")
+            clips.append(clip)
+            shapes.append(found)
         except (ValueError, ClipError) as error:
             refused[clip.id] = first_line(error)
-    by_id = {clip.id: clip for clip in clips}
-    extractors = {
-        key: {"name": "own", "version": "", "width": width, "settings": {}} for key, (_, width) in first.items()
-    }
-    for key, (frames, _) in first.items():
-        if len(sizes) > 1 and frames > 1 and all(size[key] == frames for size in sizes.values()):
-            warn(f"all {len(sizes)} clips have {frames} frames of {key}; {SWAPPED}")
+    extractors = {}
+    for key, (_, width) in (shapes[0] if shapes else {}).items():
+        frames = [found[key][0] for found in shapes]
+        if len(frames) > 1 and set(frames) == {frames[0]} != {1}:
+            warn(f"all {len(frames)} clips have {frames[0]} frames of {key}; {SWAPPED}")
+        length = padded[key] or padded_length(frames)
+        extractors[key] = {"name": "own", "version": "", "width": width, "settings": {}, "length": length}
 
-    def load(clip_id: str) -> ClipFeatures:
-        return ClipFeatures(*(_load(parts / key, by_id[clip_id]) for key in SEQUENCES))
+    def load(clip: LabelledClip) -> ClipFeatures:
+        return ClipFeatures(*(_load(parts / key, clip) for key in SEQUENCES))
 
     with writing(output, labels):
-        assemble(output, clips, refused, sizes, load, padded, extractors)
-    print(train_command(output, dataset.name, (by_id[clip_id] for clip_id in sizes)))
-    raise_if_refused(output, refused, len(sizes) + len(refused))
+        assemble(output, dataset, clips, refused, load, extractors)
 
 
 def _load(folder: Path, clip: LabelledClip) -> np.ndarray:

@@ -63,12 +63,10 @@ class LabelledClip:
 def with_suffixes(path: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files path<suffix>, in the order of the suffixes; their names may have them in upper case."""
     try:
-        names = os.listdir(path.parent)
+        files = [file for file in path.parent.iterdir() if file.stem == path.name and file.suffix.lower() in suffixes]
     except OSError:  # no such folder, or a name that is too long
         return []
-    start = len(path.name)
-    found = [name for name in names if name.startswith(path.name) and name[start:].lower() in suffixes]
-    return [path.with_name(name) for name in sorted(found, key=lambda name: suffixes.index(name[start:].lower()))]
+    return sorted(files, key=lambda file: suffixes.index(file.suffix.lower()))
 
 
 def read_label_table(
@@ -87,9 +85,7 @@ def read_label_table(
         try:
             if not row["video_id"] or not row["clip_id"]:
                 raise ValueError("video_id or clip_id is empty")
-            text = words_of(row["text"])
-            if not text and not may_be_silent:
-                raise ValueError(f"the text is empty: {row['text']!r}")
+            text = words_of(row["text"], may_be_silent)
             if split not in SPLITS:
                 raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
             label = parse_label("label", row["label"], dataset)
@@ -147,13 +143,17 @@ def read_text(path: Path) -> str:
     return text
 
 
-def words_of(text: str) -> str:
-    """A clip's text in one line; "" if it has no word, or says that it is missing. Raises ValueError if it has times."""
+def words_of(text: str, may_be_silent: bool = False) -> str:
+    """A clip's text in one line; "" if it has no word, or says that it is missing. Raises ValueError if it is not usable."""
     words = " ".join(text.split())
     if match := _TIMES_LEFT.search(words):
         mend = "save it as .srt, .vtt or Whisper's .json for predict.py, or remove the times"
         raise ValueError(f"the text {first_line(words)[:60]!r} has times ({match[0]}): {mend}")
-    return words if words not in _MISSING and any(map(str.isalnum, words)) else ""
+    if words not in _MISSING and any(map(str.isalnum, words)):
+        return words
+    if not may_be_silent:
+        raise ValueError(f"the text is empty: {text!r}")
+    return ""
 
 
 def parse_number(value: str | float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import DATASETS
-from data.builders.assemble import USUAL_NAME, ClipFeatures, assemble, raise_if_refused, train_command, writing
+from data.builders.assemble import USUAL_NAME, ClipFeatures, assemble, padded_length, writing
 from data.builders.clip_cache import CachedFeatures, extract_clip
 from data.builders.isolated import CrashedError, run_isolated
 from data.builders.label_table import LabelledClip, read_label_table
@@ -64,27 +64,27 @@ def prepare(
         cached = _extract_all(extract, clips, refused, jobs)
         clips = [clip for clip in clips if clip.id in cached]
         tokens = {clip.id: text.tokens(clip.text) for clip in clips}
-        sizes = {clip: {key: part.length for key, part in features.items()} for clip, features in cached.items()}
-        for clip, ids in tokens.items():
-            sizes[clip]["text"] = len(ids)
-
-        def load(clip: str) -> ClipFeatures:
-            audio, vision = (cached[clip][modality].load() for modality in ("audio", "vision"))
-            return ClipFeatures(audio, vision, tokens[clip], text.vectors(tokens[clip]))
-
         if fps := _check_clips(cached, {clip: len(ids) for clip, ids in tokens.items()}, extractors["vision"]):
             descriptions["vision"] = descriptions["vision"] | {"fps": fps}
-        lengths = assemble(output, clips, refused, sizes, load, padded, descriptions | {"text": describe(text)})
-    for modality, length in lengths.items():
-        parts = [features[modality] for features in cached.values() if modality in features]
-        cut = sum(size[modality] > length for size in sizes.values())
-        seconds = [part.extraction_seconds for part in parts if part.extraction_seconds is not None]
-        speed = f"; extracted in {np.mean(seconds):.2f} s per clip" if seconds else ""
-        print(f"  {modality}: {cut} longer clips cut{speed}")
-        for reason, count in Counter(part.missing.split(" in any")[0] for part in parts if part.missing).items():
-            print(f"  {count} clips with zeros: {reason}")
-    print(train_command(output, dataset.name, bert))
-    raise_if_refused(output, refused, len(cached) + len(refused))
+        lengths = {"text": [len(ids) for ids in tokens.values()]}
+        for modality in extractors:
+            parts = [features[modality] for features in cached.values()]
+            lengths[modality] = [part.length for part in parts]
+            seconds = [part.extraction_seconds for part in parts if part.extraction_seconds is not None]
+            if seconds:
+                print(f"  {modality}: extracted in {np.mean(seconds):.2f} s per clip")
+            for reason, count in Counter(part.missing.split(" in any")[0] for part in parts if part.missing).items():
+                print(f"  {count} clips with zeros: {reason}")
+        descriptions = {
+            modality: described | {"length": padded[modality] or padded_length(lengths[modality])}
+            for modality, described in (descriptions | {"text": describe(text)}).items()
+        }
+
+        def load(clip: LabelledClip) -> ClipFeatures:
+            audio, vision = (cached[clip.id][modality].load() for modality in ("audio", "vision"))
+            return ClipFeatures(audio, vision, tokens[clip.id], text.vectors(tokens[clip.id]))
+
+        assemble(output, dataset, clips, refused, load, descriptions, bert=bert)
 
 
 def _check_clips(cached: dict[str, dict], tokens: dict[str, int], vision: Extractor) -> float | None:

@@ -4,12 +4,13 @@ import html
 import json
 import math
 import re
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.builders.label_table import SOUNDS, VIDEOS, read_text, with_suffixes, words_of
 from data.extractors import Clip, ClipError
-from data.extractors.media import open_media
+from data.extractors.media import read_facts
 from utils.errors import UserError, first_line, warn
 
 TRANSCRIPTS = (".txt", ".srt", ".vtt", ".json")
@@ -17,10 +18,9 @@ OTHERS = (*TRANSCRIPTS, ".csv", ".tsv", ".pkl")  # not clips, but expected besid
 SHOWN = 5  # names in a warning
 
 _CLOCK = r"(?:\d+:)?\d+:\d\d(?:[.,]\d+)?"
+_SETTINGS = r"(?:[ \t]+(?:align|line|position|region|size|vertical|[XY][12]):\S+)*"
 # Also as Whisper's programs write it: [00:00.000 --> 00:02.500] text.
-_TIMES = re.compile(rf"[ \t]*(\[?)({_CLOCK})[ \t]*-->[ \t]*({_CLOCK})\]?(.*)")
-# Between cues: a blank line, or none before a number and times.
-_GAP = re.compile(rf"\n[ \t]*\n|\n(?=[ \t]*\d+[ \t]*\n[ \t]*{_CLOCK}[ \t]*-->)")
+_TIMES = re.compile(rf"\[?({_CLOCK})[ \t]*-->[ \t]*({_CLOCK})\]?{_SETTINGS}(.*)")
 _TIMED_LINE = re.compile(rf"\W*{_CLOCK}")
 _TAG = re.compile(r"</?(?:[a-zA-Z]|\d+:)[^<>]*>|\{\\[^{}]*\}")  # <i>, <v Name>, <00:01.000>, {\an8}
 
@@ -40,40 +40,39 @@ def find_clips(paths: list[Path]) -> list[Path]:
     for path in paths:
         files = [file for file in sorted(path.rglob("[!.]*")) if file.is_file()]
         videos, sounds = ([file for file in files if file.suffix.lower() in kinds] for kinds in (VIDEOS, SOUNDS))
-        matches = [path] if path.is_file() else videos or sounds
-        if not matches:
+        found = [path] if path.is_file() else videos or sounds
+        if not found:
             raise UserError(f"{path}: no such file, and no folder with clips ({', '.join(VIDEOS + SOUNDS)})")
-        clips += matches
-        stems = {file.with_suffix("") for file in matches}  # the sound beside a video is its own
-        expected = {*matches, *(sound for sound in sounds if sound.with_suffix("") in stems)}
-        skipped = [file.name for file in files if file not in expected and file.suffix.lower() not in OTHERS]
+        clips += found
+        names = {file.with_suffix("") for file in found}
+        skipped = [file for file in files if file.with_suffix("") not in names and file.suffix.lower() not in OTHERS]
         if skipped:
-            warn(f"{path}: {len(skipped)} other files are not scored: {', '.join(skipped[:SHOWN])}")
+            shown = ", ".join(file.name for file in skipped[:SHOWN])
+            warn(f"{path}: {len(skipped)} other files are not scored: {shown}")
     return clips
 
 
 def beside(clip: Path, timed: bool = False) -> list[Cue] | None:
-    """The transcript beside a clip, if `timed` rather one with times; None if there is none. Raises ClipError."""
+    """The transcript beside a clip, if `timed` rather one with times; None if there is none. Raises UserError."""
     files = with_suffixes(clip.with_suffix(""), TRANSCRIPTS[::-1] if timed else TRANSCRIPTS)
-    try:
-        return read_cues(files[0]) if files else None
-    except UserError as error:
-        raise ClipError(str(error)) from None
+    return read_cues(files[0]) if files else None
 
 
 def read_cues(path: Path) -> list[Cue]:
     """The parts of a transcript; one without times if it has none. Raises UserError if it cannot be read for certain."""
-    suffix = path.suffix.lower()
-    if suffix not in ("", *TRANSCRIPTS):
+    if path.suffix.lower() not in ("", *TRANSCRIPTS):
         raise UserError(f"{path}: a transcript must be one of {', '.join(TRANSCRIPTS)}")
-    return parse_cues(read_text(path), str(path), suffix == ".json")
+    return parse_cues(read_text(path), str(path))
 
 
-def parse_cues(text: str, source: str, is_json: bool = False) -> list[Cue]:
-    """source: for the error. Raises UserError."""
+def parse_cues(text: str, source: str) -> list[Cue]:
+    """source: the file, or the name of the flag. Raises UserError."""
     try:
-        cues = _parse_whisper(text) if is_json else _parse_subtitles(text) or _parse_plain(text)
-        return [Cue(words_of(cue.text), cue.start, cue.end) for cue in cues]
+        if source.lower().endswith(".json"):
+            cues = _parse_whisper(text)
+        else:
+            cues = _parse_subtitles(text) or _parse_plain(text)
+        return [replace(cue, text=words_of(cue.text, may_be_silent=True)) for cue in cues]
     except ValueError as error:
         raise UserError(f"{source}: {first_line(error)}") from None
 
@@ -82,22 +81,22 @@ def join(cues: list[Cue]) -> str:
     return " ".join(cue.text for cue in cues if cue.text)
 
 
-def split(clip: Clip, cues: list[Cue], seconds: float, keep_silent: bool) -> list[tuple[Clip, str]]:
-    """The parts of a clip that belong to its cues or, if seconds > 0, its windows of that length, with their words.
+def split(clip: Clip, cues: list[Cue], seconds: float | None, keep_silent: bool) -> list[tuple[Clip, str]]:
+    """The parts of a clip, with their words: one for each cue; if seconds > 0, for each window of that length; None: the clip.
 
     The words of a cue belong to the window that its middle lies in. keep_silent: also parts without words. Raises ClipError.
     """
+    if seconds is None:
+        return [(clip, join(cues))]
     if not cues or not all(cue.end is not None and 0 <= cue.start < cue.end < math.inf for cue in cues):
         raise ClipError("--segments needs a transcript with the times of its lines: .srt, .vtt or Whisper's .json")
     if seconds:
-        with open_media(clip.file, "the clip") as container:
-            length = max((container.duration or 0) / 1e6, *(cue.end for cue in cues))
-        starts = [number * seconds for number in range(math.ceil(length / seconds))]
-        windows = [Cue("", start, min(start + seconds, length)) for start in starts]
+        windows: dict[int, list[Cue]] = defaultdict(list)
         for cue in cues:
-            window = windows[min(int((cue.start + cue.end) / 2 / seconds), len(windows) - 1)]
-            window.text = join([window, cue])
-        cues = windows
+            windows[int((cue.start + cue.end) / 2 / seconds)].append(cue)
+        length = max(read_facts(clip).seconds, *(cue.end for cue in cues))
+        numbers = range(math.ceil(length / seconds))
+        cues = [Cue(join(windows[n]), n * seconds, min((n + 1) * seconds, length)) for n in numbers]
     kept = [cue for cue in cues if cue.text or keep_silent]
     if len(kept) < len(cues):
         warn(f"{clip.file}: {len(cues) - len(kept)} of {len(cues)} segments have no words; --allow_missing scores them")
@@ -118,25 +117,23 @@ def _parse_whisper(text: str) -> list[Cue]:
 
 def _parse_subtitles(text: str) -> list[Cue]:
     """The cues of .srt and .vtt, and of the lines that Whisper prints; none if the text has no times."""
-    cues: list[tuple[list[str], float, float]] = []
+    cues: list[Cue] = []
     rolls, last = "<c>" in text, ""  # YouTube's own captions repeat each line in the next cue
-    for block in _GAP.split(text.replace("\r\n", "\n").replace("\r", "\n")):
-        lines = block.strip().split("\n")
-        if "-->" not in block and lines[0].startswith(("WEBVTT", "NOTE", "STYLE", "REGION")):
-            continue
-        if len(lines) > 1 and _TIMES.match(lines[1]) and not _TIMES.match(lines[0]):
-            del lines[0]  # the number or name of a cue
-        for line in lines:
-            if times := _TIMES.match(line):
-                bracket, start, end, line = times.groups()
-                cues.append(([], _seconds(start), _seconds(end)))
-                if not bracket and all(":" in word for word in line.split()):
-                    continue  # align:start position:0%
-            words = html.unescape(_TAG.sub("", line)).strip()
-            if cues and not (rolls and words == last):
-                cues[-1][0].append(words)
-                last = words
-    return [Cue(" ".join(lines), start, end) for lines, start, end in cues]
+    lines = ["", *map(str.strip, text.splitlines()), ""]
+    is_remark = False
+    for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
+        if times := _TIMES.match(line):
+            start, end, line = times.groups()
+            cues.append(Cue("", _seconds(start), _seconds(end)))
+            is_remark = False
+        elif not before:
+            is_remark = line.startswith(("NOTE", "STYLE", "REGION"))
+        is_name = not times and (not before or line.isdigit()) and _TIMES.match(after)
+        words = html.unescape(_TAG.sub("", line)).strip()
+        if words and cues and not is_remark and not is_name and not (rolls and words == last):
+            cues[-1].text += f" {words}"
+            last = words
+    return cues
 
 
 def _parse_plain(text: str) -> list[Cue]:

@@ -12,7 +12,7 @@ from data.builders.label_table import parse_number, read_table
 from utils.errors import UserError
 
 COLUMNS = ("video_id", "clip_id", "text")
-TOLERANCE = 0.1  # seconds by which a clip's start and end may differ from its transcript's
+TOLERANCE = 0.1  # seconds: distance of a clip's start and end from its transcript's
 
 # The lines of CMU's files: MOSI's, in one file for each video, and MOSEI's, in which a video's name may end in "_".
 LINES = {
@@ -31,7 +31,7 @@ class ClipName:
     video: str
     clip: str  # "" if the id names none
     is_index: bool = False  # video[7], which CMU-MultimodalSDK counts from 0
-    times: tuple[float, float] | None = None  # seconds
+    times: tuple[float, ...] = ()  # start and end in seconds; NaN if unreadable
 
     @classmethod
     def read(cls, item: object) -> "ClipName":
@@ -41,12 +41,12 @@ class ClipName:
         whole = "$_$".join(parts) if len(parts) == 2 else parts[0]
         match = ID.fullmatch(whole)
         video, number, index, tail = match.groups() if match else (whole, "", None, "")
-        times = _parse_times(*parts[1:3]) if len(parts) > 2 else None
+        times = tuple(map(parse_number, parts[1:3])) if len(parts) > 2 else ()
         return cls("_".join(parts), whole, video, number or index or tail, index is not None, times)
 
     def video_and_clip(self) -> tuple[str, str]:
         """For clips without transcripts; (written, "") if the id names no clip, or names it by its times."""
-        return (self.video, self.clip) if self.clip and self.times is None else (self.written, "")
+        return (self.video, self.clip) if self.clip and not self.times else (self.written, "")
 
 
 class Transcripts:
@@ -55,14 +55,13 @@ class Transcripts:
     def __init__(self, path: Path):
         """path: a CSV table with COLUMNS, one of CMU's files, or a folder with these anywhere below it. Raises UserError."""
         self.videos: dict[str, dict[str, dict[str, str]]] = {}  # video -> clip -> row of the table
-        self.others: dict[tuple[str, str], str] = {}  # video, clip -> other words that the transcripts have for it
         self.first_index = 0  # the number of the clip that the ids call video[0]
         try:
             for row in _read_rows(path):
                 # CMU ships some files in two folders.
                 first = self.videos.setdefault(row["video_id"], {}).setdefault(row["clip_id"], row)
                 if row["text"].split() != first["text"].split():
-                    self.others[row["video_id"], row["clip_id"]] = row["text"]
+                    first["other text"] = row["text"]
         except OSError as error:
             raise UserError(f"--transcripts {error.filename}: cannot be read ({error.strerror})") from None
         if not self.videos:
@@ -77,15 +76,15 @@ class Transcripts:
     def find(self, name: ClipName) -> tuple[str, str, str]:
         """Returns a clip's video, clip number and text. Raises ValueError, with the reason, if it has no transcript."""
         video, clip = name.video, str(int(name.clip) + self.first_index) if name.is_index else name.clip
-        if name.times is not None and name.whole in self.videos:
+        if name.times and name.whole in self.videos:
             video, clip = name.whole, _find_by_times(self.videos[name.whole], name.times)
-        if clip not in self.videos.get(video, {}):
+        row = self.videos.get(video, {}).get(clip)
+        if row is None:
             raise ValueError(f"no transcript of the video {video!r}, clip {clip!r}")
-        text = self.videos[video][clip]["text"]
-        if (video, clip) in self.others:
-            both = f"{text[:60]!r} and {self.others[video, clip][:60]!r}"
+        if "other text" in row:
+            both = f"{row['text'][:60]!r} and {row['other text'][:60]!r}"
             raise ValueError(f"two transcripts of the video {video!r}, clip {clip!r}: {both}")
-        return video, clip, text
+        return video, clip, row["text"]
 
 
 def _read_rows(path: Path) -> Iterator[dict[str, str]]:
@@ -105,23 +104,15 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
             except UnicodeDecodeError:
                 # Some of MOSEI's files have Windows quotation marks.
                 text = content.decode("cp1252", errors="replace")
-            lines = map(str.strip, text.split("\n"))
-            yield from (
-                {"video_id": file.stem} | match.groupdict() for match in filter(None, map(pattern.fullmatch, lines))
-            )
+            for match in filter(None, map(pattern.fullmatch, map(str.strip, text.split("\n")))):
+                yield {"video_id": file.stem} | match.groupdict()
 
 
-def _parse_times(start: str, end: str) -> tuple[float, float] | None:
-    """Start and end in seconds; None unless both are numbers."""
-    times = parse_number(start), parse_number(end)
-    return times if all(map(math.isfinite, times)) else None
-
-
-def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, float]) -> str:
+def _find_by_times(clips: dict[str, dict[str, str]], times: tuple[float, ...]) -> str:
     """The clip whose start and end are nearest."""
-    spans = {clip: _parse_times(row.get("start", ""), row.get("end", "")) for clip, row in clips.items()}
-    distances = {clip: np.abs(np.subtract(span, times)).max() for clip, span in spans.items() if span is not None}
-    near = {clip: distance for clip, distance in distances.items() if distance <= TOLERANCE}
+    spans = {clip: [parse_number(row.get(key, "")) for key in ("start", "end")] for clip, row in clips.items()}
+    # The distance from NaN is NaN: not near.
+    near = {clip: distance for clip, span in spans.items() if (distance := math.dist(span, times)) <= TOLERANCE}
     if not near:
         hint = "MOSI's files have no times: pass a CSV table with start and end in seconds"
         raise ValueError(f"no transcript within {TOLERANCE} s of {times[0]:g} to {times[1]:g} s; {hint}")

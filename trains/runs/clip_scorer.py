@@ -33,13 +33,15 @@ class ClipReader:
 
         Raises UserError if the model cannot score clips.
         """
+        fix = "retrain on a file made here by data/DataPre.py, or score feature files with --features"
         if not trained.extractors or trained.encoder.tokenizer is None:
-            raise UserError(
-                f"{trained.folder} cannot score clips: it does not record the extractors of its training features, or has no "
-                "tokenizer; train on a file made by data/DataPre.py, or score feature files with --features"
-            )
+            missing = "does not record the extractors of its training features, or has no tokenizer"
+            raise UserError(f"{trained.folder} cannot score clips: it {missing}; {fix}")
         described = {modality: trained.extractors.get(modality) or {} for modality in DTYPES}
-        self.audio, self.vision = (_rebuild(modality, described[modality], trained.folder) for modality in EXTRACTORS)
+        try:
+            self.audio, self.vision = (_rebuild(modality, described[modality]) for modality in EXTRACTORS)
+        except ValueError as error:
+            raise UserError(f"{trained.folder} was trained on {error}; install that version, {fix}") from None
         if isinstance(self.vision, OpenFace):
             self.vision = replace(self.vision, program=openface, face=face)
         # Longer training clips were cut to these lengths.
@@ -48,21 +50,21 @@ class ClipReader:
         self.tokenizer = make_tokenizer(trained.encoder.tokenizer)
         self.allow_missing = allow_missing
 
-    def __call__(self, clip: Clip, text: str | None) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-        """Returns the features by modality, (L, width), and what to report about the clip. text: its transcript, if any.
+    def __call__(self, clip: Clip, text: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Returns the features by modality, (L, width), and what to report about the clip. text: its transcript, or "".
 
         text's width is 2: token and segment ids. Raises ClipError if the clip is unreadable or a modality is missing.
         """
         if not (text or self.allow_missing):
-            reason = "the transcript has no words" if text is not None else "no text"
-            raise ClipError(f"{reason}: add --text, --text_file or a .txt or .srt file next to it, or --allow_missing")
+            mend = "add --text, --text_file or a .txt or .srt file next to it, or --allow_missing"
+            raise ClipError(f"no text, or none with words: {mend}")
         substituted = [] if text else ["no text: read as an empty one"]
         audio, vision = self.audio(clip, self.lengths["audio"]), self.vision(clip, self.lengths["vision"])
         for missing in filter(None, (audio.missing, vision.missing)):
             if not self.allow_missing:
                 raise ClipError(f"{missing}; --allow_missing scores the clip without it")
             substituted.append(f"{missing}: one frame of zeros")
-        tokens = np.array(self.tokenizer.encode([text or ""])[0])
+        tokens = np.array(self.tokenizer.encode([text])[0])
         ids = cut_text(tokens, self.text_length)
         sequences = {
             "text": np.stack([ids, np.zeros_like(ids)], axis=1),
@@ -72,42 +74,38 @@ class ClipReader:
         facts: dict[str, object] = {"clip": str(clip.file)}
         if clip.end is not None:
             facts |= {"start": round(clip.start, 3), "end": round(clip.end, 3)}
-        seconds, used = self._seconds(audio, vision)
-        facts |= {"seconds": seconds, "seconds_used": used, "tokens": len(tokens), "tokens_used": len(ids)}
-        if self.vision.name != NoFaces.name:
-            face_share = round(vision.frames_with_face / max(1, vision.video_frames), 4)
-            facts |= {"fps": round(vision.fps, 2), "video_frames": vision.video_frames}
-            facts |= {"faces": vision.faces, "face_share": face_share}
+        seconds = max(audio.seconds, vision.seconds)
+        facts |= {"seconds": round(seconds, 3), "seconds_used": round(self._seconds_used(audio, vision), 3)}
+        facts |= {"tokens": len(tokens), "tokens_used": len(ids)}
+        if not isinstance(self.vision, NoFaces):
+            facts |= {"fps": round(vision.fps, 2), "video_frames": vision.video_frames, "faces": vision.faces}
+            facts["face_share"] = round(vision.frames_with_face / max(1, vision.video_frames), 4)
         return sequences, facts | {"substituted": "; ".join(substituted)}
 
-    def _seconds(self, audio: Extracted, vision: Extracted) -> tuple[float, float]:
-        """The clip's length, and the least part of it that audio and vision use."""
-        seconds = used = max(audio.seconds, vision.seconds)
-        spans = [("audio", audio, self.audio.hop_length / self.audio.sample_rate)]
+    def _seconds_used(self, audio: Extracted, vision: Extracted) -> float:
+        """The least part of the clip that audio and vision use."""
+        used = max(audio.seconds, vision.seconds)
+        parts = [(audio, self.lengths["audio"], self.audio.hop_length / self.audio.sample_rate)]
         if vision.fps:
-            spans.append(("vision", vision, self.vision.pool / min(vision.fps, self.vision.fps or vision.fps)))
-        for modality, part, span in spans:
-            longest = self.lengths[modality]
+            frame_seconds = self.vision.pool / min(vision.fps, self.vision.fps or vision.fps)
+            parts.append((vision, self.lengths["vision"], frame_seconds))
+        for part, longest, frame_seconds in parts:
             # Lengths in the container are not exact to a frame.
-            if longest is not None and len(part.frames) >= longest and (longest + 1) * span < part.seconds:
-                used = min(used, longest * span)
-        return round(seconds, 3), round(used, 3)
+            if longest is not None and len(part.frames) >= longest and (longest + 1) * frame_seconds < part.seconds:
+                used = min(used, longest * frame_seconds)
+        return used
 
 
-def _rebuild(modality: str, description: dict, folder: Path) -> Extractor:
-    """Returns the extractor with this description. Raises UserError if it is not available here."""
-    name = description.get("name")
+def _rebuild(modality: str, description: dict) -> Extractor:
+    """Returns the extractor with this description. Raises ValueError, with the difference, if it is not available here."""
     try:
-        kind = next(kind for kind in EXTRACTORS[modality] if kind.name == name)
+        kind = next(kind for kind in EXTRACTORS[modality] if kind.name == description.get("name"))
         extractor = kind(**description.get("settings", {}))
         mismatch = difference(description, describe(extractor))
     except (StopIteration, TypeError):
-        mismatch = f"{name or 'unknown origin'}, which cannot be extracted here"
+        mismatch = f"{description.get('name') or 'unknown origin'}, which cannot be extracted here"
     if mismatch:
-        raise UserError(
-            f"{folder} was trained on {modality} features of {mismatch}; install that version, retrain on features extracted "
-            "here, or score feature files with --features"
-        )
+        raise ValueError(f"{modality} features of {mismatch}")
     return extractor
 
 
@@ -116,6 +114,7 @@ def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: tor
     if not readings:
         return pd.DataFrame()
     facts = pd.DataFrame([facts for _, facts in readings])
+    _warn_of_losses(facts, trained.extractors["vision"].get("fps"))
     names = facts.pop("clip").tolist()
     with tempfile.TemporaryDirectory() as folder:
         ragged = []
@@ -128,23 +127,21 @@ def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: tor
     return table.rename(columns={"id": "clip"}).join(facts)
 
 
-def warn_of_losses(table: pd.DataFrame, trained: Trained) -> None:
-    """Warns once for each kind of clip whose score says little, with the first one. table: from score_clips."""
-    settings = trained.extractors["vision"].get("settings", {})
-    usual = trained.extractors["vision"].get("fps") if "fps" in table and not settings.get("fps") else None
-    too_long = pd.Series(map(is_too_long_for, table.tokens, table.seconds))
+def _warn_of_losses(facts: pd.DataFrame, usual_fps: object) -> None:
+    """Warns once for each kind of clip whose score says little, with the first one. usual_fps: in training, if known."""
+    is_cut = facts.seconds_used < facts.seconds
+    is_too_long = pd.Series(map(is_too_long_for, facts.tokens, facts.seconds))
     kinds = {
-        "{seconds_used:g} s of {seconds:g} s used; --segments {seconds_used:g} scores all": table.seconds_used
-        < table.seconds,
-        "{tokens_used} of {tokens} tokens of the text used": table.tokens_used < table.tokens,
-        "{tokens} tokens cannot be spoken in {seconds:g} s; is it the clip's text?": too_long,
+        "{seconds_used:g} s of {seconds:g} s used; --segments {seconds_used:g} scores all": is_cut,
+        "{tokens_used} of {tokens} tokens of the text used": facts.tokens_used < facts.tokens,
+        "{tokens} tokens cannot be spoken in {seconds:g} s; is it the clip's text?": is_too_long,
     }
-    if isinstance(usual, int | float):
-        differs = (table.fps > 0) & ((table.fps - usual).abs() > FPS_TOLERANCE * usual)
-        kinds[f"{{fps:g}} video frames per second, in training {usual:g}"] = differs
+    if "fps" in facts and isinstance(usual_fps, int | float):
+        differs = (facts.fps > 0) & ((facts.fps - usual_fps).abs() > FPS_TOLERANCE * usual_fps)
+        kinds[f"{{fps:g}} video frames per second, in training {usual_fps:g}"] = differs
     for text, rows in kinds.items():
         if rows.any():
-            first = table[rows].iloc[0]
+            first = facts[rows].iloc[0]
             others = f" (and {rows.sum() - 1} other clips)" if rows.sum() > 1 else ""
             warn(f"{first['clip']}: {text.format(**first)}{others}")
 
