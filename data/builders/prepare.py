@@ -74,16 +74,14 @@ def prepare(
 
         if fps := _check_clips(cached, {clip: len(ids) for clip, ids in tokens.items()}, extractors["vision"]):
             descriptions["vision"] = descriptions["vision"] | {"fps": fps}
-        lengths = assemble(output, clips, refused, sizes, load, padded, descriptions | {"text": describe(text)})
-    for modality, length in lengths.items():
-        parts = [features[modality] for features in cached.values() if modality in features]
-        cut = sum(size[modality] > length for size in sizes.values())
+        assemble(output, clips, refused, sizes, load, padded, descriptions | {"text": describe(text)})
+    for modality in extractors:
+        parts = [features[modality] for features in cached.values()]
         seconds = [part.extraction_seconds for part in parts if part.extraction_seconds is not None]
-        speed = f"; extracted in {np.mean(seconds):.2f} s per clip" if seconds else ""
-        print(f"  {modality}: {cut} longer clips cut{speed}")
+        print(f"  {modality}: " + (f"extracted in {np.mean(seconds):.2f} s per clip" if seconds else "from the cache"))
         for reason, count in Counter(part.missing.split(" in any")[0] for part in parts if part.missing).items():
             print(f"  {count} clips with zeros: {reason}")
-    print(train_command(output, dataset.name, bert))
+    print(train_command(output, dataset.name, clips, bert))
     raise_if_refused(output, refused, len(cached) + len(refused))
 
 
