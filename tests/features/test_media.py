@@ -59,7 +59,7 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(clip, tmp_path, suffix):
 
 
 def test_decoding_stops_when_the_caller_has_enough(clip):
-    assert 0.5 <= read_sound(Clip(clip), 0.5)[0].shape[1] / clips.RATE < 0.6
+    assert 0.5 <= read_sound(Clip(clip, None, 0, 0.5))[0].shape[1] / clips.RATE < 0.6
     vision = MediapipeFaces(pool=2)(Clip(clip), longest=4)
     assert vision.frames.shape[0] == 4 and vision.video_frames == 8
     assert vision.seconds == pytest.approx(3, abs=0.1) and vision.fps == clips.FPS
@@ -75,7 +75,7 @@ def test_half_a_download_is_refused(clip, tmp_path, suffix):
     half = copy(whole, tmp_path / f"half{suffix}", 0.55, 0.45)
     for read in (read_sound, lambda file: list(read_video_frames(file))):
         assert len(read(Clip(whole)))
-        with pytest.raises(ClipError, match=r"only [01]\.\d of \d\.\d s"):
+        with pytest.raises(ClipError, match=r"only [01]\.\d of \d\.\d s|cannot be decoded: damaged, cut off"):
             read(Clip(half))
     assert len(list(read_video_frames(Clip(half, None, 0, 0.5)))) == 5  # that part is there
 
