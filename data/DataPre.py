@@ -36,14 +36,14 @@ def main(argv: list[str] | None = None) -> int:
         # The worker processes, which import this file, do not need PyTorch.
         from data.builders.prepare import prepare
 
-        read_tables = args.vision == "openface-csv"
+        tables = args.openface_csv or args.data_dir / "OpenFace"
         prepare(
             args.data_dir,
             args.output,
             args.language,
             args.datasetName,
             extractors={"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": vision_extractor(args)},
-            openface_tables=(args.openface_csv or args.data_dir / "OpenFace") if read_tables else None,
+            openface_tables=tables if args.vision == "openface-csv" else None,
             bert=args.bert,
             padded={modality: getattr(args, f"{modality}_length") for modality in MODALITIES},
             allow_missing=args.allow_missing,
@@ -66,51 +66,41 @@ def vision_extractor(args: argparse.Namespace) -> Extractor:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="data/DataPre.py", description="Makes a feature file from raw clips and their label table.")
+    add = parser.add_argument
     # fmt: off
-    add = parser.add_argument_group("input").add_argument
     add("--data_dir", type=Path, metavar="DIR", required=True, help="folder with label.csv and Raw/")
     add("--language", type=str.lower, choices=["en", "cn"], required=True, help="of the texts; selects the default BERT")
     add("--datasetName", type=str.lower, choices=list(DATASETS), help="sets the labels' range; default mosi (en), sims (cn)")
     add("--bert", metavar="DIR", help="text encoder to train with: a folder or hub name; default as for run.py")
     add("--allow_missing", action="store_true", help="keep clips without audio or a face, with one frame of zeros")
-
-    add = parser.add_argument_group("vision").add_argument
     add("--vision", type=str.lower, choices=["openface", "openface-csv", "mediapipe", "none"],
-        help="openface: run OpenFace 2, as released; openface-csv: read tables it wrote earlier; mediapipe: face "
-        "landmarks, installed with pip; none: no vision features. Default: by the OpenFace flag given")
+        help="run OpenFace 2, as released; read tables that it wrote; use MediaPipe's face landmarks; or learn without "
+        "vision. Default: one of the first two, by the flag given")
     add("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's FeatureExtraction, which you build yourself")
     add("--openface_csv", type=Path, metavar="DIR", help="OpenFace tables, <video_id>/<clip_id>.csv; default DIR/OpenFace")
+    add("--face", type=at_least(0), metavar="ID", help="OpenFace's face_id; default: in each frame the most confident face")
     add("--pool", type=at_least(1), metavar="N", default=3, help="video frames averaged into one feature frame; default 3")
-    add("--fps", type=at_least(0.001, float), metavar="N",
-        help="video frames used per second; default all, as released. Set it if your clips have different frame rates")
+    add("--fps", type=at_least(0.001, float), metavar="N", help="video frames used per second; default all, as released")
     add("--no_face", type=str.lower, choices=NO_FACE, default=NO_FACE[0],
         help="a video frame without a face keeps the last face's values (default; zeros before the first face), becomes "
         "zeros, is skipped, or counts as OpenFace left it, as released")
-    add("--face", type=at_least(0), metavar="ID",
-        help="OpenFace's face_id to use; default: in each video frame the face of the highest confidence")
-
-    add = parser.add_argument_group("audio and lengths").add_argument
-    add("--sample_rate", type=at_least(11025), metavar="HZ", default=22050, help="resampling rate; default 22050")
+    add("--sample_rate", type=at_least(11025), metavar="HZ", default=22050, help="of the audio features; default 22050")
     add("--hop_length", type=at_least(32), metavar="N", default=512, help="audio samples per feature frame; default 512")
     for modality, unit, shortest in (("text", "tokens", 3), ("audio", "frames", 1), ("vision", "frames", 1)):
         add(f"--{modality}_length", type=at_least(shortest), metavar="N",
             help=f"{unit} that each clip is cut or padded to; default as released: mean plus three standard deviations")
-
-    add = parser.add_argument_group("run").add_argument
-    add("--output", type=Path, metavar="FILE",
-        help="feature file, with its cache and error list (NAME.errors.csv) beside it; default DIR/Processed/features.pkl")
+    add("--output", type=Path, metavar="FILE", help="feature file; default DIR/Processed/features.pkl")
     add("--jobs", type=at_least(1), metavar="N", default=1, help="number of worker processes; default 1")
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help="use the cache, or extract everything again")
     # fmt: on
     args = parser.parse_args(argv)
     args.vision = args.vision or ("openface-csv" if args.openface_csv else "openface")
-    runs_openface, reads_tables = args.vision == "openface", args.vision == "openface-csv"
-    if args.face is not None and not (runs_openface or reads_tables):
-        raise UserError(f"--face {args.face}: --vision {args.vision} has no face ids, only OpenFace has; leave it out")
-    if runs_openface != bool(args.openface2Path) or (args.openface_csv and not reads_tables):
+    given = {name for name in ("openface2Path", "openface_csv", "face") if getattr(args, name) is not None}
+    usable = {"openface": {"openface2Path", "face"}, "openface-csv": {"openface_csv", "face"}}.get(args.vision, set())
+    if given - usable or (args.vision == "openface" and not args.openface2Path):
         raise UserError(
-            f"--vision {args.vision}: openface needs --openface2Path, openface-csv takes --openface_csv, mediapipe and none "
-            "take neither; choose one"
+            f"--vision {args.vision}: openface needs --openface2Path, openface-csv takes --openface_csv, both take --face, "
+            "mediapipe and none take none of these; choose one"
         )
     return args
 

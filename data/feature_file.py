@@ -44,16 +44,13 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> list[st
     if len(split.labels) > 1:
         lines.append(f"  {', '.join(UNIMODAL_LABELS[task] for task in split.labels if task != 'fusion')}")
     if split.text_bert is None:
-        lines.append(
-            f"  raw_text, of which run.py keeps {dataset.text_length} tokens (--set text_length=N: more or fewer)"
-        )
+        lines.append(f"  raw_text, cut to {dataset.text_length} tokens by run.py (--set text_length=N)")
     else:
-        length = split.text_bert.shape[2]
-        lines.append(f"  text_bert {split.text_bert.shape}: {_lengths(split.text_lengths, length, 'tokens')}")
+        lengths = _lengths(split.text_lengths, split.text_bert.shape[2], "tokens")
+        lines.append(f"  text_bert {split.text_bert.shape}: {lengths}")
     for key in ("audio", "vision"):
         values, lengths = getattr(split, key), getattr(split, f"{key}_lengths")
-        used = split.text_lengths if lengths is None else lengths
-        frames = "as many frames as tokens" if used is None else _lengths(used, values.shape[1], "frames")
+        frames = "as many frames as tokens" if lengths is None else _lengths(lengths, values.shape[1], "frames")
         non_finite = values.size - np.isfinite(values).sum()
         lines.append(f"  {key} {values.shape}: {frames}, {non_finite} non-finite values")
     return lines
@@ -77,7 +74,6 @@ def _lengths(lengths: np.ndarray, padded: int, unit: str) -> str:
 def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
     """A report on a folder of clips as DataPre.py reads it, and its mistakes. Raises UserError."""
     clips, refused = read_label_table(folder / "label.csv", dataset)
-    mistakes = [f"label.csv: {first_line(clip)}: {reason}" for clip, reason in refused.items()]
     lines = [f"{folder}: {len(clips)} clips of {len({clip.video_id for clip in clips})} videos"]
     for split in SPLITS:
         labels = np.array([clip.label for clip in clips if clip.split == split], np.float32)
@@ -86,33 +82,30 @@ def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:
         try:
             file = clip.find_video(folder / "Raw")
             if not file.is_file() or not file.stat().st_size:
-                mistakes.append(f"{first_line(clip.id)}: {file} is missing or empty")
+                raise ClipError(f"{file} is missing or empty")
         except ClipError as error:
-            mistakes.append(f"{first_line(clip.id)}: {error}")
-    return "\n".join(lines), mistakes
+            refused[clip.id] = str(error)
+    return "\n".join(lines), [f"{first_line(clip)}: {reason}" for clip, reason in refused.items()]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 if there is a mistake."""
     parser = Parser(prog="python -m data.feature_file", description="Checks and builds feature files.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="CHECK|BUILD")
-    what = "verify a feature file or a folder of clips, and report its content"
-    check = actions.add_parser("CHECK", aliases=["check"], help=what)
+    # fmt: off
+    check = actions.add_parser("CHECK", aliases=["check"], help="report what a file or folder contains, and its mistakes")
     check.add_argument("path", type=Path, metavar="PATH", help="a feature pickle, or a folder with label.csv and Raw/")
     check.add_argument("--aligned", action="store_true", help="the file is word-aligned and has no lengths")
-    what = "make a feature file from your own arrays, one for each clip and modality"
-    build = actions.add_parser("BUILD", aliases=["build"], help=what)
+    build = actions.add_parser("BUILD", aliases=["build"], help="make a feature file from a label table and arrays")
     build.add_argument("path", type=Path, metavar="FILE", help="the feature file to write")
-    columns = "table with the columns video_id, clip_id, text, label, mode"
-    build.add_argument("--labels", type=Path, metavar="CSV", required=True, help=columns)
-    arrays = "audio/<video_id>/<clip_id>.npy and vision/<video_id>/<clip_id>.npy (or .npz), each (frames, width)"
-    build.add_argument("--parts", type=Path, metavar="DIR", required=True, help=arrays)
-    length = "frames to cut or pad each clip to; default: the mean plus three standard deviations"
+    build.add_argument("--labels", type=Path, metavar="CSV", required=True, help="video_id, clip_id, text, label, mode")
+    build.add_argument("--parts", type=Path, metavar="DIR", required=True,
+        help="arrays (frames, width): audio/<video_id>/<clip_id>.npy and vision/<video_id>/<clip_id>.npy (or .npz)")
     for key in ("audio", "vision"):
-        build.add_argument(f"--{key}_length", type=at_least(1), metavar="N", help=length)
-    labels = "the dataset whose label range applies (default: mosi)"
+        build.add_argument(f"--{key}_length", type=at_least(1), metavar="N", help="frames to cut or pad to; default as released")
     for action in (check, build):
-        action.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help=labels)
+        action.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help="default mosi")
+    # fmt: on
 
     def work() -> None:
         args = parser.parse_args(argv)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.builders.label_table import SOUNDS, VIDEOS, LabelledClip
-from data.extractors import Clip, ClipError, Extractor
+from data.extractors import Clip, ClipError
 from utils.files import replacing
 
 CACHE_FORMAT = 4  # part of every name: increase it when the names or the arrays in the files change
@@ -23,15 +23,15 @@ CACHE_FORMAT = 4  # part of every name: increase it when the names or the arrays
 
 @dataclass
 class CachedFeatures:
-    """One modality of one clip."""
+    """One modality of one clip. The last fields are those of data.extractors.Extracted."""
 
     file: Path
     length: int  # frames
-    missing: str  # why the features are zeros, if they are
     extraction_seconds: float | None  # None if they were in the cache
-    seconds: float  # of the clip; see data.extractors.Extracted
+    missing: str
+    seconds: float
     fps: float
-    faces: float
+    faces: int
 
     def load(self) -> np.ndarray:
         """Returns the frames, (length, width) float32."""
@@ -39,27 +39,21 @@ class CachedFeatures:
 
 
 def extract_clip(
-    extractors: dict[str, Extractor],
-    descriptions: dict[str, dict],
-    videos: Path,
-    openface_tables: Path | None,
-    cache: Path,
-    allow_missing: bool,
-    clip: LabelledClip,
+    extractors: dict, videos: Path, openface_tables: Path | None, cache: Path, allow_missing: bool, clip: LabelledClip
 ) -> dict[str, CachedFeatures]:
-    """Returns a clip's features by modality. Runs in a worker process. Raises ClipError; UserError if the disk is full."""
+    """Returns a clip's features by modality, as the extractors are. Runs in a worker process.
+
+    Raises ClipError; UserError if the disk is full.
+    """
     file, table = clip.find_video(videos), None
     if not os.path.isfile(file):
         raise ClipError(f"no file {file} (nor another type: {', '.join(VIDEOS[1:] + SOUNDS)})")
     if openface_tables is not None:
         table = openface_tables / clip.video_id / f"{clip.clip_id}.csv"
-    inputs = [_hash(path) for path in (file, table) if path is not None and os.path.isfile(path)]
     features = {}
     for modality, extractor in extractors.items():
-        origin = [CACHE_FORMAT, descriptions[modality], clip.id, *(inputs[:1] if modality == "audio" else inputs)]
-        origin += [getattr(extractor, "face", None)]
-        if program := getattr(extractor, "program", None):
-            origin += [os.stat(program).st_size, os.stat(program).st_mtime_ns]
+        inputs = [file] if modality == "audio" else [file, table, getattr(extractor, "program", None)]
+        origin = [CACHE_FORMAT, repr(extractor), extractor.version, clip.id, *map(_hash, inputs)]
         cached = cache / f"{hashlib.sha1(json.dumps(origin).encode()).hexdigest()}.npz"
         arrays = extraction_seconds = None
         with contextlib.suppress(Exception):  # damaged archives raise more types than numpy documents
@@ -70,15 +64,16 @@ def extract_clip(
             extraction_seconds = time.perf_counter() - start
             with replacing(cached) as work, open(work, "wb") as stream:
                 np.savez(stream, **arrays)
-        missing = str(arrays["missing"])
+        missing, *facts = (np.asarray(arrays[name]).item() for name in ("missing", "seconds", "fps", "faces"))
         if missing and not allow_missing:
             raise ClipError(f"{missing}; --allow_missing uses one frame of zeros instead")
-        facts = [float(arrays[name]) for name in ("seconds", "fps", "faces")]
-        features[modality] = CachedFeatures(cached, len(arrays["frames"]), missing, extraction_seconds, *facts)
+        features[modality] = CachedFeatures(cached, len(arrays["frames"]), extraction_seconds, missing, *facts)
     return features
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path | None) -> str:
+    if path is None or not path.is_file():
+        return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha1").hexdigest()
 

@@ -51,34 +51,29 @@ def prepare(
     clips, refused = read_label_table(labels, dataset, may_be_silent=allow_missing)
     if openface_tables is not None and not openface_tables.is_dir():
         raise UserError(f"--openface_csv {openface_tables}: no such folder; it should hold <video_id>/<clip_id>.csv")
-    descriptions = {modality: describe(extractor) for modality, extractor in extractors.items()}
     text = BertText.load(find_bert(bert, DATASETS[DATASET_OF_LANGUAGE[language]]))
+    descriptions = {modality: describe(extractor) for modality, extractor in (extractors | {"text": text}).items()}
     with writing(output, labels):
         cache = output.with_name(f"{output.name}.cache")
         if not resume:
             remove(cache)
         make_folder(cache)
-        extract = partial(
-            extract_clip, extractors, descriptions, data_dir / "Raw", openface_tables, cache, allow_missing
-        )
+        extract = partial(extract_clip, extractors, data_dir / "Raw", openface_tables, cache, allow_missing)
         cached = _extract_all(extract, clips, refused, jobs)
         clips = [clip for clip in clips if clip.id in cached]
         tokens = {clip.id: text.tokens(clip.text) for clip in clips}
-        if fps := _check_clips(cached, {clip: len(ids) for clip, ids in tokens.items()}, extractors["vision"]):
-            descriptions["vision"] = descriptions["vision"] | {"fps": fps}
+        if fps := _check_clips(cached, tokens, extractors["vision"]):
+            descriptions["vision"]["fps"] = fps
         lengths = {"text": [len(ids) for ids in tokens.values()]}
         for modality in extractors:
-            parts = [features[modality] for features in cached.values()]
+            parts = [parts[modality] for parts in cached.values()]
             lengths[modality] = [part.length for part in parts]
-            seconds = [part.extraction_seconds for part in parts if part.extraction_seconds is not None]
-            if seconds:
-                print(f"  {modality}: extracted in {np.mean(seconds):.2f} s per clip")
+            times = [part.extraction_seconds for part in parts if part.extraction_seconds is not None]
+            print(f"  {modality}: " + (f"extracted in {np.mean(times):.2f} s per clip" if times else "from the cache"))
             for reason, count in Counter(part.missing.split(" in any")[0] for part in parts if part.missing).items():
                 print(f"  {count} clips with zeros: {reason}")
-        descriptions = {
-            modality: described | {"length": padded[modality] or padded_length(lengths[modality])}
-            for modality, described in (descriptions | {"text": describe(text)}).items()
-        }
+        for modality, description in descriptions.items():
+            description["length"] = padded[modality] or padded_length(lengths[modality])
 
         def load(clip: LabelledClip) -> ClipFeatures:
             audio, vision = (cached[clip.id][modality].load() for modality in ("audio", "vision"))
@@ -87,27 +82,31 @@ def prepare(
         assemble(output, dataset, clips, refused, load, descriptions, bert=bert)
 
 
-def _check_clips(cached: dict[str, dict], tokens: dict[str, int], vision: Extractor) -> float | None:
-    """Warns of clips whose parts do not fit together. tokens: clip id -> their number.
+def _check_clips(cached: dict[str, dict], tokens: dict[str, np.ndarray], vision: Extractor) -> float | None:
+    """Warns of clips whose parts do not fit together. cached: as _extract_all returns. tokens: clip id -> token ids.
 
     Returns the clips' median frame rate; None if it is unknown, or --fps replaces it.
     """
-    if several := [clip for clip, parts in cached.items() if parts["vision"].faces > 1]:
-        face = getattr(vision, "face", None)
-        rule = (
-            "the most confident face of each video frame is used; --face chooses" if face is None else f"{face} is used"
-        )
-        warn(f"vision: {len(several)} clips, such as {several[0]}, have several face ids: {rule}")
-    if long := [clip for clip, parts in cached.items() if is_too_long_for(tokens[clip], parts["audio"].seconds)]:
-        example = f"{long[0]} has {tokens[long[0]]} tokens for {cached[long[0]]['audio'].seconds:.1f} s"
-        warn(f"text: {len(long)} clips have more text than can be spoken in their time; {example}")
+    face, limit = (getattr(vision, setting, None) for setting in ("face", "fps"))
+    kinds = {
+        "have several faces: the most confident of each video frame is used, --face ID chooses another": [
+            clip for clip, parts in cached.items() if parts["vision"].faces > 1 and face is None
+        ],
+        "have more text than can be spoken in their time": [
+            clip for clip, parts in cached.items() if is_too_long_for(len(tokens[clip]), parts["audio"].seconds)
+        ],
+    }
+    for text, clips in kinds.items():
+        if clips:
+            warn(f"{len(clips)} clips, such as {clips[0]}, {text}")
     rates = [parts["vision"].fps for parts in cached.values() if parts["vision"].fps]
-    limit = getattr(vision, "fps", None)
-    slowest, fastest = (extreme((min(rate, limit or rate) for rate in rates), default=0) for extreme in (min, max))
+    if not rates:
+        return None
+    slowest, fastest = (min(extreme, limit or extreme) for extreme in (min(rates), max(rates)))
     if fastest > 1.1 * slowest:
         span = f"{slowest:.4g} to {fastest:.4g} video frames per second"
-        warn(f"vision: the clips have {span}: --fps {slowest:.4g} makes them alike")
-    return round(float(np.median(rates)), 2) if rates and not limit else None
+        warn(f"the clips have {span}; --fps {slowest:.4g} makes them alike")
+    return None if limit else round(float(np.median(rates)), 2)
 
 
 def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str, str], jobs: int) -> dict[str, dict]:

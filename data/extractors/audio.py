@@ -1,7 +1,7 @@
 """Audio -> 33 values per frame, by the released recipe: librosa's zero-crossing rate, MFCC and chroma."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -31,16 +31,18 @@ class LibrosaAudio:
     def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
         # Each frame depends on all sound that is read. Twice the length keeps clips whole that training saw whole, mostly.
-        seconds = None if longest is None else 2 * longest * self.hop_length / self.sample_rate
-        sound, rate = read_sound(clip, seconds)
+        part = clip
+        if longest is not None:
+            end = clip.start + 2 * longest * self.hop_length / self.sample_rate
+            part = replace(clip, end=min(end, clip.end or end))
+        sound, rate = read_sound(part)
         if not sound.size:
             return Extracted.nothing(self.width, "no sound")
         if np.ptp(sound, axis=1).max() <= SILENCE:
             return Extracted.nothing(self.width, "the sound is silent throughout")
         librosa = import_optional("librosa")
         mono = librosa.resample(_to_mono(sound), orig_sr=rate, target_sr=self.sample_rate)
-        length = read_facts(clip).part or (sound.shape[1] / rate if seconds is None else 0.0)
-        return Extracted(self.features(mono), seconds=length)
+        return Extracted(self.features(mono), seconds=read_facts(clip).part or sound.shape[1] / rate)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate` -> (L, 33) float32. Each frame depends on the whole clip: do not split it."""

@@ -38,9 +38,7 @@ def open_media(path: Path, content: str) -> Iterator:
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error if os.path.getsize(path) else "the file is empty"
-        raise ClipError(
-            f"{content} cannot be decoded, the file is damaged or not a clip: {first_line(reason)}"
-        ) from None
+        raise ClipError(f"{content} cannot be decoded: damaged, cut off or not a clip ({first_line(reason)})") from None
 
 
 def read_facts(clip: Clip) -> Facts:
@@ -52,25 +50,21 @@ def read_facts(clip: Clip) -> Facts:
         return Facts(seconds, part, float(video.average_rate or 0), video.frames) if video else Facts(seconds, part)
 
 
-def read_sound(clip: Clip, longest: float | None = None) -> tuple[np.ndarray, int]:
+def read_sound(clip: Clip) -> tuple[np.ndarray, int]:
     """Returns the first audio track, (channels, samples) float32 in [-1, 1], and its rate in Hz; (0, 0) and 0 without audio.
 
-    longest: seconds to read at most. The released code converts clips to wav files, so samples are rounded to 16 bits.
-    Raises ClipError.
+    The released code converts clips to wav files, so samples are rounded to 16 bits. Raises ClipError.
     """
-    chunks, rate, length = [], 0, 0.0
+    chunks, rate, begin = [], 0, 0.0
     for frame, seconds in _decode(clip, "audio"):
         if not chunks:
-            rate = frame.sample_rate
+            rate, begin = frame.sample_rate, seconds
             to_16_bits = import_optional("av").AudioResampler(format="s16p", rate=rate)
-            first = round(max(0.0, clip.start - seconds) * rate)
         chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(frame)]
-        length += frame.samples / frame.sample_rate
-        if longest is not None and length - first / rate > longest:
-            break
     if not chunks:
         return np.zeros((0, 0), np.float32), 0
     chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(None)]
+    first = max(0, round((clip.start - begin) * rate))
     last = None if clip.end is None else first + round((clip.end - clip.start) * rate)
     return np.concatenate(chunks, axis=1)[:, first:last].astype(np.float32) / 2**15, rate
 
@@ -82,12 +76,10 @@ def read_video_frames(clip: Clip, fps: float | None = None) -> Iterator[np.ndarr
     """
     last_slot = None
     for frame, seconds in _decode(clip, "video"):
-        if fps is not None:
-            slot = int(time_slot(seconds - clip.start, fps))
-            if slot == last_slot:
-                continue
+        slot = time_slot(seconds - clip.start, fps) if fps else seconds
+        if seconds > clip.start - 1e-6 and slot != last_slot:
             last_slot = slot
-        yield _upright(frame)
+            yield _upright(frame)
 
 
 def time_slot(seconds: np.ndarray | float, fps: float) -> np.ndarray:
@@ -96,44 +88,34 @@ def time_slot(seconds: np.ndarray | float, fps: float) -> np.ndarray:
 
 
 def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
-    """Yields the frames of the clip's part, and their times in the file in seconds. kind: audio or video.
+    """Yields frames up to the end of the clip's part, and their times in the file in seconds. kind: audio or video.
 
-    Raises ClipError, also, after the last frame, if the whole file was read and much of it is absent or damaged.
+    Begins at or before the part. Raises ClipError, also after the last frame if much of the part is absent or damaged.
     """
     with open_media(clip.file, kind) as container:
         stream = _first_track(container, kind)
         if stream is None:
             return
         stream.thread_type = "AUTO"
-        is_audio, origin = kind == "audio", max(0, container.start_time or 0) / MICROSECONDS
+        origin = max(0, container.start_time or 0) / MICROSECONDS
         if clip.start > BEFORE and container.format.name not in UNINDEXED:
             container.seek(int((origin + clip.start - BEFORE) * MICROSECONDS))
-        good, ends, damage = 0.0, None, None  # seconds that decoded well, the last frame's end
-        try:
-            for frame in container.decode(stream):
-                seconds = frame.time - origin if frame.time is not None else ends or 0.0
-                length = frame.samples / frame.sample_rate if is_audio else 1 / float(stream.average_rate or 25)
-                if ends is None:
-                    good, ends = (
-                        min(max(0.0, seconds), FREEZE),
-                        seconds,
-                    )  # a track can begin a little later than the file
-                if not frame.is_corrupt:
-                    good += length + min(max(0.0, seconds - ends), 0.0 if is_audio else FREEZE)
-                ends = max(ends, seconds + length)  # around damage, frames can be out of order
-                if clip.end is not None and seconds >= clip.end - 1e-6:
-                    return
-                if seconds + (length if is_audio else 1e-6) > clip.start:
-                    yield frame, seconds
-        except import_optional("av").FFmpegError as error:
-            damage = error
-        stated = 0.0 if clip.start or clip.end is not None else _stated_seconds(container, stream)
-        if good < 0.95 * stated - 0.3:
-            raise ClipError(
-                f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded: damaged or cut off; download it again"
-            )
-        if damage:
-            raise damage
+        limit = np.inf if clip.end is None else clip.end
+        lost, reached = 0.0, clip.start  # seconds
+        for frame in container.decode(stream):
+            seconds = reached if frame.time is None else frame.time - origin
+            if seconds >= limit - 1e-6:
+                break
+            yield frame, seconds
+            end = seconds + (frame.samples / frame.sample_rate if kind == "audio" else 1 / (stream.average_rate or 25))
+            if frame.is_corrupt or seconds - reached > FREEZE:
+                lost += max(0.0, end - reached)
+            reached = max(reached, end)  # around damage, frames can be out of order
+        end = min(_stated_seconds(container, stream) or reached, limit)
+        lost, length = lost + max(0.0, end - reached), max(0.0, end - clip.start)
+        if lost > 0.05 * length + 0.3:
+            found = f"{length - lost:.1f} of {length:.1f} s of {kind}"
+            raise ClipError(f"only {found} can be decoded: damaged or cut off; download it again")
 
 
 def _first_track(container, kind: str):

@@ -36,26 +36,23 @@ def read_table(path: Path, face: int | None = None) -> tuple[np.ndarray, np.ndar
     face ids were tracked. Finds columns by name: builds differ in the columns before the features, and in spaces.
     """
     try:
-        table = pd.read_csv(path, skipinitialspace=True)
-        table.columns = table.columns.str.strip()
-        texts = table.select_dtypes(exclude="number").columns  # such as -nan(ind)
-        table[texts] = table[texts].apply(pd.to_numeric, errors="coerce")
-        table = pd.DataFrame({"frame": table["timestamp"], "face_id": 0, "confidence": 1.0} | dict(table))
+        table = pd.read_csv(path, skipinitialspace=True).rename(columns=str.strip)
+        table = table.apply(pd.to_numeric, errors="coerce")  # texts such as -nan(ind)
+        table = pd.DataFrame({"face_id": 0, "confidence": 1.0} | dict(table))
+        times = np.sort(table["timestamp"].unique())
         faces = table["face_id"][table["success"] > 0].nunique()
-        other = table["face_id"] != (table["face_id"] if face is None else face)
-        table = table.assign(other=other, success=(table["success"] > 0) & ~other)
-        best = ["frame", "success", "confidence"]
-        table = table.sort_values(best, ascending=[True, False, False], kind="stable").drop_duplicates("frame")
-        values, times = (table[names].to_numpy(np.float64) for names in (columns(), "timestamp"))
-        has_face, other = table["success"].to_numpy(), table["other"].to_numpy()[:, None]
+        if face is not None:
+            table = table[table["face_id"] == face]
+        best = table.sort_values(["success", "confidence"], ascending=False, kind="stable").drop_duplicates("timestamp")
+        best = best.set_index("timestamp").reindex(times)
+        has_face, values = best["success"].to_numpy() > 0, best[columns()].to_numpy(np.float64)
         # OpenFace itself writes non-finite values where it fails.
-        values = np.where(other | ~(has_face[:, None] | np.isfinite(values)), 0, values)
+        values = np.where(has_face[:, None] | np.isfinite(values), values, 0)
         if not len(values):
             raise ValueError("no rows")
-        for row in np.flatnonzero(~np.isfinite(np.column_stack([values, times])).all(axis=1))[:1]:
-            raise ValueError(
-                f"video frame {table['frame'].iloc[row]:g} has missing or non-finite values, but not success 0"
-            )
+        bad = ~np.isfinite(np.column_stack([values, times])).all(axis=1)
+        if bad.any():
+            raise ValueError(f"video frame {bad.argmax() + 1} has missing or non-finite values, but not success 0")
     except (OSError, KeyError, ValueError, TypeError) as error:  # pandas' errors are ValueErrors
         raise ClipError(
             f"the OpenFace table {path} cannot be used ({first_line(error)}); run FeatureExtraction on the clip again, "

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +24,9 @@ class _FaceExtractor:
     # released: it counts as it is in OpenFace's table, stale or garbage.
     no_face: str = "keep"
 
-    def _pool(self, values: np.ndarray, has_face: np.ndarray, face: str = "face") -> Extracted:
+    def _pool(
+        self, values: np.ndarray, has_face: np.ndarray, facts: Facts, faces: int, face: str = "face"
+    ) -> Extracted:
         """values: (video frames, width). has_face: (video frames,) bool. face: its name in the reason for no features."""
         video_frames = len(values)
         if not has_face.any():
@@ -39,7 +41,8 @@ class _FaceExtractor:
         starts = np.arange(0, len(values), self.pool)  # the last group may be smaller
         counts = np.diff(starts, append=len(values))
         means = np.add.reduceat(values.astype(np.float64), starts) / counts[:, None]
-        return Extracted(means.astype(np.float32), video_frames, int(has_face.sum()))
+        with_face = int(has_face.sum())
+        return Extracted(means.astype(np.float32), video_frames, with_face, "", facts.part, facts.fps, faces)
 
 
 @dataclass(frozen=True)
@@ -55,34 +58,29 @@ class OpenFace(_FaceExtractor):
 
     def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if OpenFace writes no table, or the table cannot be read or is not of this clip."""
-        if self.program:
-            table = run_openface(self.program, clip.file, self.face)
-        else:
-            table = read_table(clip.openface_csv, self.face)
-        values, times, has_face, faces = table
+        table = run_openface(self.program, clip.file, self.face) if self.program else None
+        values, times, has_face, faces = table or read_table(clip.openface_csv, self.face)
         facts = read_facts(clip)
         _check_length(times, facts)
-        rows = np.flatnonzero((times > clip.start - 1e-6) & ((clip.end is None) | (times < (clip.end or 0) - 1e-6)))
+        first, last = np.searchsorted(times, [clip.start - 1e-6, (clip.end or np.inf) - 1e-6])
+        rows = np.arange(first, last)
         if self.fps is not None:
             rows = rows[np.unique(time_slot(times[rows] - clip.start, self.fps), return_index=True)[1]]
         if longest is not None:
             used = np.cumsum(has_face[rows] | (self.no_face != "skip"))
             rows = rows[: np.searchsorted(used, longest * self.pool) + 1]
-        extracted = self._pool(values[rows], has_face[rows], "face" if self.face is None else f"face {self.face}")
-        return replace(extracted, seconds=facts.part, fps=facts.fps, faces=faces)
+        face = "face" if self.face is None else f"face {self.face}"
+        return self._pool(values[rows], has_face[rows], facts, faces, face)
 
 
 def _check_length(times: np.ndarray, facts: Facts) -> None:
     """Raises ClipError if an OpenFace table has too few or too many rows for the clip."""
-    rows, unit = len(times), "video frames"
-    expected = [facts.video_frames, round(facts.seconds * facts.fps)]  # an edit list makes one wrong
-    if not any(expected):  # a file without video
-        rows, unit, expected = round(times[-1], 1), "seconds", [round(facts.seconds, 1)]
-    if any(expected) and all(abs(rows - count) > 2 + 0.05 * count for count in expected if count):
-        raise ClipError(
-            f"the OpenFace table has rows for {rows} of the clip's {max(expected)} {unit}: it is not this clip's; run "
-            "FeatureExtraction on this file"
-        )
+    fps = facts.fps or (len(times) - 1) / (times[-1] or 1)  # a file without video
+    expected = [count for count in (facts.video_frames, round(facts.seconds * fps)) if count]
+    # Both differ: an edit list makes one wrong.
+    if expected and all(abs(len(times) - count) > 2 + 0.05 * count for count in expected):
+        found = f"rows for {len(times)} of the clip's {max(expected)} video frames"
+        raise ClipError(f"the OpenFace table has {found}: it is not this clip's; run FeatureExtraction on this file")
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class MediapipeFaces(_FaceExtractor):
 
     def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if the file cannot be decoded."""
-        values, has_face, left = [], [], np.inf if longest is None else longest * self.pool
+        values, has_face, used = [], [], 0
         landmarks = np.zeros(self.width, np.float32)
         # FaceMesh tracks a face from frame to frame, so each clip gets a new one.
         face_mesh = import_optional("mediapipe").solutions.face_mesh
@@ -109,14 +107,12 @@ class MediapipeFaces(_FaceExtractor):
                     landmarks = np.array([[mark.x, mark.y, mark.z] for mark in faces[0].landmark], np.float32).ravel()
                 values.append(landmarks)
                 has_face.append(bool(faces))
-                left -= bool(faces) or self.no_face != "skip"
-                if left <= 0:
+                used += bool(faces) or self.no_face != "skip"
+                if longest is not None and used >= longest * self.pool:
                     break
-        facts = read_facts(clip)
         if not values:
             return Extracted.nothing(self.width, "no video frames")
-        extracted = self._pool(np.stack(values), np.array(has_face))
-        return replace(extracted, seconds=facts.part, fps=facts.fps, faces=int(any(has_face)))
+        return self._pool(np.stack(values), np.array(has_face), read_facts(clip), int(any(has_face)))
 
 
 @dataclass(frozen=True)

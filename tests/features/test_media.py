@@ -10,7 +10,7 @@ import pytest
 from data.builders.clip_cache import CachedFeatures, extract_clip
 from data.builders.label_table import LabelledClip
 from data.builders.prepare import _check_clips
-from data.extractors import Clip, ClipError, Extracted, describe
+from data.extractors import Clip, ClipError, Extracted
 from data.extractors.audio import LibrosaAudio
 from data.extractors.media import read_facts, read_sound, read_video_frames
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
@@ -59,7 +59,7 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(clip, tmp_path, suffix):
 
 
 def test_decoding_stops_when_the_caller_has_enough(clip):
-    assert 0.5 <= read_sound(Clip(clip), 0.5)[0].shape[1] / clips.RATE < 0.6
+    assert 0.5 <= read_sound(Clip(clip, None, 0, 0.5))[0].shape[1] / clips.RATE < 0.6
     vision = MediapipeFaces(pool=2)(Clip(clip), longest=4)
     assert vision.frames.shape[0] == 4 and vision.video_frames == 8
     assert vision.seconds == pytest.approx(3, abs=0.1) and vision.fps == clips.FPS
@@ -75,7 +75,7 @@ def test_half_a_download_is_refused(clip, tmp_path, suffix):
     half = copy(whole, tmp_path / f"half{suffix}", 0.55, 0.45)
     for read in (read_sound, lambda file: list(read_video_frames(file))):
         assert len(read(Clip(whole)))
-        with pytest.raises(ClipError, match=r"only [01]\.\d of \d\.\d s"):
+        with pytest.raises(ClipError, match=r"only [01]\.\d of \d\.\d s|cannot be decoded: damaged, cut off"):
             read(Clip(half))
     assert len(list(read_video_frames(Clip(half, None, 0, 0.5)))) == 5  # that part is there
 
@@ -152,32 +152,30 @@ def test_a_clip_replaced_by_one_of_equal_size_and_time_is_extracted_again(tmp_pa
 
     (tmp_path / "v").mkdir()
     extractors = {"audio": Reader(), "vision": Reader()}
-    descriptions = {modality: describe(extractor) for modality, extractor in extractors.items()}
     labelled = LabelledClip("v", "1", "word", 1.0, "train")
     for content in (b"a", b"b"):
         file = tmp_path / "v" / "1.mp4"
         file.write_bytes(content)
         os.utime(file, (1, 1))
-        features = extract_clip(extractors, descriptions, tmp_path, None, tmp_path, False, labelled)
+        features = extract_clip(extractors, tmp_path, None, tmp_path, False, labelled)
         assert features["vision"].load() == features["audio"].load() == content[0]
 
 
 def cached(seconds: float = 3.0, fps: float = 30.0, faces: int = 1) -> dict[str, CachedFeatures]:
-    return {key: CachedFeatures(Path(), 9, "", None, seconds, fps, faces) for key in ("audio", "vision")}
+    return {key: CachedFeatures(Path(), 9, None, "", seconds, fps, faces) for key in ("audio", "vision")}
 
 
 def test_clips_that_differ_are_told_once_with_an_example(capsys):
     good = {"a": cached(), "b": cached(fps=29.97)}
-    tokens = dict.fromkeys("abcde", 12)
+    tokens = dict.fromkeys("abcde", range(12))
     assert _check_clips(good, tokens, OpenFace()) == pytest.approx(29.98, abs=0.011) and not capsys.readouterr().err
     odd = good | {"c": cached(fps=15), "d": cached(faces=2), "e": cached(seconds=1.0)}
-    assert _check_clips(odd, tokens | {"e": 90}, OpenFace()) == 30
+    assert _check_clips(odd, tokens | {"e": range(90)}, OpenFace()) == 30
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert "1 clips, such as d" in lines[0] and "most confident" in lines[0]
-    assert "e has 90 tokens for 1.0 s" in lines[1] and "15 to 30" in lines[2]
+    assert "1 clips, such as e" in lines[1] and "more text than can be spoken" in lines[1] and "15 to 30" in lines[2]
     assert _check_clips({"d": cached(faces=2)}, tokens, OpenFace(face=1, fps=10)) is None
-    assert "1 is used" in capsys.readouterr().err
     assert _check_clips({"a": cached(), "c": cached(fps=15)}, tokens, OpenFace(fps=10)) is None
     assert not capsys.readouterr().err
 
