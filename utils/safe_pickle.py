@@ -6,18 +6,15 @@ make the array. A hostile file can still exhaust memory, time or the stack: no c
 """
 
 import hashlib
-import io
 import pickle
 import re
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from utils.errors import UserError, first_line
 from utils.progress import progress
 
-PIECE = 1 << 20  # bytes hashed at a time, while they are in the processor's cache
 LEAVES = (type(None), str, bytes, bytearray, int, float, set, frozenset, np.generic, np.ndarray)
 
 TORCH_FILE = "is a file of torch.save; save .numpy() arrays with pickle.dump instead"
@@ -125,36 +122,20 @@ def _build_arrays(value: object) -> object:
     return value
 
 
-class _HashedFile(io.FileIO):
-    """Hashes a file while it is read, so that a large one is read once."""
-
-    def __init__(self, path: Path, bar: tqdm):
-        super().__init__(path)
-        self._bar, self.sha1 = bar, hashlib.sha1()
-
-    def readinto(self, buffer: memoryview) -> int:
-        count = super().readinto(piece := memoryview(buffer)[:PIECE])
-        self.sha1.update(piece[:count])
-        self._bar.update(count)
-        return count
-
-
 def load_pickle(path: Path) -> tuple[object, str]:
     """The content of a pickle, and the file's SHA-1. OrderedDict and defaultdict load as dict.
 
     Raises UserError for a file that cannot be read, is not a pickle, is damaged, or asks for more than arrays and plain values.
     """
     try:
-        size = path.stat().st_size
-        with progress(what=f"reading {path.name}", unit="B", total=size) as bar, _HashedFile(path, bar) as hashed:
-            stream = io.BufferedReader(hashed, PIECE)
+        with open(path, "rb") as file, progress(what=f"reading {path.name}", unit="file", total=1) as bar:
             for pattern, message in FORMATS.items():
-                if re.match(pattern, stream.peek(512)[:512], re.DOTALL | re.IGNORECASE):
+                if re.match(pattern, file.peek(512)[:512], re.DOTALL | re.IGNORECASE):
                     raise UserError(message)
-            content = _build_arrays(_Unpickler(stream, encoding="latin1").load())
-            while stream.read(PIECE):
-                pass
-            return content, hashed.sha1.hexdigest()
+            content = _build_arrays(_Unpickler(file, encoding="latin1").load())
+            file.seek(0)
+            bar.update()
+            return content, hashlib.file_digest(file, "sha1").hexdigest()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
