@@ -44,16 +44,9 @@ def writing(output: Path, *inputs: Path) -> Iterator[None]:
 
 
 def assemble(
-    output: Path,
-    dataset: Dataset,
-    clips: list[LabelledClip],
-    refused: dict[str, str],
-    load: Callable[[LabelledClip], ClipFeatures],
-    extractors: dict[str, dict],
-    *,
-    bert: str | None = None,
-    aligned: bool = False,
-) -> None:
+    output: Path, dataset: Dataset, clips: list[LabelledClip], refused: dict[str, str], extractors: dict[str, dict],
+    load: Callable[[LabelledClip], ClipFeatures], *, bert: str | None = None, aligned: bool = False,
+) -> None:  # fmt: skip
     """Writes the clips to a feature file, lists the refused ones beside it, and prints the command that trains on it.
 
     extractors: modality -> `data.extractors.describe`, with the `length` that its sequences are cut or padded to. aligned: audio
@@ -66,25 +59,32 @@ def assemble(
             csv.writer(file).writerows([("id", "reason"), *refused.items()])
     else:
         remove(errors)
-    by_split = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
-    if empty := [split for split, members in by_split.items() if not members]:
+    clips = sorted(clips, key=lambda clip: SPLITS.index(clip.split))
+    sizes = {split: sum(clip.split == split for clip in clips) for split in SPLITS}
+    if empty := [split for split, size in sizes.items() if not size]:
         example = f", for example {next(iter(refused.items()))}" if refused else ""
         raise UserError(f"{output}: not written; no clip of {', '.join(empty)} is usable: see {errors}{example}")
-    lengths = {key: extractor["length"] for key, extractor in extractors.items()}
-    unimodal = [task for task in UNIMODAL_LABELS if all(task in clip.unimodal for clip in clips)]
     counts: Counter[str] = Counter()
-    content = {split: _make_split(members, load, lengths, unimodal, counts) for split, members in by_split.items()}
+    arrays = _pad(clips, load, {key: extractor["length"] for key, extractor in extractors.items()}, counts)
     if aligned:
-        for split in SPLITS:
-            del content[split]["audio_lengths"], content[split]["vision_lengths"]
+        del arrays["audio_lengths"], arrays["vision_lengths"]
+    content, end = {}, 0
+    for split, size in sizes.items():
+        end += size
+        content[split] = {key: values[end - size : end] for key, values in arrays.items()}
     content[EXTRACTORS] = extractors
     with replacing(output) as work, open(work, "wb") as file:
         # Protocols before 5 copy each array in memory first.
         pickle.dump(content, file, protocol=5)
-    print(f"{output}: " + ", ".join(f"{len(members)} {split}" for split, members in by_split.items()) + " clips")
-    print("  padded to " + ", ".join(f"{key} {length} x {extractors[key]['width']}" for key, length in lengths.items()))
+    print(f"{output}: " + ", ".join(f"{size} {split}" for split, size in sizes.items()) + " clips")
+    shapes = [f"{key} {extractor['length']} x {extractor['width']}" for key, extractor in extractors.items()]
+    print("  padded to", ", ".join(shapes))
     print(*(f"  {change}: {count}\n" for change, count in (+counts).items()), sep="", end="")
-    print("train on it:", _train_command(output, dataset, by_split["train"], bert, aligned))
+    argv = ["python", "run.py", "--datasetName", dataset.name, "--dataPath", str(output)]
+    argv += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
+    if not make_config(dataset.name).updates_weights(sizes["train"]):
+        argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
+    print(f"train on it: {shlex.join(argv)}")
     if refused:
         fix = f"see {errors}; fix them and run the same command again"
         raise UserError(f"{len(refused)} of {len(clips) + len(refused)} clips were left out: {fix}")
@@ -96,24 +96,15 @@ def padded_length(lengths: Iterable[int]) -> int:
     return max(1, int(lengths.mean() + 3 * lengths.std()))
 
 
-def _train_command(output: Path, dataset: Dataset, train: list[LabelledClip], bert: str | None, aligned: bool) -> str:
-    argv = ["python", "run.py", "--datasetName", dataset.name, "--dataPath", str(output)]
-    argv += (["--bert", bert] if bert else []) + ["--aligned"] * aligned
-    if not make_config(dataset.name).updates_weights(len(train)):
-        argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
-    return shlex.join(argv)
-
-
-def _make_split(
+def _pad(
     clips: list[LabelledClip],
     load: Callable[[LabelledClip], ClipFeatures],
     lengths: dict[str, int],
-    unimodal: list[str],
     counts: Counter[str],
 ) -> dict[str, np.ndarray]:
-    """One split in the official layout. Counts the changes."""
+    """The clips in the official layout of a split. Counts the changes."""
     labels = np.array([clip.label for clip in clips], np.float32)
-    split = {
+    arrays = {
         "id": np.array([clip.id for clip in clips]),
         "raw_text": np.array([clip.text for clip in clips]),
         "annotations": np.array([clip.annotation or SIGNS[int(np.sign(clip.label))] for clip in clips]),
@@ -122,11 +113,12 @@ def _make_split(
         "audio_lengths": np.ones(len(clips), np.int64),
         "vision_lengths": np.ones(len(clips), np.int64),
     }
-    for task in unimodal:
-        split[UNIMODAL_LABELS[task]] = np.array([clip.unimodal[task] for clip in clips], np.float32)
+    for task, key in UNIMODAL_LABELS.items():
+        if all(task in clip.unimodal for clip in clips):
+            arrays[key] = np.array([clip.unimodal[task] for clip in clips], np.float32)
     if "text" in lengths:
-        split["text_bert"] = np.zeros((len(clips), 3, lengths["text"]), np.int64)
-    for number, clip in enumerate(progress(clips, f"padding {clips[0].split}", "clip")):
+        arrays["text_bert"] = np.zeros((len(clips), 3, lengths["text"]), np.int64)
+    for number, clip in enumerate(progress(clips, "padding", "clip")):
         features = load(clip)
         counts.update(features.changes)
         for key, length in lengths.items():
@@ -134,11 +126,11 @@ def _make_split(
             counts[f"longer {key} sequences cut"] += len(rows) > length
             if key == "text":
                 rows, tokens = cut_text(rows, length), cut_text(features.tokens, length)
-                split["text_bert"][number, :2, : len(tokens)] = tokens, np.ones_like(tokens)
+                arrays["text_bert"][number, :2, : len(tokens)] = tokens, np.ones_like(tokens)
             else:
                 rows = rows[:length]
-                split[f"{key}_lengths"][number] = len(rows)
-            if key not in split:
-                split[key] = np.zeros((len(clips), length, rows.shape[1]), np.float32)
-            split[key][number, : len(rows)] = rows
-    return split
+                arrays[f"{key}_lengths"][number] = len(rows)
+            if key not in arrays:
+                arrays[key] = np.zeros((len(clips), length, rows.shape[1]), np.float32)
+            arrays[key][number, : len(rows)] = rows
+    return arrays

@@ -21,14 +21,9 @@ Frames = tuple[np.ndarray, np.ndarray]  # audio, vision: (L, width) of the file'
 
 
 def join_cmu(
-    features: Path,
-    transcripts: Path | None,
-    output: Path,
-    dataset: Dataset,
-    bert: str | None,
-    aligned: bool,
-    text_length: int,
-) -> None:
+    features: Path, transcripts: Path | None, output: Path, dataset: Dataset, *,
+    bert: str | None, aligned: bool, text_length: int,
+) -> None:  # fmt: skip
     """Writes the feature file, then raises UserError if clips were left out. Raises UserError first for unusable input.
 
     transcripts: None: the pickle's raw_text. aligned: the pickle has one frame for each word, the feature file one for each
@@ -53,7 +48,7 @@ def join_cmu(
             return join_clip(*chosen.pop(clip.id), text, text_length, aligned)
 
         clips = [clip for clip, _ in chosen.values()]
-        assemble(output, dataset, clips, refused, load, extractors, bert=bert, aligned=aligned)
+        assemble(output, dataset, clips, refused, extractors, load, bert=bert, aligned=aligned)
 
 
 def read_cmu_file(

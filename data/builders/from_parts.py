@@ -48,7 +48,7 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
         return ClipFeatures(*(_load(parts / key, clip) for key in SEQUENCES))
 
     with writing(output, labels):
-        assemble(output, dataset, clips, refused, load, extractors)
+        assemble(output, dataset, clips, refused, extractors, load)
 
 
 def _load(folder: Path, clip: LabelledClip) -> np.ndarray:

@@ -27,19 +27,10 @@ MAX_CRASHES = 4  # before any clip succeeds; more mean that the clips are not at
 
 
 def prepare(
-    data_dir: Path,
-    output: Path | None,
-    language: str,
-    dataset_name: str | None,
-    *,
-    extractors: dict[str, Extractor],
-    openface_tables: Path | None,
-    bert: str | None,
-    padded: dict[str, int | None],
-    allow_missing: bool,
-    jobs: int,
+    data_dir: Path, output: Path | None, language: str, dataset_name: str | None, *, extractors: dict[str, Extractor],
+    openface_tables: Path | None, bert: str | None, padded: dict[str, int | None], allow_missing: bool, jobs: int,
     resume: bool,
-) -> None:
+) -> None:  # fmt: skip
     """Makes a feature file from label.csv and Raw/. Raises UserError, also, at the end, if clips were left out.
 
     language: "en" or "cn", selects the default BERT. dataset_name: gives the range of the labels; None: by language.
@@ -79,7 +70,7 @@ def prepare(
             audio, vision = (cached[clip.id][modality].load() for modality in ("audio", "vision"))
             return ClipFeatures(audio, vision, tokens[clip.id], text.vectors(tokens[clip.id]))
 
-        assemble(output, dataset, clips, refused, load, descriptions, bert=bert)
+        assemble(output, dataset, clips, refused, descriptions, load, bert=bert)
 
 
 def _check_clips(cached: dict[str, dict], tokens: dict[str, np.ndarray], vision: Extractor) -> float | None:
