@@ -1,8 +1,7 @@
 """The network's input: the clips of one window, packed so that little is computed for padding.
 
-Within a batch, sentences and sequences are sorted by length, longest first; `inverse_order` restores the order of the clips.
-Sequences of similar length can then be processed together. How finely a batch is divided depends on the device: a CPU
-profits from many small parts, a GPU from one large one.
+Within a batch, sentences and sequences are sorted by length, longest first, so that similar lengths are processed
+together; `inverse_order` restores the clips' order. A CPU profits from many small parts, a GPU from one large one.
 """
 
 from __future__ import annotations
@@ -75,10 +74,7 @@ class PackedText(NamedTuple):
 
     @classmethod
     def pack(cls, tokens: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, by_length: bool) -> PackedText:
-        """tokens: (T, 2) ids and segments, concatenated. lengths: (B,) in descending order, sum T. inverse_order: (B,).
-
-        by_length: one group for each length, so that nothing is padded; otherwise a single group.
-        """
+        """tokens: (T, 2), ids and segments. lengths: (B,), descending. by_length: a group per length avoids padding."""
         starts = np.flatnonzero(np.diff(lengths, prepend=-1)) if by_length else [0]
         groups = [Group.from_lengths(part) for part in np.split(lengths, starts[1:])]
         ids, segments = tokens.long().T.contiguous().unbind(0)
@@ -105,10 +101,7 @@ class Frames(NamedTuple):
 
     @classmethod
     def pack(cls, frames: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, stretches: int) -> Frames:
-        """frames: (F, width), concatenated. lengths: (B,) in descending order, sum F. inverse_order: (B,).
-
-        stretches: their maximum number; about equally many sequences end in each.
-        """
+        """frames: (F, width). lengths: (B,), descending. stretches: at most; equally many sequences end in each."""
         count, longest = len(lengths), int(lengths[0])
         real = np.flatnonzero(np.arange(longest) < lengths[:, None])
         values = frames.new_zeros(count * longest, frames.shape[1])

@@ -14,6 +14,8 @@ from models.batch import Group, PackedText
 from models.cpu_kernels import dropout, linear, ready
 from utils.bert_config import bert_config
 
+Groups = list[Group]
+
 
 class BertTextEncoder(nn.Module):
     """Encodes a sentence as the last layer's vector of its first token, [CLS]."""
@@ -43,14 +45,8 @@ class BertTextEncoder(nn.Module):
         return _run_layer(last_layer, hidden[text.first], first_tokens, hidden, text.groups)[text.inverse_order]
 
 
-def _run_layer(
-    layer: nn.Module, queried: Tensor, queried_groups: list[Group], hidden: Tensor, groups: list[Group]
-) -> Tensor:
-    """One layer of BERT, evaluated for the queried tokens: (Q, width).
-
-    queried: (Q, width), the tokens that need new vectors; hidden: (T, width), all tokens. Both are concatenated sentences
-    in matching groups.
-    """
+def _run_layer(layer: nn.Module, queried: Tensor, queried_groups: Groups, hidden: Tensor, groups: Groups) -> Tensor:
+    """New vectors of the queried tokens, (Q, width), after one layer of BERT. hidden: (T, width), all tokens."""
     after_attention, after_inner = layer.attention.output, layer.output
     context = _attend(layer.attention.self, queried, queried_groups, hidden, groups)
     context = dropout(after_attention.dropout, linear(after_attention.dense, ready(context)))
@@ -60,9 +56,7 @@ def _run_layer(
     return after_inner.LayerNorm(inner + attended)
 
 
-def _attend(
-    attention: nn.Module, queried: Tensor, queried_groups: list[Group], hidden: Tensor, groups: list[Group]
-) -> Tensor:
+def _attend(attention: nn.Module, queried: Tensor, queried_groups: Groups, hidden: Tensor, groups: Groups) -> Tensor:
     """Each queried token's attention-weighted mean of its sentence's values: (Q, width)."""
     heads = attention.num_attention_heads
     probability = attention.dropout.p if attention.training else 0.0

@@ -26,10 +26,9 @@ class LSTMEncoder(nn.Module):
     def _last_states(self, frames: Frames) -> Tensor:
         """(B, hidden_size): each sequence's hidden state after its last frame.
 
-        An LSTM never looks ahead, so padding after a sequence's last frame cannot change its state there, and a run can be
-        split in time: at the end of each stretch the finished sequences drop out, and the longer ones continue from their
-        states. This is exact, and on a CPU much faster than `pack_padded_sequence`, whose backward fills a full-size
-        gradient at every time step.
+        An LSTM never looks ahead, so padding cannot change that state, and a run can be split in time: after a stretch
+        the finished sequences drop out, and the longer ones continue from their states. This is exact and, on a CPU,
+        much faster than `pack_padded_sequence`, whose backward fills a full-size gradient at every time step.
         """
         state = None
         last_states = []  # of the sequences that end in each stretch, shortest first

@@ -41,11 +41,7 @@ def load_pretrained(source: str) -> Pretrained:
 
 
 def find_bert(named: str | None, dataset: Dataset) -> str:
-    """The folder or hub name to load BERT from.
-
-    named: the value of --bert; None for the dataset's folder (pretrained_model/bert_en or bert_cn) if it exists, else the hub
-    name for its language. Raises UserError for a folder that does not exist, or lacks its config or weights.
-    """
+    """--bert, else the dataset's folder, else its language's hub name. Raises UserError for an incomplete folder."""
     if named is None:
         named = str(dataset.bert_folder) if dataset.bert_folder.exists() else HUB[dataset.language]
     folder = Path(named)
@@ -54,8 +50,7 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
         if folder.exists() or folder.is_absolute() or named.startswith((".", "~")) or len(folder.parts) > 2:
             raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
     elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
-        needed = "config.json or weights (model.safetensors)"
-        raise UserError(f"--bert {named}: lacks {needed}; download them from {HUB[dataset.language]}")
+        raise UserError(f"--bert {named}: lacks config.json or model.safetensors; see {HUB[dataset.language]}")
     else:
         for file in filter(Path.is_file, folder.iterdir()):
             if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
@@ -95,10 +90,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
 
 
 def _from_disk_or_hub(source: str, load: Callable):
-    """Loads from a folder or an earlier download, and only if that fails from the hub.
-
-    Without internet the hub's library retries for minutes before it looks at the disk.
-    """
+    """Loads from the disk or, only if that fails, from the hub, whose library retries for minutes without internet."""
     for where in [{"local_files_only": True}] if Path(source).is_dir() else [{"local_files_only": True}, {}]:
         if not where:
             print(f"{source} is not on this disk: downloading it")

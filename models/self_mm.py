@@ -44,29 +44,19 @@ class Head(nn.Module):
 
 
 class SelfMM(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="self-mm",
+    nn.Module, PyTorchModelHubMixin, library_name="self-mm", tags=["multimodal-sentiment-analysis"],
     paper_url="https://arxiv.org/abs/2102.04830",
-    tags=["multimodal-sentiment-analysis"],
-):
+):  # fmt: skip
     """Maps text, audio and vision of B clips to a sentiment score and a feature for each task.
 
     `save_pretrained(folder)` and `SelfMM.from_pretrained(folder)` write and read config.json and model.safetensors.
     """
 
     def __init__(
-        self,
-        hyper_parameters: Config,
-        bert_config: dict,
-        audio_width: int,
-        vision_width: int,
+        self, hyper_parameters: Config, bert_config: dict, audio_width: int, vision_width: int,
         bert: BertModel | None = None,
-    ):
-        """bert_config: the content of a BERT folder's config.json. audio_width, vision_width: values per frame.
-
-        bert: the pretrained encoder without pooler; None: random weights, for loading a checkpoint.
-        """
+    ):  # fmt: skip
+        """bert_config: a BERT's config.json. Widths: values per frame. bert: without pooler; None: random weights."""
         super().__init__()
         self.hyper_parameters = config = hyper_parameters
         self.frame_widths = {"audio": audio_width, "vision": vision_width}
@@ -81,9 +71,8 @@ class SelfMM(
         )
         widths = {"text": self.text_encoder.width, "audio": config.audio_out, "vision": config.video_out}
         widths["fusion"] = sum(widths.values())
-        sizes = config.head_sizes
         # All four in the released order, whatever the tasks, so that every checkpoint has the same tensors.
-        self.heads = nn.ModuleDict({task: Head(widths[task], *sizes[task]) for task in TASKS})
+        self.heads = nn.ModuleDict({task: Head(widths[task], *config.head_sizes[task]) for task in TASKS})
         self.to(DTYPES[config.precision])
 
     @property
@@ -113,7 +102,6 @@ class SelfMM(
         return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=in_bf16)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        # cuDNN keeps an LSTM's weights in one block of GPU memory, and the mixin refuses to save tensors that share memory.
-        # Moving them to the CPU separates them.
+        # cuDNN keeps an LSTM's weights in one block of memory, which the mixin refuses to save. Copies are separate.
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, save_directory / SAFETENSORS_SINGLE_FILE)

@@ -30,16 +30,14 @@ POSITIVE, NEGATIVE = 0, 1
 class TaskState(nn.Module):
     """One task's labels, features and class centres, over all N training clips.
 
-    The centres are kept as running sums and counts in float64, so updating them costs the same for a thousand training
-    clips as for a million.
+    The centres are kept as running sums and counts in float64, so an update costs the same for any number of clips.
     """
 
     def __init__(self, labels: Tensor, feature_size: int, exclude_zero: bool):
         super().__init__()
         self.exclude_zero = exclude_zero
         self.register_buffer("labels", labels.clone())  # (N,)
-        # As released, a clip not yet seen counts with a zero feature.
-        self.register_buffer("features", labels.new_zeros(len(labels), feature_size))  # (N, D)
+        self.register_buffer("features", labels.new_zeros(len(labels), feature_size))  # (N, D); zero until seen
         self.register_buffer("sums", torch.zeros(2, feature_size, dtype=torch.float64))
         self.register_buffer("counts", self._membership(self.labels).sum(dim=1))  # (2,) float64
 
@@ -80,9 +78,8 @@ class ULGM(nn.Module):
         """labels: (N,), human; their dtype is that of all labels. feature_sizes: task -> D, including fusion. bound: H."""
         super().__init__()
         self.bound = bound
-        self.tasks = nn.ModuleDict(
-            {task: TaskState(labels, size, exclude_zero) for task, size in feature_sizes.items()}
-        )
+        states = {task: TaskState(labels, size, exclude_zero) for task, size in feature_sizes.items()}
+        self.tasks = nn.ModuleDict(states)
 
     def targets(self, task: str, clips: Tensor) -> Tensor:
         """(B,) a task's current labels for these clips."""
@@ -128,20 +125,16 @@ class ULGM(nn.Module):
 
         A class that was empty for part of a window only is detected by the NaN labels it leaves.
         """
-        return torch.stack(
-            [(state.counts >= 1).all() & torch.isfinite(state.labels[clips]).all() for state in self.tasks.values()]
-        ).all()
+        states = self.tasks.values()
+        intact = [(state.counts >= 1).all() & torch.isfinite(state.labels[clips]).all() for state in states]
+        return torch.stack(intact).all()
 
     def check(self, epoch: int = 0) -> None:
-        """Raises DivergedError if a task has lost a class: its centre, and the next labels, would be 0 / 0.
-
-        epoch: the current one; 0: before training.
-        """
+        """Raises DivergedError if a task has lost a class: its centre would be 0 / 0. epoch: 0 before training."""
         for task, state in self.tasks.items():
             if (state.counts < 1).any() or not torch.isfinite(state.labels).all():
                 positive, negative = (int(count) for count in state.counts)
-                raise DivergedError(
-                    f"{f'epoch {epoch}: ' if epoch else ''}ULGM: all {task} labels had the same sign (now {positive} positive "
-                    f"and {negative} negative clips), so a class had no centre; add clips of the rarer sign, or lower the "
-                    "learning rate"
-                )
+                when = f"epoch {epoch}: " if epoch else ""
+                now = f"now {positive} positive and {negative} negative clips"
+                problem = f"ULGM: all {task} labels had the same sign ({now}), so a class had no centre"
+                raise DivergedError(f"{when}{problem}; add clips of the rarer sign, or lower the learning rate")

@@ -69,8 +69,6 @@ def load_released_weights(model: nn.Module, weights: dict[str, Tensor], source: 
         model.load_state_dict(renamed)
     except RuntimeError as error:
         problem = first_line(str(error).partition("\n")[2])  # the line after "Error(s) in loading state_dict"
-        advice = (
-            "repeat the hyper-parameters, features and encoder of its training: --preset, --set, --dataPath, --bert"
-        )
+        advice = "repeat its training's hyper-parameters, features and encoder: --preset, --set, --dataPath, --bert"
         raise UserError(f"{source}: {problem} {advice}") from None
     check_finite(model.state_dict(), source)

@@ -10,7 +10,7 @@ MAX_LISTED = 10  # clips in a message
 
 
 class FiniteCheck:
-    """Checks every window. A GPU's verdict is read one window later, so that the check never waits for the GPU."""
+    """Raises DivergedError for a bad window; on a GPU one window later, so that the check never waits for the GPU."""
 
     def __init__(self, ids: list[str], ulgm: ULGM):
         """ids: of all training clips, for error messages."""
@@ -20,13 +20,9 @@ class FiniteCheck:
         self._is_intact: Tensor | None = None  # () bool on the CPU, the verdict
 
     def inspect(self, epoch: int, clips: Tensor, losses: Tensor, model: nn.Module) -> None:
-        """Checks a window before its gradients are cleared. clips, losses: (B,).
-
-        Raises DivergedError for a non-finite value or an empty class, in this window (on a GPU: in the previous one).
-        """
+        """Checks a window before its gradients are cleared. clips, losses: (B,)."""
         on_gpu = clips.device.type == "cuda"
-        if on_gpu:
-            self.raise_if_broken()
+        self.raise_if_broken()  # on a GPU, by the previous window's verdict
         norm = gradient_norm(model)
         intact = torch.isfinite(losses).all() & torch.isfinite(norm) & self._ulgm.is_intact(clips)
         self._is_intact, arrived = intact.to("cpu", non_blocking=True), torch.cuda.Event() if on_gpu else None

@@ -18,15 +18,11 @@ from utils.errors import DivergedError
 from utils.metrics import lower_is_better, mean_absolute_error, rounded
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
-
-# As released, a score must beat the best so far by at least this margin.
-MARGIN = 1e-6
+MARGIN = 1e-6  # as released, a score must beat the best so far by at least this
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The results of one epoch."""
-
     epoch: int  # from 1
     train_loss: float  # summed over tasks, mean over micro-batches
     valid: dict[str, float]  # metrics, and Loss, the fusion task's mean absolute error
@@ -41,8 +37,7 @@ class EpochResult:
 def fit(training: Training, train: Windows, valid: Windows, config: Config, metrics: Metrics) -> Iterator[EpochResult]:
     """Continues a training run to its end, and yields after each epoch, with the model as that epoch left it.
 
-    Raises DivergedError for a non-finite loss, gradient or label, or a class without clips; and Stopped at the end of the
-    window during which a signal arrived.
+    Raises DivergedError (see FiniteCheck), and Stopped at the end of the window during which a signal arrived.
     """
     sign = 1 if lower_is_better(config.KeyEval) else -1
     while not training.is_over(config):
