@@ -29,15 +29,11 @@ class ClipReader:
     """Extracts a clip's features as the model's training features were extracted."""
 
     def __init__(self, trained: Trained, allow_missing: bool, openface: Path | None, face: int | None = None):
-        """openface: its program; None: clips come with tables. face: OpenFace's face_id; None: the most confident.
-
-        Raises UserError if the model cannot score clips.
-        """
+        """openface: its program; None: clips have tables. face: its id; None: the most confident. Raises UserError."""
         if not trained.extractors or trained.encoder.tokenizer is None:
-            raise UserError(
-                f"{trained.folder} cannot score clips: it does not record the extractors of its training features, or has no "
-                "tokenizer; train on a file made by data/DataPre.py, or score feature files with --features"
-            )
+            problem = "cannot score clips: it records no extractors, or has no tokenizer"
+            advice = "train on a file made by data/DataPre.py, or score feature files with --features"
+            raise UserError(f"{trained.folder} {problem}; {advice}")
         described = {modality: trained.extractors.get(modality) or {} for modality in DTYPES}
         self.audio, self.vision = (_rebuild(modality, described[modality], trained.folder) for modality in EXTRACTORS)
         if isinstance(self.vision, OpenFace):
@@ -104,10 +100,8 @@ def _rebuild(modality: str, description: dict, folder: Path) -> Extractor:
     except (StopIteration, TypeError):
         mismatch = f"{name or 'unknown origin'}, which cannot be extracted here"
     if mismatch:
-        raise UserError(
-            f"{folder} was trained on {modality} features of {mismatch}; install that version, retrain on features extracted "
-            "here, or score feature files with --features"
-        )
+        advice = "install that version, retrain on features extracted here, or score feature files with --features"
+        raise UserError(f"{folder} was trained on {modality} features of {mismatch}; {advice}")
     return extractor
 
 
@@ -132,10 +126,10 @@ def warn_of_losses(table: pd.DataFrame, trained: Trained) -> None:
     """Warns once for each kind of clip whose score says little, with the first one. table: from score_clips."""
     settings = trained.extractors["vision"].get("settings", {})
     usual = trained.extractors["vision"].get("fps") if "fps" in table and not settings.get("fps") else None
+    is_cut = table.seconds_used < table.seconds
     too_long = pd.Series(map(is_too_long_for, table.tokens, table.seconds))
     kinds = {
-        "{seconds_used:g} s of {seconds:g} s used; --segments {seconds_used:g} scores all": table.seconds_used
-        < table.seconds,
+        "{seconds_used:g} s of {seconds:g} s used; --segments {seconds_used:g} scores all": is_cut,
         "{tokens_used} of {tokens} tokens of the text used": table.tokens_used < table.tokens,
         "{tokens} tokens cannot be spoken in {seconds:g} s; is it the clip's text?": too_long,
     }
