@@ -17,9 +17,8 @@ SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # sh
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The flags, in the order of --help. None: not given."""
+    """The flags, grouped as in --help. None: not given."""
 
-    # what to train
     model_name: str
     dataset_name: str | None
     preset: str | None  # released or mmsa
@@ -29,7 +28,6 @@ class RunOptions:
     test_only: Path | None
     resume: bool
 
-    # sweep
     is_tune: bool
     tune_times: int
     storage: str | None
@@ -37,7 +35,6 @@ class RunOptions:
     pruner: str
     heartbeat: int  # seconds
 
-    # files
     data_path: Path | None
     bert: str | None
     aligned: bool
@@ -46,7 +43,6 @@ class RunOptions:
     res_save_dir: Path
     save_every: float  # minutes
 
-    # machine
     jobs: int
     gpu_ids: list[int] | None  # -1: the CPU
     threads: int | None
@@ -78,8 +74,7 @@ def parse_arguments(argv: list[str]) -> RunOptions:
     if args.preset == TUNED:
         path = sweep_file(args.res_save_dir, args.model_name, dataset, "best.json")
     tuned = read_tuned(path, args.model_name, dataset) if path is not None else None
-    settings = dict(tuned.hyper_parameters) if tuned is not None else {}
-    settings |= dict(args.set)
+    settings = (tuned.hyper_parameters if tuned is not None else {}) | dict(args.set)
     settings |= {key: value for key in SETTING_FLAGS if (value := getattr(args, key)) is not None}
     args.preset = None if args.preset == TUNED else args.preset
     args.seeds = args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)
@@ -223,9 +218,7 @@ def _check_combination(args: argparse.Namespace) -> None:
     if len(args.gpu_ids or []) > 1 and args.jobs == 1 and not torchrun:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
     if args.is_tune and (args.params is not None or args.preset == TUNED or args.test_only or len(seeds) > 1):
-        raise UserError(
-            "--is_tune searches with one seed; leave out --params, --preset tuned, --test_only and other seeds"
-        )
+        raise UserError("--is_tune: leave out --params, --preset tuned, --test_only, and all seeds but one")
     if args.test_only and args.jobs > 1:
         raise UserError("--test_only runs in one process; leave out --jobs")
     if len(set(seeds)) < len(seeds):
