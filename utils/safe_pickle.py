@@ -140,10 +140,7 @@ class _HashedFile(io.FileIO):
 
 
 def load_pickle(path: Path) -> tuple[object, str]:
-    """The content of a pickle, and the file's SHA-1. OrderedDict and defaultdict load as dict.
-
-    Raises UserError for a file that cannot be read, is not a pickle, is damaged, or asks for more than arrays and plain values.
-    """
+    """A pickle's content and SHA-1. Raises UserError if it is damaged or asks for more than arrays and plain values."""
     try:
         size = path.stat().st_size
         with progress(what=f"reading {path.name}", unit="B", total=size) as bar, _HashedFile(path, bar) as hashed:
@@ -161,6 +158,5 @@ def load_pickle(path: Path) -> tuple[object, str]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # a damaged pickle can fail in any way
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(
-            f"{path}: not a feature pickle, damaged, or too large for memory ({reason}); download it again"
-        ) from None
+        problem = f"not a feature pickle, damaged, or too large for memory ({reason})"
+        raise UserError(f"{path}: {problem}; download it again") from None
