@@ -47,7 +47,7 @@ class Keeper:
         self, experiment: Experiment, seed: int, models: Path, seeds_csv: Path, log: logging.Logger,
         save_every: float = 5, resume: bool = False,
     ):  # fmt: skip
-        """save_every: minutes. resume: skip a finished seed, resume an unfinished one, replace its row if it has one."""
+        """save_every: minutes. resume: skip a finished seed, continue an unfinished one, and replace its row."""
         self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
         self.log, self.save_every, self.resume = log, save_every, resume
         self.provenance = experiment.provenance
