@@ -62,9 +62,8 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     from trains.runs.results import write_summary
 
     splits = SPLITS if ranks.is_rank_zero else ("train", "valid")  # only rank 0 tests
-    experiment = ranks.rank_zero_first(
-        lambda: new_experiment(options, device, ranks=ranks, splits=splits, tuned=options.tuned)
-    )
+    settings = {"ranks": ranks, "splits": splits, "tuned": options.tuned}
+    experiment = ranks.rank_zero_first(lambda: new_experiment(options, device, **settings))
     ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
     if not ranks.is_rank_zero:
         for seed in options.seeds:
@@ -77,8 +76,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     if not options.as_job:
         log.info(experiment.describe())
     if options.jobs > 1:
-        failures = run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds})
-        if failures:
+        if failures := run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds}):
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
     tests = []
     for seed in options.seeds:
@@ -126,10 +124,8 @@ def test_checkpoint(options: RunOptions, device) -> None:
     else:
         free = {"max_epochs", "precision", "max_clips_per_pass"}  # do not belong to the trained network
         if options.bert or options.preset or options.hyper_parameters.keys() - free:
-            raise UserError(
-                f"--test_only {path} already has a model; leave out --preset, --params, --tasks and --bert; "
-                f"--set accepts {', '.join(sorted(free))}"
-            )
+            advice = f"leave out --preset, --params, --tasks and --bert; --set accepts {', '.join(sorted(free))}"
+            raise UserError(f"--test_only {path} already has a model; {advice}")
         what, changes = (path, options.model_name, options.dataset_name, device), options.hyper_parameters
         experiment, model = open_checkpoint(*what, overrides=changes, **options.features)
     for note in experiment.notes():

@@ -49,16 +49,14 @@ class Dataset:
         return generated if self.name == "demo" else REPOSITORY / "pretrained_model" / f"bert_{self.language}"
 
 
-DATASETS = {
-    dataset.name: dataset
-    for dataset in (
-        Dataset("mosi", "en", "MOSI/Processed/unaligned_50.pkl", "MOSI/Processed/aligned_50.pkl", 50, 3.0, "mosi"),
-        Dataset("mosei", "en", "MOSEI/Processed/unaligned_50.pkl", "MOSEI/Processed/aligned_50.pkl", 50, 3.0, "mosi"),
-        Dataset("sims", "cn", "SIMS/Processed/features/unaligned_39.pkl", None, 39, 1.0, "sims"),
-        Dataset("simsv2", "cn", "SIMSv2/Processed/sims_unaligned.pkl", None, 39, 1.0, "sims"),
-        Dataset("demo", "en", "DEMO/Processed/unaligned.pkl", None, 20, 3.0, "mosi"),
-    )
-}
+ALL_DATASETS = (
+    Dataset("mosi", "en", "MOSI/Processed/unaligned_50.pkl", "MOSI/Processed/aligned_50.pkl", 50, 3.0, "mosi"),
+    Dataset("mosei", "en", "MOSEI/Processed/unaligned_50.pkl", "MOSEI/Processed/aligned_50.pkl", 50, 3.0, "mosi"),
+    Dataset("sims", "cn", "SIMS/Processed/features/unaligned_39.pkl", None, 39, 1.0, "sims"),
+    Dataset("simsv2", "cn", "SIMSv2/Processed/sims_unaligned.pkl", None, 39, 1.0, "sims"),
+    Dataset("demo", "en", "DEMO/Processed/unaligned.pkl", None, 20, 3.0, "mosi"),
+)
+DATASETS = {dataset.name: dataset for dataset in ALL_DATASETS}
 
 
 def data_root() -> Path:
@@ -252,10 +250,7 @@ PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": MMSA_TABLES}
 
 
 def make_config(dataset: str, preset: str | None = None, **overrides: object) -> Config:
-    """A dataset's hyper-parameters. Raises UserError for a missing table, an unknown key or a bad value.
-
-    preset: "released" or "mmsa"; None: released, or mmsa for datasets that are only in mmsa.
-    """
+    """A dataset's hyper-parameters. preset: None for the first that has it. Raises UserError for a bad key or value."""
     presets = [name for name, tables in PRESETS.items() if dataset in tables]
     if preset not in (None, *presets):
         raise UserError(f"--preset {preset} has no hyper-parameters for {dataset}; available: {', '.join(presets)}")

@@ -1,8 +1,7 @@
 """Makes the demo corpus, film reviews by invented speakers, and a small BERT with random weights for their vocabulary.
 
-With it, the whole program can be tried in a minute without any download. Audio and vision mostly agree with the text but sometimes
-contradict it, as irony does. The file has the sentiment of each modality, so that all four heads can be judged. The corpus is
-always the same, since all random numbers come from separate streams with a fixed seed.
+With it, the program can be tried in a minute without any download. Audio and vision mostly agree with the text, but
+sometimes contradict it, as irony does. All random numbers come from streams with a fixed seed: it is always the same.
 """
 
 import os
@@ -44,10 +43,7 @@ CONTRADICTS = 0.2  # probability that audio contradicts the text of a clip; the 
 
 
 def ensure_demo(folder: Path) -> None:
-    """Makes the corpus and the BERT, in one step, unless they exist.
-
-    Raises UserError if the folder cannot be written, or holds something else.
-    """
+    """Makes corpus and BERT, in one step, unless they exist. Raises UserError if the folder cannot be replaced."""
     complete = folder / "bert" / "vocab.txt"  # the last file of make_demo
     if complete.exists():
         return
@@ -64,7 +60,7 @@ def ensure_demo(folder: Path) -> None:
 
 
 def make_demo(folder: Path) -> None:
-    """Writes Processed/unaligned.pkl and bert/ to a new folder. The file has regression_labels_T, _A and _V."""
+    """Writes a new folder: bert/, and Processed/unaligned.pkl, with labels for each modality to judge four heads by."""
     rng = np.random.default_rng(SEED)
     (folder / "Processed").mkdir(parents=True)
     content = {split: _make_split(split, clips, rng) for split, clips in CLIPS.items()}

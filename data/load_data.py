@@ -25,10 +25,7 @@ class ClipDataset(Dataset):
     """One split. Indexed with the micro-batches of a window, it returns the Window."""
 
     def __init__(self, split: Split, device: torch.device = CPU, max_clips_per_pass: int = 0, ranks: Ranks = ALONE):
-        """device: where the windows will be used. If it is a GPU with enough free memory, the features are moved there.
-
-        max_clips_per_pass: larger windows are divided into several passes; 0: no limit. ranks: the processes that share a window.
-        """
+        """device: of the windows; a GPU with enough free memory also holds the features. max_clips_per_pass: 0: all."""
         self.split, self.device, self.ranks = split, device, ranks
         self._max_clips_per_pass = max_clips_per_pass
         sequences = (split.text, split.audio, split.vision)
@@ -82,10 +79,7 @@ class Windows:
     """The windows of a split, on the model's device."""
 
     def __init__(self, clips: ClipDataset, order: Order, num_workers: int = 0, seed: int | None = None):
-        """num_workers: processes that prepare windows in advance; 0: none. Unused if the features are in GPU memory.
-
-        seed: for training only; seeds the dropout of each rank, and enables the progress bar.
-        """
+        """num_workers: unused if the features are in GPU memory. seed: of dropout in training, which shows a bar."""
         self.clips, self.device, self.ranks = clips, clips.device, clips.ranks
         self.ids = clips.split.ids
         self.labels = clips.split.labels.get("fusion")  # (N,) float32, the human labels; None if there are none
@@ -104,10 +98,7 @@ class Windows:
         )
 
     def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
-        """The windows of an epoch, from 1, without the first `done`.
-
-        Raises Stopped between two windows, on all ranks together, if any of them received a stop signal.
-        """
+        """An epoch's windows, from 1, without the first `done`. Between two, a signal raises Stopped on all ranks."""
         self._plan[:] = self._order(epoch)[done:]
         shown = self._seed is not None and self.ranks.is_rank_zero
         bar = progress(self._loader, f"epoch {epoch:3d}", "window", done + len(self._plan), done, shown)
@@ -122,10 +113,7 @@ class Windows:
 
 
 def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers: int = 0) -> Windows:
-    """Every epoch in a new random order, which depends only on the seed and the epoch, so that a run can resume anywhere.
-
-    An epoch's last window may be incomplete.
-    """
+    """In a random order that depends only on seed and epoch, to resume anywhere. The last window may be incomplete."""
 
     def order(epoch: int) -> list[list[Tensor]]:
         shuffled = np.random.default_rng([seed, epoch]).permutation(len(clips))

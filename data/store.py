@@ -59,7 +59,7 @@ def open_store(
 ) -> FeatureStore:  # fmt: skip
     """Opens the store of a feature pickle; the first use creates it, next to the pickle or in cache_dir.
 
-    to_score: the only split to open, which needs no labels; None: all splits. Raises UserError if the pickle violates the schema, or if the store cannot be written.
+    to_score: the only split to open, which needs no labels; None: all. Raises UserError for a bad pickle or cache_dir.
     """
     home = path.with_name(f"{path.name}.store")
     if cache_dir is not None:
@@ -100,12 +100,10 @@ def open_store(
 
 
 def _fingerprint(path: Path) -> str:
-    """Identifies the state of a pickle. Raises UserError if it is unreadable.
-
-    Its size, its times (the system sets ctime, so a file that replaces another has a new one) and samples of its content.
-    """
+    """Of a pickle's size, times and samples of its content. Raises UserError if it is unreadable."""
     try:
         status = path.stat()
+        # The system sets ctime, so a file that replaces another has a new one.
         sha1 = hashlib.sha1(f"{FORMAT} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
         with open(path, "rb") as file:
             for start in np.linspace(0, max(0, status.st_size - SAMPLE_BYTES), SAMPLES, dtype=np.int64):

@@ -41,20 +41,15 @@ def _hash(content: dict) -> str:
 def check_tokens(
     store: FeatureStore, encoder: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None, source: str
 ) -> list[str]:
-    """What is doubtful about the token ids. Raises UserError if they cannot have been made for this encoder.
-
-    tokenizer: None if the encoder has no vocabulary; the ids are then only compared with its size. source: the value of --bert.
-    """
+    """Doubts about the token ids. Raises UserError if they are another encoder's. source: --bert, for messages."""
     limits = (encoder.vocab_size, encoder.type_vocab_size, encoder.max_position_embeddings)
     doubts = []
     for name, split in store.splits.items():
         largest = [*split.text.values.amax(dim=0).tolist(), split.text.lengths.max() - 1]
         for what, value, limit in zip(("token id", "segment id", "position"), largest, limits, strict=True):
             if value >= limit:
-                raise UserError(
-                    f"{name}: {what} {value} is beyond the {limit} of the text encoder {source}; name the encoder that the token "
-                    "ids were made for with --bert"
-                )
+                problem = f"{what} {value} is beyond the {limit} of the text encoder {source}"
+                raise UserError(f"{name}: {problem}; name the encoder that the ids were made for with --bert")
         if tokenizer is not None:
             doubts += _compare_with_texts(name, split, tokenizer, source)
     return doubts
@@ -76,21 +71,16 @@ def _compare_with_texts(name: str, split: Split, tokenizer: PreTrainedTokenizerB
     pairs = [(old, new[: len(old)]) for old, new in zip(ids, expected, strict=True) if old]
     unknown = _share(token == tokenizer.unk_token for token in tokens)
     foreign = _share(not np.isin(old, new).mean() > 0.5 for old, new in pairs)
+    spelt = _share(len(piece) == 1 for piece in pieces if WORD.fullmatch(piece))
     findings = [
         (unknown, 0.2, "of the words are unknown to its vocabulary"),
-        (
-            _share(len(piece) == 1 for piece in pieces if WORD.fullmatch(piece)),
-            0.5,
-            "of the words are spelt by letters",
-        ),
+        (spelt, 0.5, "of the words are spelt by letters"),
         (_share(old != new for old, new in pairs), 0.5, "of the texts have other token ids in its vocabulary"),
     ]
     found = ", ".join(f"{share:.0%} {what}" for share, most, what in findings if share > most)
-    message = (
-        f"{name}: the text encoder {source} doesn't fit the data: {found}; clip {split.ids[sample[0]]} is {texts[0][:30]!r}, its "
-        f"tokens {' '.join(tokens[: len(ids[0])][:8])!r}; name the right encoder with --bert (English: "
-        "google-bert/bert-base-uncased, Chinese: google-bert/bert-base-chinese)"
-    )
+    first = f"clip {split.ids[sample[0]]} is {texts[0][:30]!r}, its tokens {' '.join(tokens[: len(ids[0])][:8])!r}"
+    advice = "name another with --bert (English: google-bert/bert-base-uncased, Chinese: google-bert/bert-base-chinese)"
+    message = f"{name}: the text encoder {source} doesn't fit the data: {found}; {first}; {advice}"
     if max(unknown, foreign) > 0.5:
         raise UserError(message)
     return [message] if found else []

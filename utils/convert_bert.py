@@ -27,11 +27,7 @@ MISMATCH = "take bert_config.json, vocab.txt and the checkpoint from the same do
 
 
 def convert(checkpoint: Path, out: Path) -> str:
-    """Converts a folder. Returns a line that describes the result.
-
-    out: must not exist, or be empty; it is written completely or not at all. Raises UserError if the checkpoint is missing,
-    damaged or not a BERT.
-    """
+    """Writes a new or empty folder, completely or not at all. Returns a line about it. Raises UserError if it can't."""
     out_folder = out.resolve()
     for folder in (out_folder, previous_folder(out_folder)):  # `replacing` removes both
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -95,10 +91,9 @@ def _read_tensors(bundle: TensorBundle, model: BertModel) -> dict[str, Tensor]:
     sources = {name: google_name(name) for name in expected}
     shapes = {source: tuple(transposed(source, expected[name]).shape) for name, source in sources.items()}
     if wrong := [source for source, shape in shapes.items() if bundle.shapes.get(source) != shape]:
-        raise UserError(
-            f"{bundle.index}: lacks {len(wrong)} of the {len(shapes)} tensors that bert_config.json asks for, starting with "
-            f"{wrong[0]} of shape {shapes[wrong[0]]}; {MISMATCH}, of a BERT trained with Google's code"
-        )
+        first = f"{wrong[0]} of shape {shapes[wrong[0]]}"
+        problem = f"lacks {len(wrong)} of the {len(shapes)} tensors of bert_config.json, starting with {first}"
+        raise UserError(f"{bundle.index}: {problem}; {MISMATCH}, of a BERT trained with Google's code")
     layers = model.config.num_hidden_layers
     if f"bert/encoder/layer_{layers}/output/dense/kernel" in bundle.shapes:
         raise UserError(f"{bundle.index}: has more than the {layers} layers of bert_config.json; {MISMATCH}")

@@ -47,8 +47,7 @@ def make_deterministic() -> None:
 def keep_freed_memory() -> None:
     """Lets the C library keep the memory that a training step frees for the next step.
 
-    By default glibc returns blocks of 32 MB and more, such as BERT's activations, to the system, and each page must be
-    faulted in again.
+    By default glibc returns blocks of 32 MB and more, such as BERT's activations, and every page is faulted in again.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

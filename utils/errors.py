@@ -14,11 +14,7 @@ GPU_IS_FULL = "the GPU is out of memory"
 # Libraries' messages that have no exception type of their own.
 GPU_ALLOCATION = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 CPU_ALLOCATION = "DefaultCPUAllocator: "
-LOST_WORKER = (
-    "DataLoader worker (pid",
-    "Communication with the workers is no longer possible",
-    "Pin memory thread exited",
-)
+LOST_WORKER = ("DataLoader worker (pid", "Communication with the workers is no longer", "Pin memory thread exited")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -72,16 +68,12 @@ def at_least(least: float, kind: type = int, most: float = float("inf")) -> Call
 
 
 def translate(error: BaseException) -> UserError | None:
-    """The error as the user should read it; None for a bug.
-
-    Notes that were added on the way up (such as what was saved) end the line. If the GPU is full they replace the general
-    advice, since they suggest a value for the flag.
-    """
+    """The error as users should read it, with the notes added on the way up, such as what was saved; None for a bug."""
     fact, advice = (str(error), "") if isinstance(error, UserError) else _explain(error)
     if not fact:
         return None
     notes = getattr(error, "__notes__", [])
-    if advice and not (fact == GPU_IS_FULL and notes):
+    if advice and not (fact == GPU_IS_FULL and notes):  # these notes suggest a value for the flag
         fact = f"{fact}: {advice}"
     return UserError("; ".join([fact, *notes]))
 
@@ -95,17 +87,13 @@ def _explain(error: BaseException) -> tuple[str, str]:
             "half of that, then a quarter: the gradient stays the same), or choose another GPU with --gpu_ids"
         )
     if isinstance(error, MemoryError) or CPU_ALLOCATION in message:
-        return (
-            "this machine is out of memory",
-            "process fewer clips at once (run.py: --jobs, --num_workers, --max_clips_per_pass)",
-        )
+        advice = "process fewer clips at once (run.py: --jobs, --num_workers, --max_clips_per_pass)"
+        return "this machine is out of memory", advice
     frames = traceback.extract_tb(error.__traceback__)
     lost_pipe = isinstance(error, OSError | EOFError) and any(frame.name == "_try_get_data" for frame in frames)
     if lost_pipe or any(text in message for text in LOST_WORKER):
-        return (
-            f"a data worker died ({first_line(error) or type(error).__name__})",
-            "if memory ran out, use --num_workers 0",
-        )
+        reason = first_line(error) or type(error).__name__
+        return f"a data worker died ({reason})", "if memory ran out, use --num_workers 0"
     if getattr(error, "errno", None) in DISK_ERRORS or any(f"os error {number})" in message for number in DISK_ERRORS):
         return f"cannot write to disk ({first_line(error)})", "make room and repeat the command"
     return "", ""

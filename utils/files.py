@@ -57,9 +57,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
     """Holds off all other processes, on any machine, that lock the same path.
 
-    Waits for them or, with `otherwise`, raises UserError with this text. The lock is flock's, on a file beside the path: it
-    ends with its process, and works between machines on file systems that support it (NFS 4, or NFS 3 with its lock
-    service; not mounts with nolock or local_lock).
+    Waits for them or, with `otherwise`, raises UserError with this text. flock's lock, on a file beside the path, ends
+    with its process, and works over NFS 4, or NFS 3 with its lock service (not mounted with nolock or local_lock).
     """
     try:
         lock = FileLock(f"{path}.lock").acquire(timeout=-1 if otherwise is None else LOCK_TIMEOUT)

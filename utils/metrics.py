@@ -5,6 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import f1_score
 
+SIMS_EDGES = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}  # by number of classes
+# The classes of Mult_acc_5 (sims) and Mult_acc_7 (mosi), as the datasets' papers name them.
+SIMS_CLASSES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
+MOSI_CLASSES = ("strongly negative", *SIMS_CLASSES, "strongly positive")
+
 
 def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = False) -> dict[str, float]:
     """MOSI and MOSEI, labels in [-3, 3]; always rounded to 4 digits, the MAE in float32 unless `round_all`.
@@ -26,27 +31,17 @@ def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
     return {name: rounded(float(value) if round_all else value) for name, value in values.items()}
 
 
-SIMS_EDGES = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
-
-
 def sims_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = False) -> dict[str, float]:
     """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes. A bin includes its right edge."""
     prediction, truth = np.clip(np.float32(prediction), -1, 1), np.clip(np.float32(truth), -1, 1)
-    values = {
-        f"Mult_acc_{count}": _accuracy(sims_classes(prediction, count), sims_classes(truth, count))
-        for count in SIMS_EDGES
-    }
+    values = {}
+    for count in SIMS_EDGES:
+        values[f"Mult_acc_{count}"] = _accuracy(sims_classes(prediction, count), sims_classes(truth, count))
     values["F1_score"] = _f1(sims_classes(prediction, 2), sims_classes(truth, 2))
     values["MAE"] = mean_absolute_error(prediction, truth)
     values["Corr"] = _correlation(prediction, truth)
     return {name: rounded(float(value)) if round_all else float(value) for name, value in values.items()}
 
-
-# The classes of Mult_acc_7 (mosi) and Mult_acc_5 (sims), as the datasets' papers name them.
-MOSI_CLASSES = "strongly negative,negative,weakly negative,neutral,weakly positive,positive,strongly positive".split(
-    ","
-)
-SIMS_CLASSES = "negative,weakly negative,neutral,weakly positive,positive".split(",")
 
 METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
 

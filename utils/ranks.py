@@ -114,9 +114,7 @@ class Ranks:
         expected = self.broadcast_object(values)
         if different := [name for name in values if values[name] != expected[name]]:
             listed = "; ".join(f"{name} {values[name]} instead of {expected[name]}" for name in different)
-            raise UserError(
-                f"rank {self.rank} differs from rank 0 ({listed}): start all ranks with the same flags and files"
-            )
+            raise UserError(f"rank {self.rank} differs from rank 0 ({listed}): start all with the same flags and files")
         self.all_reduce_max(0)
 
     def close(self) -> None:
@@ -154,10 +152,8 @@ class Ranks:
         if self.size == 1:
             return gpu_ids
         if gpus and self.local_rank >= len(gpus):
-            raise UserError(
-                f"torchrun started more ranks on this machine than it has GPUs for them ({len(gpus)}): lower "
-                "--nproc_per_node, or run on the CPU with --gpu_ids -1"
-            )
+            problem = f"torchrun started more ranks on this machine than it has GPUs for them ({len(gpus)})"
+            raise UserError(f"{problem}: lower --nproc_per_node, or run on the CPU with --gpu_ids -1")
         return [gpus[self.local_rank]] if gpus else [-1]
 
 
@@ -183,6 +179,5 @@ def _collective(call: Callable, *arguments: object, **settings: object) -> objec
         if translate(error) or "CUDA error" in str(error):  # this rank's own failure
             raise
         reason = first_line(str(error).split("] ")[-1])  # gloo prefixes its source location
-        raise UserError(
-            f"another rank of this run is gone ({reason}); --resume continues from the last saved state, with any number of ranks"
-        ) from None
+        advice = "--resume continues from the last saved state, with any number of ranks"
+        raise UserError(f"another rank of this run is gone ({reason}); {advice}") from None

@@ -123,10 +123,7 @@ def _build_arrays(value: object) -> object:
 
 
 def load_pickle(path: Path) -> tuple[object, str]:
-    """The content of a pickle, and the file's SHA-1. OrderedDict and defaultdict load as dict.
-
-    Raises UserError for a file that cannot be read, is not a pickle, is damaged, or asks for more than arrays and plain values.
-    """
+    """A pickle's content and SHA-1. Raises UserError if it is damaged or asks for more than arrays and plain values."""
     try:
         with open(path, "rb") as file, progress(what=f"reading {path.name}", unit="file", total=1) as bar:
             for pattern, message in FORMATS.items():
@@ -142,6 +139,5 @@ def load_pickle(path: Path) -> tuple[object, str]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except Exception as error:  # a damaged pickle can fail in any way
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(
-            f"{path}: not a feature pickle, damaged, or too large for memory ({reason}); download it again"
-        ) from None
+        problem = f"not a feature pickle, damaged, or too large for memory ({reason})"
+        raise UserError(f"{path}: {problem}; download it again") from None

@@ -50,10 +50,7 @@ def deferred_signals() -> Iterator[None]:
 
 
 def raise_if_stop_requested(agree: Callable[[int], int] = int) -> None:
-    """Raises Stopped if a signal is pending.
-
-    agree: maps this process's signal number (0: none) to that of all ranks, so that all stop at the same place.
-    """
+    """Raises Stopped if a signal is pending. agree: maps its number (0: none) to that on which all ranks agree."""
     global _pending
     if number := agree(_pending or 0):
         _pending = None

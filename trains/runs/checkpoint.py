@@ -1,7 +1,6 @@
 """A seed's checkpoint: a folder with the model of its best epoch. Reading it runs no code.
 
-It holds config.json and model.safetensors, as SelfMM.from_pretrained reads them, the unimodal labels generated so far
-(labels.csv) and the tokenizer.
+Files: config.json and model.safetensors, as SelfMM.from_pretrained reads them, labels.csv (generated), and tokenizer/.
 """
 
 import contextlib
@@ -28,8 +27,7 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint; the previous one stays until the new one is complete. Raises UserError if the disk is full.
 
-    tokenizer: saved in tokenizer/, so that the checkpoint can score new texts without the pretrained encoder's folder.
-    labels: one row per training clip, with its label for each task.
+    tokenizer: to score new texts without the encoder's folder. labels: a row per training clip, with one for each task.
     """
     with replacing(folder) as work:
         model.save_pretrained(work, config=model._hub_mixin_config)

@@ -29,10 +29,7 @@ class ClipReader:
     """Extracts a clip's features as the model's training features were extracted."""
 
     def __init__(self, trained: Trained, allow_missing: bool, openface: Path | None, face: int | None = None):
-        """openface: its program; None: clips come with tables. face: OpenFace's face_id; None: the most confident.
-
-        Raises UserError if the model cannot score clips.
-        """
+        """openface: its program; None: clips have tables. face: its id; None: the most confident. Raises UserError."""
         fix = "retrain on a file made here by data/DataPre.py, or score feature files with --features"
         if not trained.extractors or trained.encoder.tokenizer is None:
             missing = "does not record the extractors of its training features, or has no tokenizer"

@@ -40,12 +40,10 @@ class Experiment:
         self.kind = model_kind(self.model_name)
         self.metrics = functools.partial(METRICS[self.dataset.metrics], round_all=self.config.round_scores)
         self.metric_names = metric_names(self.metrics)
-        passes = self.config.max_clips_per_pass
-        self.clips = {
-            # Rank 0 tests alone.
-            name: ClipDataset(split, self.device, passes, ALONE if name == "test" else self.ranks)
-            for name, split in self.store.splits.items()
-        }
+        self.clips = {}
+        for name, split in self.store.splits.items():
+            ranks = ALONE if name == "test" else self.ranks  # rank 0 tests alone
+            self.clips[name] = ClipDataset(split, self.device, self.config.max_clips_per_pass, ranks)
 
     @functools.cached_property
     def provenance(self) -> Provenance:

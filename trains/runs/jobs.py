@@ -49,10 +49,8 @@ class Job:
 def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) -> list[str]:
     """Runs jobs, at most `at_once` at a time. Returns the failures, one line each.
 
-    After a failure no further job is started, and the running ones finish. A signal to this process is passed on to the
-    running jobs: they save their state, then this function raises Stopped.
-
-    jobs: name -> command line. gpus: assigned to the jobs in turn; []: the command lines already say where to run.
+    jobs: name -> command line. gpus: assigned in turn; []: the command lines say where to run. After a failure no job
+    starts. A signal is passed on to the running jobs: they save their state, then this function raises Stopped.
     """
     waiting = list(jobs.items())
     running: dict[int, Job] = {}  # slot -> job; the slot decides the GPU

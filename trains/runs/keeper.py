@@ -25,10 +25,7 @@ FINISHED = "finished"  # instead of a state: nothing is left to train
 
 
 def train_seed(experiment: Experiment, seed: int, keeper: "Keeper | None") -> dict[str, float]:
-    """Trains a seed, or the rest of it, and tests its best epoch. Returns the test's metrics; {} except on rank 0.
-
-    All ranks run this code; only rank 0 has a keeper.
-    """
+    """Trains a seed, or the rest of it. Returns its best epoch's test metrics. On ranks other than 0: no keeper, {}."""
     with deferred_signals(), keeper.session() if keeper else contextlib.nullcontext():
         state = experiment.ranks.broadcast_object(keeper.find_state() if keeper else None)
         if state == FINISHED:
@@ -50,10 +47,7 @@ class Keeper:
         self, experiment: Experiment, seed: int, models: Path, seeds_csv: Path, log: logging.Logger,
         save_every: float = 5, resume: bool = False,
     ):  # fmt: skip
-        """models: the folder for checkpoints. save_every: minutes between two saves of the state.
-
-        resume: skip a finished seed, resume an unfinished one, and replace its row if it has one.
-        """
+        """save_every: minutes. resume: skip a finished seed, continue an unfinished one, and replace its row."""
         self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
         self.log, self.save_every, self.resume = log, save_every, resume
         self.provenance = experiment.provenance
@@ -81,10 +75,7 @@ class Keeper:
                 raise
 
     def find_state(self) -> State | str | None:
-        """Returns the state to resume from, FINISHED, or None to train from the start.
-
-        Raises UserError for a damaged CSV, and for a state that must not be resumed or overwritten.
-        """
+        """The state to resume, FINISHED or None. Raises UserError for a bad CSV, or a state of another training."""
         # Even without --resume, a damaged CSV is reported before training, not after.
         rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
         is_finished = self.provenance.config_hash in rows and self.resume
@@ -117,10 +108,7 @@ class Keeper:
             raise UserError(f"{self.seeds_csv}: {problem}; train it again") from None
 
     def begin(self, training: Training) -> None:
-        """Called before the first epoch, with a training that is new or restored from the state.
-
-        Raises UserError if the best epoch is neither the restored one nor in the checkpoint folder.
-        """
+        """Call before the first epoch, with a new or restored training. Raises UserError if its best epoch is gone."""
         if training.at_best:
             self._save_checkpoint(training)
         elif epoch := training.best_epoch:
@@ -164,10 +152,7 @@ class Keeper:
         return test
 
     def _note(self, error: Exception) -> str:
-        """What is saved, and how to resume. If a GPU ran out of memory between two windows, saves the state first.
-
-        Other errors may come in the middle of a window, when the state is inconsistent.
-        """
+        """What is saved, and how to resume. If a GPU is full, saves the state first, unless a window is half done."""
         if isinstance(error, DivergedError):
             epoch = self.training.best_epoch
             return f"last good checkpoint: {f'epoch {epoch}, in {self.folder}' if epoch else 'none yet'}"

@@ -29,8 +29,7 @@ def open_experiment(
 ) -> Experiment:  # fmt: skip
     """Opens and checks the inputs of a training. Raises UserError, before anything but caches and the demo is written.
 
-    features, bert: None for the dataset's own. splits: the splits that the experiment may see; a sweep must not see the
-    test split. settings: further fields of the experiment.
+    features, bert: None for the dataset's own. splits: those to see; not test in a sweep. settings: of the Experiment.
     """
     model_kind(model_name)
     keys = metric_names(METRICS[dataset.metrics])
@@ -93,10 +92,7 @@ def open_features(
     path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None,
     to_score: str | None = None,
 ) -> FeatureStore:  # fmt: skip
-    """Opens a feature file. Raises UserError if it is malformed, or its token ids are not the encoder's.
-
-    to_score: the only split to open, which needs no labels; None: all splits.
-    """
+    """As open_store, and compares the token ids with the encoder. Raises UserError if they are not the encoder's."""
     tokenizer = make_tokenizer(encoder.tokenizer) if encoder.tokenizer is not None else None
     store = open_store(path, dataset, aligned, tokenizer, cache_dir, to_score)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")

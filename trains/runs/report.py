@@ -10,10 +10,11 @@ import pandas as pd
 from config.config_regression import TASKS
 
 PUBLISHED = Path(__file__).with_name("published.csv")
+Scores = dict[str, float]  # metric -> value; metrics of a single modality begin with its name, such as audio_MAE
 
 
-def published_scores(dataset: str, tasks: str) -> dict[str, dict[str, float]]:
-    """source -> metric -> value, for a dataset and the letters of its tasks; {} if nothing was published.
+def published_scores(dataset: str, tasks: str) -> dict[str, Scores]:
+    """The scores of each source, for a dataset and the letters of its tasks; {} if nothing was published.
 
     "MMSA" is the authors' own rerun, with their later framework. MOSI with fewer tasks than MTAV: table 4 of the paper.
     """
@@ -22,13 +23,8 @@ def published_scores(dataset: str, tasks: str) -> dict[str, dict[str, float]]:
     return {source: row.dropna().to_dict() for source, row in rows.iterrows()}
 
 
-def closing_report(
-    title: str, tests: list[dict[str, float]], guess: dict[str, float], published: dict[str, dict[str, float]]
-) -> str:
-    """tests: metric -> value, for each seed; metrics of a single modality begin with its name, such as audio_MAE.
-
-    guess: the same metrics for guessing the mean label. published: source -> metric -> value.
-    """
+def closing_report(title: str, tests: list[Scores], guess: Scores, published: dict[str, Scores]) -> str:
+    """tests: of each seed. guess: of guessing the mean label. published: of each source."""
     scale = pd.Series({metric: 100 if _is_percentage(metric) else 1 for metric in tests[0]})
     scores = pd.DataFrame(tests) * scale
     columns = {"mean": scores.mean(skipna=False), "std": scores.std(ddof=0, skipna=False)}

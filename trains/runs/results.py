@@ -48,10 +48,7 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
 
 
 def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
-    """The rows of a CSV as strings, so that they are written back unchanged; no rows if there is no file.
-
-    key: required columns. Raises UserError if one is missing or the file is damaged.
-    """
+    """A CSV's rows as strings, to write back unchanged; none without a file. Raises UserError if it lacks a column."""
     if not path.exists():
         return pd.DataFrame(columns=key)
     try:

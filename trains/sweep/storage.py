@@ -26,10 +26,7 @@ class Storage(RDBStorage):
 
 
 def open_storage(url: str, heartbeat: int) -> Storage:
-    """Opens a database, and creates its tables if needed. Raises UserError if that fails.
-
-    heartbeat: seconds between two heartbeats of a trial; a trial without any for twice as long is retried.
-    """
+    """Opens a database, with tables. heartbeat: seconds; a trial silent for twice that is retried. Raises UserError."""
     try:
         address = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError):  # the URL may contain a password
@@ -72,7 +69,5 @@ def storage_errors(storage: Storage) -> Iterator[None]:
                 raise
             cause = cause.__context__
         reason = first_line(getattr(cause.__cause__, "orig", None) or cause.__cause__ or cause)
-        raise UserError(
-            f"{storage.engine.url.render_as_string()}: the sweep's storage cannot be used ({reason}); the same command "
-            "resumes, or name another database with --storage"
-        ) from None
+        problem = f"{storage.engine.url.render_as_string()}: the sweep's storage cannot be used ({reason})"
+        raise UserError(f"{problem}; the same command resumes, or name another database with --storage") from None

@@ -62,14 +62,12 @@ class Sweep:
         make_folder(database.parent)
         self.storage = open_storage(options.storage or f"sqlite:///{database}", options.heartbeat)
         search_all = count(self.space) <= options.tune_times
+        sampler = optuna.samplers.BruteForceSampler() if search_all else SAMPLERS[options.sampler]()
+        direction = "minimize" if lower_is_better(self.key) else "maximize"
+        settings = {"sampler": sampler, "pruner": PRUNERS[options.pruner](), "direction": direction}
         with storage_errors(self.storage):
             self.study = optuna.create_study(
-                study_name=self._name(),
-                storage=self.storage,
-                sampler=optuna.samplers.BruteForceSampler() if search_all else SAMPLERS[options.sampler](),
-                pruner=PRUNERS[options.pruner](),
-                direction="minimize" if lower_is_better(self.key) else "maximize",
-                load_if_exists=True,
+                study_name=self._name(), storage=self.storage, load_if_exists=True, **settings
             )
 
     def _name(self) -> str:
