@@ -49,7 +49,8 @@ def main() -> None:
 def prepare(folder: Path, args: argparse.Namespace, jobs: int) -> tuple[float, str]:
     """Extracts all clips without the cache. Returns the seconds, start-up included, and the output of DataPre.py."""
     flags = ["--data_dir", folder, "--language", "en", "--vision", args.vision, "--bert", args.bert]
-    command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *flags, "--jobs", str(jobs), "--no-resume"]
+    command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *flags, "--jobs", str(jobs)]
+    shutil.rmtree(folder / "Processed", ignore_errors=True)
     start = time.perf_counter()
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return time.perf_counter() - start, process.stdout

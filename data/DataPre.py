@@ -5,7 +5,7 @@
     DIR/label.csv                            video_id, clip_id, text, label, mode; optional annotation, label_T, label_A, label_V
     DIR/Raw/<video_id>/<clip_id>.mp4         one file per clip
     DIR/Processed/features.pkl               the output, in the official layout (data/schema.py)
-                  features.pkl.cache/        each clip's features, so that a stopped run resumes
+                  features.pkl.cache/        each clip's features, so that a stopped run resumes; delete it to start over
                   errors.csv                 the clips that were left out, with the reason
 
 predict.py uses the same extractors (data/extractors/).
@@ -48,7 +48,6 @@ def main(argv: list[str] | None = None) -> int:
             padded={modality: getattr(args, f"{modality}_length") for modality in MODALITIES},
             allow_missing=args.allow_missing,
             jobs=args.jobs,
-            resume=args.resume,
         )
 
     return run_program(work, f"the same command resumes: python data/DataPre.py {shlex.join(argv)}")
@@ -91,7 +90,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
             help=f"{unit} that each clip is cut or padded to; default as released: mean plus three standard deviations")
     add("--output", type=Path, metavar="FILE", help="feature file; default DIR/Processed/features.pkl")
     add("--jobs", type=at_least(1), metavar="N", default=1, help="number of worker processes; default 1")
-    add("--resume", action=argparse.BooleanOptionalAction, default=True, help="use the cache, or extract everything again")
     # fmt: on
     args = parser.parse_args(argv)
     args.vision = args.vision or ("openface-csv" if args.openface_csv else "openface")

@@ -18,7 +18,7 @@ from data.extractors.audio import compile_librosa
 from data.extractors.text import BertText
 from models.pretrained_bert import find_bert
 from utils.errors import UserError, warn
-from utils.files import make_folder, remove
+from utils.files import make_folder
 from utils.progress import progress
 
 DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}
@@ -29,13 +29,12 @@ MAX_CRASHES = 4  # before any clip succeeds; more mean that the clips are not at
 def prepare(
     data_dir: Path, output: Path | None, language: str, dataset_name: str | None, *, extractors: dict[str, Extractor],
     openface_tables: Path | None, bert: str | None, padded: dict[str, int | None], allow_missing: bool, jobs: int,
-    resume: bool,
 ) -> None:  # fmt: skip
     """Makes a feature file from label.csv and Raw/. Raises UserError, also, at the end, if clips were left out.
 
     language: "en" or "cn", selects the default BERT. dataset_name: gives the range of the labels; None: by language.
-    extractors: for audio and vision. openface_tables: folder of tables to read instead of videos. bert: --bert. padded:
-    modality -> length to cut or pad to; None: by the released rule. jobs: number of worker processes. resume: use the cache.
+    extractors: for audio and vision. openface_tables: folder of tables to read instead of videos. padded: modality ->
+    length to cut or pad to; None: by the released rule. jobs: number of worker processes.
     """
     dataset = DATASETS[dataset_name or DATASET_OF_LANGUAGE[language]]
     labels, output = data_dir / "label.csv", output or data_dir / "Processed" / USUAL_NAME
@@ -46,8 +45,6 @@ def prepare(
     descriptions = {modality: describe(extractor) for modality, extractor in (extractors | {"text": text}).items()}
     with writing(output, labels):
         cache = output.with_name(f"{output.name}.cache")
-        if not resume:
-            remove(cache)
         make_folder(cache)
         extract = partial(extract_clip, extractors, data_dir / "Raw", openface_tables, cache, allow_missing)
         cached = _extract_all(extract, clips, refused, jobs)
@@ -78,26 +75,19 @@ def _check_clips(cached: dict[str, dict], tokens: dict[str, np.ndarray], vision:
 
     Returns the clips' median frame rate; None if it is unknown, or --fps replaces it.
     """
-    face, limit = (getattr(vision, setting, None) for setting in ("face", "fps"))
-    kinds = {
-        "have several faces: the most confident of each video frame is used, --face ID chooses another": [
-            clip for clip, parts in cached.items() if parts["vision"].faces > 1 and face is None
-        ],
-        "have more text than can be spoken in their time": [
-            clip for clip, parts in cached.items() if is_too_long_for(len(tokens[clip]), parts["audio"].seconds)
-        ],
-    }
-    for text, clips in kinds.items():
-        if clips:
-            warn(f"{len(clips)} clips, such as {clips[0]}, {text}")
-    rates = [parts["vision"].fps for parts in cached.values() if parts["vision"].fps]
-    if not rates:
-        return None
-    slowest, fastest = (min(extreme, limit or extreme) for extreme in (min(rates), max(rates)))
-    if fastest > 1.1 * slowest:
-        span = f"{slowest:.4g} to {fastest:.4g} video frames per second"
-        warn(f"the clips have {span}; --fps {slowest:.4g} makes them alike")
-    return None if limit else round(float(np.median(rates)), 2)
+    face, limit = getattr(vision, "face", None), getattr(vision, "fps", None)
+    several = [clip for clip, parts in cached.items() if parts["vision"].faces > 1]
+    if several and face is None:
+        rule = "the most confident one of each video frame is used; --face ID chooses"
+        warn(f"{len(several)} clips, such as {several[0]}, have several faces: {rule}")
+    if long := [clip for clip, parts in cached.items() if is_too_long_for(len(tokens[clip]), parts["audio"].seconds)]:
+        warn(f"{len(long)} clips, such as {long[0]}, have more text than can be spoken in their time")
+    rates = np.array([parts["vision"].fps for parts in cached.values() if parts["vision"].fps])
+    used = np.minimum(rates, limit or np.inf)
+    if used.max(initial=0) > 1.1 * used.min(initial=np.inf):
+        span = f"{used.min():.4g} to {used.max():.4g} video frames per second"
+        warn(f"the clips have {span}; --fps {used.min():.4g} makes them alike")
+    return None if limit or not rates.size else round(float(np.median(rates)), 2)
 
 
 def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str, str], jobs: int) -> dict[str, dict]:

@@ -76,8 +76,8 @@ def read_video_frames(clip: Clip, fps: float | None = None) -> Iterator[np.ndarr
     """
     last_slot = None
     for frame, seconds in _decode(clip, "video"):
-        slot = time_slot(seconds - clip.start, fps) if fps else seconds
-        if seconds > clip.start - 1e-6 and slot != last_slot:
+        slot = time_slot(seconds - clip.start, fps) if fps else None
+        if seconds > clip.start - 1e-6 and (slot is None or slot != last_slot):
             last_slot = slot
             yield _upright(frame)
 
@@ -101,20 +101,22 @@ def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
         if clip.start > BEFORE and container.format.name not in UNINDEXED:
             container.seek(int((origin + clip.start - BEFORE) * MICROSECONDS))
         limit = np.inf if clip.end is None else clip.end
-        lost, reached = 0.0, clip.start  # seconds
+        # A late track is whole if the file states it. Matroska does not, so there a hole looks the same.
+        late = float((stream.start_time or 0) * stream.time_base) - origin if stream.duration else 0.0
+        begin = max(clip.start, late)
+        good, reached = 0.0, begin  # seconds
         for frame in container.decode(stream):
             seconds = reached if frame.time is None else frame.time - origin
             if seconds >= limit - 1e-6:
                 break
             yield frame, seconds
             end = seconds + (frame.samples / frame.sample_rate if kind == "audio" else 1 / (stream.average_rate or 25))
-            if frame.is_corrupt or seconds - reached > FREEZE:
-                lost += max(0.0, end - reached)
+            if seconds - reached <= FREEZE and not frame.is_corrupt:
+                good += max(0.0, end - reached)
             reached = max(reached, end)  # around damage, frames can be out of order
-        end = min(_stated_seconds(container, stream) or reached, limit)
-        lost, length = lost + max(0.0, end - reached), max(0.0, end - clip.start)
-        if lost > 0.05 * length + 0.3:
-            found = f"{length - lost:.1f} of {length:.1f} s of {kind}"
+        stated = min(_stated_end(container, stream, origin) or reached, limit) - begin
+        if good < 0.95 * stated - 0.3:
+            found = f"{good:.1f} of {stated:.1f} s of {kind}"
             raise ClipError(f"only {found} can be decoded: damaged or cut off; download it again")
 
 
@@ -124,12 +126,12 @@ def _first_track(container, kind: str):
     return next((stream for stream in getattr(container.streams, kind) if not stream.disposition & cover_art), None)
 
 
-def _stated_seconds(container, stream) -> float:
-    """Returns how long the file says that a stream is; 0 or nan if it does not say."""
+def _stated_end(container, stream, origin: float) -> float:
+    """Returns where the file says that a stream ends, in seconds; 0 or nan if it does not say. origin: its first time."""
     if container.format.name in ESTIMATED:
         return 0.0
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin
     if tag := stream.metadata.get("DURATION"):  # Matroska
         return pd.to_timedelta(tag, errors="coerce").total_seconds()
     return (container.duration or 0) / MICROSECONDS

@@ -24,9 +24,7 @@ class _FaceExtractor:
     # released: it counts as it is in OpenFace's table, stale or garbage.
     no_face: str = "keep"
 
-    def _pool(
-        self, values: np.ndarray, has_face: np.ndarray, facts: Facts, faces: int, face: str = "face"
-    ) -> Extracted:
+    def _pool(self, values: np.ndarray, has_face: np.ndarray, facts: Facts, faces: int = 1, face="face") -> Extracted:
         """values: (video frames, width). has_face: (video frames,) bool. face: its name in the reason for no features."""
         video_frames = len(values)
         if not has_face.any():
@@ -41,8 +39,8 @@ class _FaceExtractor:
         starts = np.arange(0, len(values), self.pool)  # the last group may be smaller
         counts = np.diff(starts, append=len(values))
         means = np.add.reduceat(values.astype(np.float64), starts) / counts[:, None]
-        with_face = int(has_face.sum())
-        return Extracted(means.astype(np.float32), video_frames, with_face, "", facts.part, facts.fps, faces)
+        means = means.astype(np.float32)
+        return Extracted(means, video_frames, int(has_face.sum()), "", facts.part, facts.fps, faces)
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class MediapipeFaces(_FaceExtractor):
                     break
         if not values:
             return Extracted.nothing(self.width, "no video frames")
-        return self._pool(np.stack(values), np.array(has_face), read_facts(clip), int(any(has_face)))
+        return self._pool(np.stack(values), np.array(has_face), read_facts(clip))
 
 
 @dataclass(frozen=True)

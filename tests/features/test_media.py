@@ -100,6 +100,22 @@ def test_a_hole_in_the_middle_is_refused(clip, tmp_path):
         read_sound(Clip(damaged))
 
 
+def test_a_track_that_begins_late_is_whole(clip, tmp_path):
+    import av
+
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "a.mp4"), "w") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                if packet.stream.type == "audio":
+                    packet.pts += round(2 / packet.time_base)
+                    packet.dts += round(2 / packet.time_base)
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    assert read_sound(Clip(tmp_path / "a.mp4"))[0].shape[1] / clips.RATE == pytest.approx(3, abs=0.1)
+    assert read_sound(Clip(tmp_path / "a.mp4", None, 1, 4))[0].shape[1] / clips.RATE == pytest.approx(2, abs=0.1)
+
+
 MATRICES = [m for m in itertools.product((-1, 0, 1), repeat=4) if abs(m[0] * m[3] - m[1] * m[2]) == 1]
 
 
