@@ -96,10 +96,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     given = {name for name in ("openface2Path", "openface_csv", "face") if getattr(args, name) is not None}
     usable = {"openface": {"openface2Path", "face"}, "openface-csv": {"openface_csv", "face"}}.get(args.vision, set())
     if given - usable or (args.vision == "openface" and not args.openface2Path):
-        raise UserError(
-            f"--vision {args.vision}: openface needs --openface2Path, openface-csv takes --openface_csv, both take --face, "
-            "mediapipe and none take none of these; choose one"
-        )
+        rule = "openface needs --openface2Path, openface-csv takes --openface_csv, both take --face, the others neither"
+        raise UserError(f"--vision {args.vision}: {rule}; choose one")
     return args
 
 

@@ -44,7 +44,7 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> list[st
     if len(split.labels) > 1:
         lines.append(f"  {', '.join(UNIMODAL_LABELS[task] for task in split.labels if task != 'fusion')}")
     if split.text_bert is None:
-        lines.append(f"  raw_text, cut to {dataset.text_length} tokens by run.py (--set text_length=N)")
+        lines.append(f"  raw_text: run.py keeps {dataset.text_length} tokens (--set text_length=N)")
     else:
         lengths = _lengths(split.text_lengths, split.text_bert.shape[2], "tokens")
         lines.append(f"  text_bert {split.text_bert.shape}: {lengths}")

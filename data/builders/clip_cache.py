@@ -45,11 +45,10 @@ def extract_clip(
 
     Raises ClipError; UserError if the disk is full.
     """
-    file, table = clip.find_video(videos), None
+    file = clip.find_video(videos)
+    table = openface_tables and openface_tables / clip.video_id / f"{clip.clip_id}.csv"
     if not os.path.isfile(file):
         raise ClipError(f"no file {file} (nor another type: {', '.join(VIDEOS[1:] + SOUNDS)})")
-    if openface_tables is not None:
-        table = openface_tables / clip.video_id / f"{clip.clip_id}.csv"
     features = {}
     for modality, extractor in extractors.items():
         inputs = [file] if modality == "audio" else [file, table, getattr(extractor, "program", None)]

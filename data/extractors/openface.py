@@ -87,7 +87,5 @@ def find_openface(path: Path) -> Path:
     for name in ("", "FeatureExtraction", "bin/FeatureExtraction"):
         if program := shutil.which(path.resolve() / name):
             return Path(program)
-    raise UserError(
-        f"--openface2Path {path}: no executable FeatureExtraction there; build OpenFace 2 (or chmod +x the file), or use "
-        "--vision mediapipe"
-    )
+    mend = "build OpenFace 2 (or chmod +x the file), or use --vision mediapipe"
+    raise UserError(f"--openface2Path {path}: no executable FeatureExtraction there; {mend}")
