@@ -53,8 +53,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     from trains.runs.checkpoint import read_metadata
     from trains.runs.clip_scorer import score_split
-    from trains.runs.open import find_features, open_features
-    from trains.runs.trained import load_trained
+    from trains.runs.open import find_features, load_trained, open_features
     from utils.device import pick_device
 
     if args.csv is not None:

@@ -7,8 +7,6 @@
     DIR/Processed/features.pkl               the output, in the official layout (data/schema.py)
                   features.pkl.cache/        each clip's features, so that a stopped run resumes; delete it to start over
                   errors.csv                 the clips that were left out, with the reason
-
-predict.py uses the same extractors (data/extractors/).
 """
 
 import argparse

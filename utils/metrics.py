@@ -7,8 +7,8 @@ from sklearn.metrics import f1_score
 
 SIMS_EDGES = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}  # by number of classes
 # The classes of Mult_acc_5 (sims) and Mult_acc_7 (mosi), as the datasets' papers name them.
-SIMS_CLASSES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
-MOSI_CLASSES = ("strongly negative", *SIMS_CLASSES, "strongly positive")
+SIMS_NAMES = ("negative", "weakly negative", "neutral", "weakly positive", "positive")
+MOSI_NAMES = ("strongly negative", *SIMS_NAMES, "strongly positive")
 
 
 def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = False) -> dict[str, float]:
@@ -78,8 +78,8 @@ def sims_classes(values: np.ndarray, count: int) -> np.ndarray:
 def sentiment_class(score: float, metrics: str) -> str:
     """The class of a score: one of seven (metrics "mosi") or five ("sims")."""
     if metrics == "mosi":
-        return MOSI_CLASSES[int(np.round(np.clip(np.float32(score), -3, 3))) + 3]
-    return SIMS_CLASSES[int(sims_classes(np.clip(np.float32(score), -1, 1), 5))]
+        return MOSI_NAMES[int(np.round(np.clip(np.float32(score), -3, 3))) + 3]
+    return SIMS_NAMES[int(sims_classes(np.clip(np.float32(score), -1, 1), 5))]
 
 
 def _accuracy(prediction: np.ndarray, truth: np.ndarray) -> float:

@@ -62,7 +62,7 @@ def assemble(
     clips = sorted(clips, key=lambda clip: SPLITS.index(clip.split))
     sizes = {split: sum(clip.split == split for clip in clips) for split in SPLITS}
     if empty := [split for split, size in sizes.items() if not size]:
-        example = f", for example {next(iter(refused.items()))}" if refused else ""
+        example = ", for example {}: {}".format(*next(iter(refused.items()))) if refused else ""
         raise UserError(f"{output}: not written; no clip of {', '.join(empty)} is usable: see {errors}{example}")
     counts: Counter[str] = Counter()
     arrays = _pad(clips, load, {key: extractor["length"] for key, extractor in extractors.items()}, counts)

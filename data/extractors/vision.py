@@ -52,7 +52,7 @@ class OpenFace(_FaceExtractor):
 
     name: ClassVar[str] = "openface"
     width: ClassVar[int] = 709
-    version: ClassVar[str] = "2"  # tables carry no finer version
+    version: ClassVar[str] = "2.1"  # OpenFace 2, in our second way of choosing rows
 
     def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if OpenFace writes no table, or the table cannot be read or is not of this clip."""

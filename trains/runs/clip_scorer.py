@@ -15,7 +15,7 @@ from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
 from data.store import cut_text
 from data.tokens import make_tokenizer
-from trains.runs.trained import Trained
+from trains.runs.open import Trained
 from trains.self_mm import predict
 from utils.errors import UserError, warn
 from utils.metrics import sentiment_class
