@@ -185,7 +185,7 @@ def _check_combination(args: argparse.Namespace) -> None:
     if len(args.gpu_ids or []) > 1 and args.jobs == 1 and not torchrun:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
     if args.is_tune and (args.params is not None or args.preset == TUNED or args.test_only or len(seeds) > 1):
-        raise UserError("--is_tune searches with one seed; leave out --params, --preset tuned, --test_only, other seeds")
+        raise UserError("--is_tune takes one seed; leave out --params, --preset tuned and --test_only")
     if args.test_only and args.jobs > 1:
         raise UserError("--test_only runs in one process; leave out --jobs")
     if len(set(seeds)) < len(seeds):
