@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, at_least, run_program, warn
+from utils.errors import Parser, UserError, at_least, run_program
 from utils.files import check_output, replacing
 
 
@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         path = find_features(args.features, *what)
         store = open_features(path, *what, trained.encoder, args.cache_dir, to_score=split)
         trained.check_features(store, path)
-        for doubt in store.doubts:
-            warn(doubt)
+        for note in store.notes(trained.dataset.text_length):
+            print(note, file=sys.stderr)
         table = score_split(trained, store.splits[split], device)
     else:
         table, failures = score_videos(args, trained, device)

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from config.config_regression import Dataset
-from data.schema import OFFICIAL_SHA1, FeatureFile, FeatureSplit
+from data.schema import MISSING_TEXTS, OFFICIAL_SHA1, FeatureFile, FeatureSplit
 from utils.errors import first_line
 
-MISSING_TEXTS = ("", "nan", "none", "null", "n/a", "<na>")  # what pandas and spreadsheets write for no text
 BEYOND_REASON = 1e6  # an LSTM saturates long before
 
 
@@ -49,7 +48,7 @@ def _repeated(file: FeatureFile) -> Iterator[str]:
 
 def _in_texts(split: FeatureSplit) -> Iterator[tuple[np.ndarray, float, str]]:
     if split.raw_text is not None:
-        yield np.array([text.strip().lower() in MISSING_TEXTS for text in split.raw_text]), 0, "have no text"
+        yield np.array([text.strip() in {"", *MISSING_TEXTS} for text in split.raw_text]), 0, "have no text"
     if split.text_bert is not None:
         last = split.text_bert[np.arange(len(split)), 0, split.text_lengths - 1]
         yield last == 0, 0.5, "end in [PAD] where their mask is 1: does the mask cover padding?"

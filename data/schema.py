@@ -27,6 +27,8 @@ SPLITS = ("train", "valid", "test")
 OTHER_NAMES = {"dev": "valid", "val": "valid"}  # of splits
 # Marks of a text in another encoding than UTF-8, GBK for example: control characters, or little but accented letters.
 NO_UTF8 = re.compile("[\ufffd\x80-\x84\x86-\x9f]|(?!(.)\\1{3})[\xa0-\xff]{4}")
+# How pandas, R, Excel and databases write a missing text.
+MISSING_TEXTS = {"nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None"}
 EXTRACTORS = "extractors"  # optional key next to the splits: modality -> the extractor of its features
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 

@@ -44,6 +44,18 @@ class FeatureStore:
         split = next(iter(self.splits.values()))
         self.audio_width, self.vision_width = split.audio.width, split.vision.width
 
+    def notes(self, text_length: int) -> list[str]:
+        """What of the pickle is left out or read otherwise, and what is probably not meant. text_length: tokens kept."""
+        notes = [f"warning: {doubt}" for doubt in self.doubts]
+        for part, count in self.replaced.items():
+            if count:
+                notes.append(f"{part}: {count} values are not finite and are read as 0")
+        for name, split in self.splits.items():
+            if cut := self.cut.get(name):
+                what = f"{name}: {cut} of {len(split)} texts have more than {text_length} tokens and are cut"
+                notes.append(f"{'warning: ' * (cut > len(split) / 20)}{what}; --set text_length=N keeps more")
+        return notes
+
 
 @dataclass(frozen=True)
 class Tokenizer:

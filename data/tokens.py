@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from itertools import chain
 
 import numpy as np
@@ -69,13 +68,14 @@ def _compare_with_texts(name: str, split: Split, tokenizer: PreTrainedTokenizerB
         texts = [split.raw_text[clip] for clip in sample]
         expected = [new[1:-1] for new in tokenizer(texts, verbose=False)["input_ids"]]
     pairs = [(old, new[: len(old)]) for old, new in zip(ids, expected, strict=True) if old]
-    unknown = _share(token == tokenizer.unk_token for token in tokens)
-    foreign = _share(not np.isin(old, new).mean() > 0.5 for old, new in pairs)
-    spelt = _share(len(piece) == 1 for piece in pieces if WORD.fullmatch(piece))
+    unknown = np.mean([token == tokenizer.unk_token for token in tokens] or [0])
+    foreign = np.mean([not np.isin(old, new).mean() > 0.5 for old, new in pairs] or [0])
+    spelt = np.mean([len(piece) == 1 for piece in pieces if WORD.fullmatch(piece)] or [0])
+    differing = np.mean([old != new for old, new in pairs] or [0])
     findings = [
         (unknown, 0.2, "of the words are unknown to its vocabulary"),
         (spelt, 0.5, "of the words are spelt by letters"),
-        (_share(old != new for old, new in pairs), 0.5, "of the texts have other token ids in its vocabulary"),
+        (differing, 0.5, "of the texts have other token ids in its vocabulary"),
     ]
     found = ", ".join(f"{share:.0%} {what}" for share, most, what in findings if share > most)
     first = f"clip {split.ids[sample[0]]} is {texts[0][:30]!r}, its tokens {' '.join(tokens[: len(ids[0])][:8])!r}"
@@ -84,8 +84,3 @@ def _compare_with_texts(name: str, split: Split, tokenizer: PreTrainedTokenizerB
     if max(unknown, foreign) > 0.5:
         raise UserError(message)
     return [message] if found else []
-
-
-def _share(conditions: Iterable[bool]) -> float:
-    conditions = list(conditions)
-    return sum(conditions) / max(1, len(conditions))

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,16 @@ def test_prediction_needs_one_split_and_no_labels(score):
     del features["valid"]["annotations"]
     assert len(score({"dev": features["valid"]}, "--split", "valid")) == 8
     assert "no split 'test'" in score({"valid": features["valid"]})
+
+
+def test_prediction_says_what_it_leaves_out_of_the_texts(score, capsys):
+    features = {"test": tiny.make_features()["test"]}
+    del features["test"]["text_bert"]
+    features["test"]["raw_text"] = [" ".join(tiny.WORDS[:20] * 3)] * 9
+    tiny.write_features(Path("long.pkl"), features)
+    flags = ["--checkpoint", str(CHECKPOINT), "--features", "long.pkl", "--gpu_ids", "-1"]
+    assert predict.main(flags) == 0
+    assert "9 of 9 texts have more than 50 tokens and are cut" in capsys.readouterr().err
 
 
 def test_labels_and_lengths_of_usual_types(tmp_path):

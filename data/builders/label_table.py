@@ -12,7 +12,7 @@ from pathlib import Path
 
 from config.config_regression import Dataset
 from data.extractors import ClipError
-from data.schema import SPLITS
+from data.schema import MISSING_TEXTS, SPLITS
 from utils.errors import UserError, first_line
 
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
@@ -25,8 +25,6 @@ ROUNDING = 1e-5  # by which a label may exceed the dataset's range
 # float() also takes 1_0, nan, inf and the digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _TYPOGRAPHIC = str.maketrans({",": "."} | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))
-# How pandas, R, Excel and databases write a missing text.
-_MISSING = {"nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None"}
 _TIMES_LEFT = re.compile(r"-->|\d\w?[ \t]*->|WEBVTT")
 # The beginnings of rich text, of Word's and other zip files, of PDFs and of web pages.
 _DOCUMENTS = ("{\\rtf", "PK\x03\x04", "%PDF", "<!DOCTYPE", "<!doctype", "<html")
@@ -149,7 +147,7 @@ def words_of(text: str, may_be_silent: bool = False) -> str:
     if match := _TIMES_LEFT.search(words):
         mend = "save it as .srt, .vtt or Whisper's .json for predict.py, or remove the times"
         raise ValueError(f"the text {first_line(words)[:60]!r} has times ({match[0]}): {mend}")
-    if words not in _MISSING and any(map(str.isalnum, words)):
+    if words not in MISSING_TEXTS and any(map(str.isalnum, words)):
         return words
     if not may_be_silent:
         raise ValueError(f"the text is empty: {text!r}")

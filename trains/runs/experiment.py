@@ -75,15 +75,8 @@ class Experiment:
 
     def notes(self) -> list[str]:
         """What is left out of the data or read otherwise, and what about it is probably not meant."""
-        notes = [f"warning: {doubt}" for doubt in self.store.doubts]
-        for part, count in self.store.replaced.items():
-            if count:
-                notes.append(f"{part}: {count} values are not finite and are read as 0")
-        for name, split in self.store.splits.items():
-            clips = len(split)
-            if cut := self.store.cut.get(name):
-                what = f"{name}: {cut} of {clips} texts have more than {self.dataset.text_length} tokens and are cut"
-                notes.append(f"{'warning: ' * (cut > clips / 20)}{what}; --set text_length=N keeps more")
+        notes = self.store.notes(self.dataset.text_length)
+        for name in self.store.splits:
             if undefined := self.undefined_metrics(name):
                 notes.append(f"warning: {name}: its labels leave {', '.join(undefined)} undefined")
         return notes
