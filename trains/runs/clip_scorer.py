@@ -87,8 +87,8 @@ class ClipReader:
             frame_seconds = self.vision.pool / min(vision.fps, self.vision.fps or vision.fps)
             parts.append((vision, self.lengths["vision"], frame_seconds))
         for part, longest, frame_seconds in parts:
-            # Lengths in the container are not exact to a frame.
-            if longest is not None and len(part.frames) >= longest and (longest + 1) * frame_seconds < part.seconds:
+            # A file's length is not exact: its tracks can differ by some frames.
+            if longest is not None and len(part.frames) >= longest and longest * frame_seconds < 0.95 * part.seconds:
                 used = min(used, longest * frame_seconds)
         return used
 
