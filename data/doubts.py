@@ -43,7 +43,7 @@ def _repeated(file: FeatureFile) -> Iterator[str]:
             yield f"{len(repeated)} {what} occur more than once, for example {repeated[0]}"
 
 
-# Each of the following yields the clips (N,) bool, the share of them that is in order, and what is wrong with the others.
+# Each of the following yields clips, (N,) bool, the share of them that is not yet suspicious, and what is wrong with them.
 
 
 def _in_texts(split: FeatureSplit) -> Iterator[tuple[np.ndarray, float, str]]:

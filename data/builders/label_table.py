@@ -61,10 +61,12 @@ class LabelledClip:
 def with_suffixes(path: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files path<suffix>, in the order of the suffixes; their names may have them in upper case."""
     try:
-        files = [file for file in path.parent.iterdir() if file.stem == path.name and file.suffix.lower() in suffixes]
+        names = [name for name in os.listdir(path.parent) if name.startswith(path.name)]  # folders can be large
     except OSError:  # no such folder, or a name that is too long
         return []
-    return sorted(files, key=lambda file: suffixes.index(file.suffix.lower()))
+    found = {name: name[len(path.name) :].lower() for name in names}
+    names = [name for name in names if found[name] in suffixes]
+    return [path.with_name(name) for name in sorted(names, key=lambda name: suffixes.index(found[name]))]
 
 
 def read_label_table(
