@@ -15,7 +15,7 @@ from utils.errors import first_line
 MICROSECONDS = 1_000_000  # FFmpeg's unit for the times of a file
 ESTIMATED = ("mp3", "aac", "ac3", "eac3", "amr")  # formats whose length FFmpeg guesses from the bit rate
 UNINDEXED = (*ESTIMATED, "mpegts", "mpeg", "asf")  # seeking is inexact, or loses video up to the next key frame
-FREEZE = 1.0  # seconds that may be without a frame: recorders leave out repeated ones, and begin with one track
+HOLE = 1.0  # seconds without sound that count as lost; a track may begin a little later than its file
 BEFORE = 0.2  # seconds to decode before the first sample that is used: audio codecs blend successive frames
 
 
@@ -111,13 +111,13 @@ def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
                 break
             yield frame, seconds
             end = seconds + (frame.samples / frame.sample_rate if kind == "audio" else 1 / (stream.average_rate or 25))
-            if seconds - reached <= FREEZE and not frame.is_corrupt:
+            if not frame.is_corrupt and (kind == "video" or seconds - reached <= HOLE):  # pictures may stand still
                 good += max(0.0, end - reached)
             reached = max(reached, end)  # around damage, frames can be out of order
         stated = min(_stated_end(container, stream, origin) or reached, limit) - begin
         if good < 0.95 * stated - 0.3:
-            found = f"{good:.1f} of {stated:.1f} s of {kind}"
-            raise ClipError(f"only {found} can be decoded: damaged or cut off; download it again")
+            found = f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded"
+            raise ClipError(f"{found}: damaged or cut off; download it again")
 
 
 def _first_track(container, kind: str):

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -200,3 +202,17 @@ def test_browsers_do_not_say_how_long_a_recording_is(clip, tmp_path):
     file = clips.remux(clip, tmp_path / "a.mkv", live="1")
     assert read_facts(Clip(file)).seconds == 0
     assert LibrosaAudio()(Clip(file)).seconds == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_pictures_that_stand_still_are_no_damage(tmp_path, suffix):
+    """Screen recorders write no frame while nothing moves."""
+    with av.open(str(tmp_path / f"a{suffix}"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30, width=32, height=32, pix_fmt="yuv420p")
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 9 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = 33 * number + 5000 * (number > 10), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(list(read_video_frames(Clip(tmp_path / f"a{suffix}")))) == 20
