@@ -18,13 +18,23 @@ class Ragged:
     """N sequences in two files of a folder: NAME.npy (total frames, width) and NAME_offsets.npy (N + 1,)."""
 
     def __init__(self, folder: Path, name: str):
+        """Raises ValueError if the files do not fit together, or OSError."""
         self._folder, self._name = folder, name
+        files = folder / f"{name}.npy", folder / f"{name}_offsets.npy"
+        if not all(map(Path.is_file, files)):  # opening a pipe would wait for its writer
+            raise FileNotFoundError(f"no file {files[0]}, or no offsets")
         # PyTorch has no read-only tensors, so the mapping is copy-on-write; nothing writes to it.
-        self.values = torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
-        self.width = self.values.shape[1]
-        offsets = np.load(folder / f"{name}_offsets.npy")
+        self.values = torch.from_numpy(np.load(files[0], mmap_mode="c"))
+        frames, self.width = self.values.shape
+        offsets = np.load(files[1])
         self._starts = offsets[:-1]
         self.lengths = np.diff(offsets)  # (N,) int64
+        if (
+            (offsets[0], offsets[-1]) != (0, frames)
+            or not (offsets[1:] > offsets[:-1]).all()
+            or offsets.dtype != np.int64
+        ):
+            raise ValueError(f"{files[1]}: not the offsets of {files[0].name}")
 
     def __getitem__(self, clip: int) -> np.ndarray:
         """One sequence, (length, width)."""

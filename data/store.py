@@ -7,6 +7,7 @@
 A store that exists is complete, and never modified: a changed pickle has another key.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,15 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from config.config_regression import Dataset
 from data.doubts import find_doubts
 from data.ragged import Ragged, Split
-from data.schema import FeatureFile, check_aligned, read_feature_file
-from utils.errors import UserError, first_line
+from data.schema import SPLITS, FeatureFile, check_aligned, plain_extractors, read_feature_file
+from utils.errors import UserError, first_line, printable
 from utils.files import flush, remove
 
-FORMAT = 5  # of the files above; stores of other formats are removed
+FORMAT = 6  # of the files above; stores of other formats are removed
 SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # of a pickle's content, hashed to notice a change
 DAY = 24 * 3600  # seconds
 
@@ -35,26 +37,13 @@ class FeatureStore:
     splits: dict[str, Split]
     sha1: str  # of the pickle
     aligned: bool
-    doubts: list[str]  # data.doubts: what the pickle contains by mistake, most likely
-    cut: dict[str, int]  # split -> number of raw texts that were cut; {} if the pickle has token ids
-    replaced: dict[str, int]  # "train audio" -> number of non-finite values replaced by 0
+    has_ids: bool  # the pickle has token ids; otherwise raw_text was tokenized, and cut
+    notes: list[str]  # what of the pickle is left out or read otherwise, and (warning:) what is probably not meant
     extractors: dict[str, dict]  # modality -> the extractor of its features; {} if the pickle does not name them
 
     def __post_init__(self):
         split = next(iter(self.splits.values()))
         self.audio_width, self.vision_width = split.audio.width, split.vision.width
-
-    def notes(self, text_length: int) -> list[str]:
-        """What of the pickle is left out or read otherwise, and what is probably not meant. text_length: tokens kept."""
-        notes = [f"warning: {doubt}" for doubt in self.doubts]
-        for part, count in self.replaced.items():
-            if count:
-                notes.append(f"{part}: {count} values are not finite and are read as 0")
-        for name, split in self.splits.items():
-            if cut := self.cut.get(name):
-                what = f"{name}: {cut} of {len(split)} texts have more than {text_length} tokens and are cut"
-                notes.append(f"{'warning: ' * (cut > len(split) / 20)}{what}; --set text_length=N keeps more")
-        return notes
 
 
 @dataclass(frozen=True)
@@ -84,10 +73,12 @@ def open_store(
     tokenized = home / f"{key}-{tokenizer.fingerprint if tokenizer else None}-{dataset.text_length}"
     for folder in filter(Path.exists, (with_ids, tokenized)):
         try:
-            return _load(folder)
+            store = _load(folder, aligned, to_score)
+            _clear(home, state)
+            return store
         except Exception as error:
             print(f"{folder}: unreadable ({first_line(error)}); rebuilding it")
-            remove(folder)
+        remove(folder)  # here the error no longer holds its files, which Windows could not remove
 
     file = read_feature_file(path, dataset, aligned, to_score)
     folder = with_ids
@@ -100,15 +91,24 @@ def open_store(
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as work:
             _write(file, dataset, Path(work) / key, aligned, tokenizer)
             os.replace(Path(work) / key, folder)
+    except OSError as error:
+        # If the folder exists, another process has written the same store.
+        if not folder.exists():
+            raise UserError(f"{home}: cannot be written ({error.strerror}); choose a folder with --cache_dir") from None
+    _clear(home, state)
+    try:
+        return _load(folder, aligned, to_score)
+    except Exception as error:
+        raise UserError(f"{folder}: unreadable ({first_line(error)}); choose a folder with --cache_dir") from None
+
+
+def _clear(home: Path, state: str) -> None:
+    """Removes the stores of the pickle's former content, and what killed processes left."""
+    with contextlib.suppress(OSError):  # another process is removing them too, or another user owns the folder
         for other in home.iterdir():
             unfinished = other.name.startswith("unfinished-")  # by a process that is running, or was killed
             if time.time() - other.stat().st_mtime > DAY if unfinished else not other.name.startswith(state):
                 remove(other)
-    except OSError as error:
-        # If the folder exists, another process has written the same store, or is cleaning up too.
-        if not folder.exists():
-            raise UserError(f"{home}: cannot be written ({error.strerror}); choose a folder with --cache_dir") from None
-    return _load(folder)
 
 
 def _fingerprint(path: Path) -> str:
@@ -126,14 +126,38 @@ def _fingerprint(path: Path) -> str:
     return sha1.hexdigest()[:12]
 
 
-def _load(folder: Path) -> FeatureStore:
+def _load(folder: Path, aligned: bool, to_score: str | None) -> FeatureStore:
+    """Raises an exception of some type unless the files are as `_write` leaves them."""
+    if not (folder / "meta.json").is_file():
+        raise FileNotFoundError("no meta.json")
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    splits = {}
-    for name, clips in meta.pop("splits").items():
+    contents, splits = meta.pop("splits"), {}
+    for name in [to_score] if to_score else SPLITS:
+        clips = contents[name]
         labels = {task: np.array(values, np.float32) for task, values in clips["labels"].items()}
         sequences = (Ragged(folder / name, key) for key in ("text", "audio", "vision"))
         splits[name] = Split(clips["ids"], clips["raw_text"], labels, *sequences)
-    return FeatureStore(splits, **meta)
+    store = FeatureStore(splits, **meta)
+    if store.aligned is not aligned or not all(_fits(split, store, to_score) for split in splits.values()):
+        raise ValueError("its files do not fit together")
+    texts = [text for split in splits.values() for text in (*split.ids, *(split.raw_text or []))]
+    "".join([store.sha1, *store.notes, *texts]).encode()  # raises if one is no text
+    plain_extractors(store.extractors)
+    return store
+
+
+def _fits(split: Split, store: FeatureStore, to_score: str | None) -> bool:
+    """Whether the arrays of a split have the types and shapes that `_write` gives them, with valid labels and token ids."""
+    parts = [(split.text, torch.int32, 2), (split.audio, torch.float32, store.audio_width)]
+    parts += [(split.vision, torch.float32, store.vision_width)]
+    sizes = [len(split.raw_text or split.ids), *(len(part.lengths) for part, _, _ in parts)]
+    return (
+        all(size == len(split) for size in sizes)
+        and all((part.values.dtype, part.width) == (dtype, width) for part, dtype, width in parts)
+        and all(values.shape == (len(split),) and np.isfinite(values).all() for values in split.labels.values())
+        and bool(to_score or "fusion" in split.labels)
+        and int(split.text.values.min()) >= 0
+    )
 
 
 def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
@@ -142,17 +166,19 @@ def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
 
 
 def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tokenizer: Tokenizer | None) -> None:
-    meta = {"sha1": file.sha1, "aligned": aligned, "extractors": file.extractors, "doubts": find_doubts(file, dataset)}
-    meta |= {"cut": {}, "replaced": {}, "splits": {}}
-    with_ids = all(split.text_bert is not None for split in file.splits.values())
+    has_ids = all(split.text_bert is not None for split in file.splits.values())
+    meta = {"sha1": file.sha1, "aligned": aligned, "has_ids": has_ids, "extractors": file.extractors, "splits": {}}
+    notes = [f"warning: {doubt}" for doubt in find_doubts(file, dataset)]
     for name, split in file.splits.items():
         (folder / name).mkdir(parents=True)
-        if with_ids:
+        if has_ids:
             tokens = [clip[::2, :length].T for clip, length in zip(split.text_bert, split.text_lengths, strict=True)]
         else:
             texts = [np.array([ids, [0] * len(ids)]).T for ids in tokenizer.encode(split.raw_text)]
             tokens = [cut_text(text, dataset.text_length) for text in texts]
-            meta["cut"][name] = sum(len(text) > dataset.text_length for text in texts)
+            if cut := sum(len(text) > dataset.text_length for text in texts):
+                what = f"{name}: {cut} of {len(split)} texts have more than {dataset.text_length} tokens and are cut"
+                notes.append(f"{'warning: ' * (cut > len(split) / 20)}{what}; --set text_length=N keeps more")
         text_lengths = np.array([len(clip) for clip in tokens])
         if aligned:
             check_aligned(f"{file.path}: {name}", split, text_lengths)
@@ -160,12 +186,13 @@ def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tok
         for key in ("audio", "vision"):
             values, lengths = getattr(split, key), text_lengths if aligned else getattr(split, f"{key}_lengths")
             clips = [clip[:length] for clip, length in zip(values, lengths, strict=True)]
-            non_finite = sum(int((~np.isfinite(clip.astype(np.float32))).sum()) for clip in clips)
-            meta["replaced"][f"{name} {key}"] = non_finite
+            if non_finite := sum(int((~np.isfinite(clip.astype(np.float32))).sum()) for clip in clips):
+                notes.append(f"{name} {key}: {non_finite} values are not finite and are read as 0")
             # As in the released code, non-finite values become 0.
             finite = (np.nan_to_num(clip.astype(np.float32), nan=0, posinf=0, neginf=0) for clip in clips)
             Ragged.write(folder / name, key, finite, lengths, values.shape[2], np.float32)
         labels = {task: values.tolist() for task, values in split.labels.items()}
         meta["splits"][name] = {"ids": split.ids, "raw_text": split.raw_text, "labels": labels}
+    meta["notes"] = list(map(printable, notes))
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
     flush(folder)

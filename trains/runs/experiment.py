@@ -75,7 +75,7 @@ class Experiment:
 
     def notes(self) -> list[str]:
         """What is left out of the data or read otherwise, and what about it is probably not meant."""
-        notes = self.store.notes(self.dataset.text_length)
+        notes = [*self.store.notes]
         for name in self.store.splits:
             if undefined := self.undefined_metrics(name):
                 notes.append(f"warning: {name}: its labels leave {', '.join(undefined)} undefined")

@@ -20,7 +20,7 @@ from models.weights_file import load_released_weights, read_weights
 from trains.runs.checkpoint import load_checkpoint, read_metadata
 from trains.runs.experiment import Experiment
 from trains.runs.model_names import model_kind
-from utils.errors import UserError
+from utils.errors import UserError, printable
 from utils.files import current_folder
 from utils.metrics import METRICS, metric_names
 
@@ -76,7 +76,7 @@ def open_experiment(
     path = find_features(features, dataset, aligned)
     encoder = load_pretrained(find_bert(bert, dataset))
     store = open_features(path, dataset, aligned, encoder, cache_dir)
-    if config.text_length and not store.cut:
+    if config.text_length and store.has_ids:
         raise UserError(f"config: text_length: {path} has token ids (text_bert), which are not cut; leave it out")
     store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
@@ -137,4 +137,4 @@ def open_features(
         problem = f"the vocabulary of its token ids is not that of the text encoder {encoder.source}"
         raise UserError(f"{path}: {problem}; name the encoder it was extracted for with --bert")
     doubts = check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
-    return dataclasses.replace(store, doubts=store.doubts + doubts)
+    return dataclasses.replace(store, notes=store.notes + [printable(f"warning: {doubt}") for doubt in doubts])
