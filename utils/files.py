@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -70,14 +71,15 @@ def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
         yield
 
 
-def make_folder(path: Path) -> Path:
-    """Makes a writable folder for results. Raises UserError if that fails."""
+def make_folder(path: Path, flag: str = "") -> Path:
+    """Makes a writable folder for results. Raises UserError if that fails. flag: chooses the folder."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
-        raise UserError(f"{path}: cannot write results there ({error.strerror}); choose another folder") from None
+        flag = flag and f" with {flag}"
+        raise UserError(f"{path}: cannot write results there ({error.strerror}); choose another folder{flag}") from None
 
 
 def check_output(path: Path, *inputs: Path) -> None:
@@ -129,6 +131,11 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDWR if is_file else os.O_RDONLY)
     try:
         os.fsync(handle)
+        if sys.platform == "darwin":  # where fsync leaves data in the drive's cache
+            import fcntl
+
+            with contextlib.suppress(OSError):  # not on every file system
+                fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
     except OSError as error:
         if is_file or error.errno not in (errno.EINVAL, errno.EBADF):  # nor can some file systems
             raise

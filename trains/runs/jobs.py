@@ -1,5 +1,6 @@
 """Runs several processes of run.py side by side on one machine: seeds, or the workers of a sweep."""
 
+import _thread
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ class Job:
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self.process = subprocess.Popen(
             [sys.executable, str(PROGRAM), *argv],
-            stdin=subprocess.PIPE,  # never written to; closes when this process ends: see stop_with_parent
+            stdin=subprocess.PIPE,  # never written to; closing it stops the child: see stop_with_parent
             stderr=self._stderr,
             start_new_session=True,  # so that Ctrl-C reaches the child once, through this process
         )
@@ -68,7 +69,7 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
             time.sleep(POLL_SECONDS)
     finally:
         for job in running.values():
-            job.process.terminate()
+            job.process.stdin.close()
         for job in running.values():
             job.process.wait()
             job.close()
@@ -76,10 +77,14 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
 
 
 def stop_with_parent() -> None:
-    """Called in a job: sends it SIGTERM when the process that started it ends, even by SIGKILL."""
+    """Called in a job: stops it, as SIGTERM does, when the process that started it closes its pipe or ends, even by SIGKILL."""
+    sys.stderr.reconfigure(encoding="utf-8")  # as Job reads it; Windows has another default
 
     def watch() -> None:
         os.read(0, 1)  # returns when the parent's end of the pipe closes
-        os.kill(os.getpid(), signal.SIGTERM)
+        if os.name == "nt":  # there os.kill would end the process at once
+            _thread.interrupt_main(signal.SIGTERM)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
