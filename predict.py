@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, at_least, run_program
+from utils.errors import Parser, UserError, at_least, csv_text, printable, run_program
 from utils.files import check_output, replacing
 
 
@@ -69,13 +69,14 @@ def run(args: argparse.Namespace) -> int:
         path = find_features(args.features, *what)
         store = open_features(path, *what, trained.encoder, args.cache_dir, to_score=split)
         trained.check_features(store, path)
-        for note in store.notes(trained.dataset.text_length):
+        for note in store.notes:
             print(note, file=sys.stderr)
         table = score_split(trained, store.splits[split], device)
     else:
         table, failures = score_videos(args, trained, device)
+    names = "id" if args.features else "clip"
     if args.json:
-        print(json.dumps(table.to_dict("records"), indent=2, ensure_ascii=False))
+        print(json.dumps(table.to_dict("records"), indent=2))
     elif table.empty:
         print("no clip could be scored")
     else:
@@ -84,12 +85,13 @@ def run(args: argparse.Namespace) -> int:
         # Not columns that are empty for all clips, or say that all of each clip is used.
         plain = {"seconds_used": table.get("seconds"), "tokens_used": table.get("tokens")}
         telling = [name for name in table if (table[name] != plain.get(name, "")).any()]
-        print(table[telling].to_string(index=False, float_format="%.3f"))
+        shown = table.assign(**{names: table[names].map(printable)})
+        print(shown[telling].to_string(index=False, float_format="%.3f"))
     if args.csv is not None and not table.empty:
         with replacing(args.csv) as work:
-            table.to_csv(work, index=False)
+            table.assign(**{names: table[names].map(csv_text)}).to_csv(work, index=False)
     for name, reason in failures.items():
-        print(f"error: {name}: {reason}", file=sys.stderr)
+        print(printable(f"error: {name}: {reason}"), file=sys.stderr)
     return 2 if failures else 0
 
 

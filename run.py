@@ -3,9 +3,8 @@
 import os
 import shlex
 import sys
-from pathlib import Path
 
-from config.command_line import RunOptions, parse_arguments
+from config.command_line import RunOptions, hide_password, parse_arguments
 from utils.errors import UserError, run_program
 from utils.files import make_folder
 from utils.log import make_log
@@ -13,7 +12,7 @@ from utils.log import make_log
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0; 1 after a bug; 2 after a UserError; 130 or 143 after a signal."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = hide_password(sys.argv[1:] if argv is None else argv)
     again = argv if {"--resume", "--test_only", "--is_tune"} & set(argv) else [*argv, "--resume"]
     program = "torchrun ... run.py" if "TORCHELASTIC_RUN_ID" in os.environ else "python run.py"
     return run_program(lambda: run(argv), f"to continue: {program} {shlex.join(again)}", broken_pipe_status=1)
@@ -70,8 +69,9 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
             train_seed(experiment, seed, keeper=None)
         return
     dataset = experiment.dataset.name
-    results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)
-    log = make_log(make_folder(Path("logs")) / f"{options.model_name}-{dataset}.log")
+    results = make_folder(options.res_save_dir / "normals", "--res_save_dir")
+    models = make_folder(options.model_save_dir, "--model_save_dir")
+    log = make_log(options.log_dir / f"{options.model_name}-{dataset}.log")
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:
         log.info(experiment.describe())
@@ -94,7 +94,7 @@ def tune(options: RunOptions, device) -> None:
     from trains.sweep.study import Sweep
 
     sweep = Sweep(new_experiment(options, device, splits=("train", "valid")), options)
-    log = make_log(make_folder(Path("logs")) / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
+    log = make_log(options.log_dir / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
     report = SweepReport(sweep, log)
     if not options.as_job:
         log.info(sweep.describe())

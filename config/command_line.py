@@ -7,11 +7,20 @@ from pathlib import Path
 
 from config.config_regression import DATASETS, PRECISIONS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
 from config.tuned import Tuned, read_tuned, sweep_file
-from utils.errors import Parser, UserError, at_least
+from utils.errors import Parser, UserError, at_least, without_passwords
 
 TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
+SECRET_URL = "SELF_MM_STORAGE_URL"  # environment variable, for this process and its jobs
 SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # short for --set KEY=VALUE
+
+
+def hide_password(argv: list[str]) -> list[str]:
+    """The command line with *** for the password in --storage. The whole URL moves to the environment, for open_storage."""
+    hidden = [without_passwords(argument) for argument in argv]
+    for argument in set(argv) - set(hidden):
+        os.environ[SECRET_URL] = argument.removeprefix("--storage=")
+    return hidden
 
 
 def parse_setting(text: str) -> tuple[str, object]:
@@ -75,8 +84,8 @@ class RunOptions:
     tune_times: int = _flag(type=at_least(1), metavar="N", default=50,
         help="finished trials to reach, counting all workers and earlier runs; default 50, as released")
     storage: str | None = _flag(metavar="URL",
-        help="database of trials, for workers on several machines: postgresql://user:password@host/database; default: "
-        "an SQLite file in --res_save_dir, for one machine")
+        help="database of trials, for workers on several machines: postgresql://user@host/database, with the password in "
+        "~/.pgpass; default: an SQLite file in --res_save_dir, for one machine")
     sampler: str = _flag(type=str.lower, choices=["random", "tpe"], default="random",
         help="how to choose trials: random (default, as released) or tpe (learns from earlier trials)")
     pruner: str = _flag(type=str.lower, choices=["none", "median", "hyperband"], default="none",
@@ -96,6 +105,7 @@ class RunOptions:
         help="folder for the best checkpoint of each seed; default results/models")
     res_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/results"),
         help="folder for CSVs and sweeps; default results/results")
+    log_dir: Path = _flag(type=Path, metavar="DIR", default=Path("logs"), help="folder for logs; default logs")
     save_every: float = _flag(type=at_least(0, float), metavar="MINUTES", default=5.0,
         help="save the training state at the end of an epoch, this often; default 5. A new best epoch or a signal "
         "(Ctrl-C, SIGTERM, SIGUSR1) always saves it")

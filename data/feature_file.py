@@ -19,7 +19,7 @@ from data.builders.label_table import read_label_table
 from data.doubts import find_doubts
 from data.extractors import ClipError
 from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
-from utils.errors import Parser, UserError, at_least, first_line, run_program
+from utils.errors import Parser, UserError, at_least, first_line, printable, run_program
 
 BAR = 40  # characters of the longest histogram bar
 
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             file = read_feature_file(args.path, dataset, args.aligned)
             report, mistakes = describe(file, dataset), find_doubts(file, dataset)
-        print(report, *(f"mistake: {mistake}" for mistake in mistakes), sep="\n")
+        print(report, *(printable(f"mistake: {mistake}") for mistake in mistakes), sep="\n")
         if mistakes:
             raise UserError(f"{args.path}: {len(mistakes)} mistakes, the first: {mistakes[0]}")
 

@@ -57,12 +57,6 @@ def test_database_of_another_program(fails, workplace):
     assert "other.db" in line and "studies" in line and "--storage" in line
 
 
-def test_password_is_not_shown(fails):
-    line = fails("--is_tune", "--seeds", "1", "--storage", "postgresql://me:secret@127.0.0.1:1/none")
-    assert "me:***@127.0.0.1" in line and "secret" not in line
-    assert "secret" not in fails("--is_tune", "--seeds", "1", "--storage", "postgresql://me:secret@127.0.0.1:port/none")
-
-
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

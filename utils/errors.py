@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,7 @@ GPU_IS_FULL = "the GPU is out of memory"
 GPU_ALLOCATION = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 CPU_ALLOCATION = "DefaultCPUAllocator: "
 LOST_WORKER = ("DataLoader worker (pid", "Communication with the workers is no longer", "Pin memory thread exited")
+PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]\w*password=)[^\s&]*")  # in a URL
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -22,7 +24,7 @@ class UserError(Exception):
     """An error that the user can fix. Its text is one line: what, where, and how to fix it."""
 
     def __init__(self, message: str):
-        super().__init__(_printable(" ".join(message.split("\n"))))
+        super().__init__(printable(" ".join(message.split("\n"))))
 
 
 class DivergedError(UserError):
@@ -31,16 +33,26 @@ class DivergedError(UserError):
 
 def warn(message: str) -> None:
     """Prints a line on stderr about something that is probably not meant."""
-    print(f"warning: {_printable(message)}", file=sys.stderr)
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def first_line(text: object) -> str:
     """The first line of an error or of text from a file, safe to quote in a message."""
-    return _printable(str(text).strip().split("\n")[0][:200])
+    return printable(str(text).strip().split("\n")[0][:200])
 
 
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+def printable(text: str) -> str:
+    """Text from files, flags or libraries in one line, without passwords, that neither moves nor colours a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in without_passwords(text))
+
+
+def without_passwords(text: str) -> str:
+    return PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", text)
+
+
+def csv_text(text: str) -> str:
+    """Text from files for a CSV: a leading quote keeps spreadsheets from taking it for a formula."""
+    return "'" * text.startswith(("=", "+", "-", "@")) + printable(text)
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,7 +108,15 @@ def _explain(error: BaseException) -> tuple[str, str]:
         return f"a data worker died ({reason})", "if memory ran out, use --num_workers 0"
     if getattr(error, "errno", None) in DISK_ERRORS or any(f"os error {number})" in message for number in DISK_ERRORS):
         return f"cannot write to disk ({first_line(error)})", "make room and repeat the command"
+    if isinstance(error, PermissionError) or "os error 13)" in message:
+        folders = "--cache_dir, --log_dir, --model_save_dir and --res_save_dir, or SELF_MM_DATA for the demo"
+        return first_line(error), f"ask its owner, or choose folders of your own (run.py: {folders})"
     return "", ""
+
+
+def discard_stdout() -> None:
+    """Swallows all that is still to be written to stdout, which can take no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_program(work: Callable[[], int | None], if_stopped: str = "", broken_pipe_status: int = 0) -> int:
@@ -104,18 +124,26 @@ def run_program(work: Callable[[], int | None], if_stopped: str = "", broken_pip
 
     if_stopped: advice after a signal. broken_pipe_status: if the reader of the output has gone, as after `| head`.
     """
+    if sys.stdout:  # None if the caller closed it
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the console lacks
     try:
         with stop_signals():
-            return work() or 0
+            status = work() or 0
+            print(end="", flush=True)
+            return status
     except Stopped as stop:
-        print("; ".join(filter(None, (f"stopped by {stop.name}", if_stopped))), file=sys.stderr)
+        print("; ".join(filter(None, (f"stopped by {stop.name}", printable(if_stopped)))), file=sys.stderr)
         return stop.status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # swallows what is still to be flushed
+        discard_stdout()
         return broken_pipe_status
     except Exception as error:
         if fault := translate(error):
             print("error:", fault, file=sys.stderr)
+            try:
+                print(end="", flush=True)
+            except OSError:
+                discard_stdout()
             return 2
         # A bug. If uncaught, its traceback would keep worker processes alive, and Python would wait for them.
         traceback.print_exc()

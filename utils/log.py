@@ -4,22 +4,35 @@ import logging
 import sys
 from pathlib import Path
 
+from utils.errors import discard_stdout, printable
+from utils.files import make_folder
 
-class _LogFile(logging.FileHandler):
-    """A log file that is given up, with one line on stderr, when it cannot be written. The run continues."""
+
+class _UntilItFails(logging.StreamHandler):
+    """Gives up, with one line on stderr, when its screen or file cannot be written. The run continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (overrides logging's name)
-        error = sys.exc_info()[1]
+        error, name = sys.exc_info()[1], self.stream.name
         self.setLevel(sys.maxsize)  # rejects all further records
-        self.stream = None  # and has nothing to flush at exit
-        print(f"{self.baseFilename}: cannot be written ({error}); the run continues without it", file=sys.stderr)
+        if self.stream is sys.stdout:
+            discard_stdout()
+        self.stream = None  # has nothing to flush at exit
+        print(f"{name}: cannot be written ({error}); the run continues without it", file=sys.stderr)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+class _LogFile(_UntilItFails, logging.FileHandler):
+    pass
 
 
 def make_log(path: Path) -> logging.Logger:
-    """A new logger that prints to stdout and appends to a file."""
+    """A new logger that prints to stdout and appends to a file. Raises UserError if its folder cannot be written."""
     log = logging.Logger("self_mm", logging.INFO)
+    make_folder(path.parent, "--log_dir")
     to_file = _LogFile(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(to_file)
-    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.addHandler(_UntilItFails(sys.stdout))
     return log

@@ -15,7 +15,7 @@ from config.config_regression import Dataset, make_config
 from data.builders.label_table import LabelledClip
 from data.schema import EXTRACTORS, SPLITS, UNIMODAL_LABELS
 from data.store import cut_text
-from utils.errors import UserError
+from utils.errors import UserError, csv_text
 from utils.files import check_output, exclusive_lock, remove, replacing
 from utils.progress import progress
 
@@ -56,7 +56,7 @@ def assemble(
     errors = output.with_name("errors.csv" if output.name == USUAL_NAME else f"{output.stem}.errors.csv")
     if refused:
         with replacing(errors) as work, open(work, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("id", "reason"), *refused.items()])
+            csv.writer(file).writerows(map(csv_text, row) for row in [("id", "reason"), *refused.items()])
     else:
         remove(errors)
     clips = sorted(clips, key=lambda clip: SPLITS.index(clip.split))

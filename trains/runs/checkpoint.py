@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from data.schema import EXTRACTORS, plain_extractors
 from models.weights_file import check_finite
-from utils.errors import UserError, first_line
+from utils.errors import UserError, csv_text, first_line
 from utils.files import current_folder, replacing
 
 METADATA = "trained_on"  # the key of config.json for dataset, seed, epoch, versions
@@ -34,7 +34,7 @@ def save_checkpoint(
         config = json.loads((work / "config.json").read_text(encoding="utf-8"))
         config[METADATA] = metadata | {"checksum": zlib.crc32((work / WEIGHTS).read_bytes())}
         (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        labels.to_csv(work / "labels.csv", index=False)
+        labels.assign(id=labels["id"].map(csv_text)).to_csv(work / "labels.csv", index=False)
         if tokenizer is not None:
             tokenizer.save_pretrained(work / "tokenizer")
 

@@ -16,7 +16,7 @@ from trains.runs.results import add_seed_row, finished_rows
 from trains.runs.training_state import State, capture, load_state, restore, save_state
 from trains.self_mm import EpochResult
 from trains.training import Training
-from utils.errors import GPU_IS_FULL, DivergedError, UserError, translate
+from utils.errors import GPU_IS_FULL, DivergedError, UserError, printable, translate
 from utils.files import clear_leftovers, exclusive_lock, remove
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, deferred_signals
@@ -184,4 +184,4 @@ class Keeper:
         save_checkpoint(training.model, self.folder, metadata, self.experiment.encoder.tokenizer, table)
 
     def _log(self, text: str) -> None:
-        self.log.info(f"seed {self.seed}  {text}")
+        self.log.info(printable(f"seed {self.seed}  {text}"))

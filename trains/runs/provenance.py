@@ -6,11 +6,10 @@ import json
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
-from config.config_regression import Config
+from config.config_regression import REPOSITORY, Config
 
 DATA_AND_ENCODER = ("model", "dataset", "aligned", "features_sha1", "bert")
 MACHINE = ("device", "threads", "ranks", "max_clips_per_pass", "deterministic")
@@ -64,8 +63,8 @@ def make_provenance(data_and_encoder: dict, config: Config, device: torch.device
 
 def commit() -> str:
     """The commit of this repository, with '+' if tracked files differ from it; '' outside a git checkout."""
-    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]
+    command = "git --git-dir=.git --work-tree=. describe --always --exclude=* --abbrev=10 --dirty=+".split()
     try:
-        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
     except OSError:  # git is not installed
         return ""

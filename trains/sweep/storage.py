@@ -1,6 +1,7 @@
 """The database of a sweep: Optuna's tables in SQLite or PostgreSQL."""
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from config.command_line import SECRET_URL
 from utils.errors import UserError, first_line
 
-EXPECTED = "expected sqlite:///file.db or postgresql://user:password@host/database (pip install 'psycopg[binary]')"
+EXPECTED = "expected sqlite:///file.db or postgresql://user@host/database (pip install 'psycopg[binary]')"
 OPEN_ATTEMPTS = 5  # workers that create the tables at the same time get in each other's way
 MAX_RETRIES = 3  # then new values take the trial's place
 
@@ -20,16 +22,21 @@ MAX_RETRIES = 3  # then new values take the trial's place
 class Storage(RDBStorage):
     """Tolerates a heartbeat that does not reach the database."""
 
+    shown = ""  # the URL, without a password
+
     def record_heartbeat(self, trial_id: int) -> None:
         with contextlib.suppress(StorageInternalError):
             super().record_heartbeat(trial_id)
 
 
 def open_storage(url: str, heartbeat: int) -> Storage:
-    """Opens a database, with tables. heartbeat: seconds; a trial silent for twice that is retried. Raises UserError."""
+    """Opens a database, with tables. heartbeat: seconds; a trial silent for twice that is retried. Raises UserError.
+
+    url: as hide_password leaves it.
+    """
     try:
-        address = sqlalchemy.make_url(url)
-    except (ArgumentError, ValueError):  # the URL may contain a password
+        address = sqlalchemy.make_url(os.environ.get(SECRET_URL, url) if "***" in url else url)
+    except (ArgumentError, ValueError):
         raise UserError(f"--storage: not a database URL; {EXPECTED}") from None
     if address.drivername == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
@@ -44,11 +51,12 @@ def open_storage(url: str, heartbeat: int) -> Storage:
             storage = Storage(full, settings, heartbeat_interval=heartbeat, heartbeat_stale_trial_callback=retry)
             if is_sqlite:  # only now: while Optuna creates the tables, it nests transactions, which would deadlock
                 sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
+            storage.shown = url
             return storage
         except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError) as error:
             reason = first_line(getattr(error, "orig", None) or error)
             time.sleep(random.SystemRandom().uniform(0.1, 0.5))
-    raise UserError(f"--storage {address.render_as_string()}: cannot be opened ({reason}); {EXPECTED}")
+    raise UserError(f"--storage {url}: cannot be opened ({reason}); {EXPECTED}")
 
 
 def _begin_immediate(connection: sqlalchemy.Connection) -> None:
@@ -69,5 +77,5 @@ def storage_errors(storage: Storage) -> Iterator[None]:
                 raise
             cause = cause.__context__
         reason = first_line(getattr(cause.__cause__, "orig", None) or cause.__cause__ or cause)
-        problem = f"{storage.engine.url.render_as_string()}: the sweep's storage cannot be used ({reason})"
+        problem = f"{storage.shown}: the sweep's storage cannot be used ({reason})"
         raise UserError(f"{problem}; the same command resumes, or name another database with --storage") from None
