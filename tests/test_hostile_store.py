@@ -1,4 +1,4 @@
-"""A store whose files contradict each other is made anew, whoever wrote it: no traceback, no wait, no wrong value."""
+"""A store whose files contradict each other is rebuilt, whoever wrote it: no traceback, no wait, no wrong value."""
 
 import json
 import os
@@ -95,7 +95,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_a_store_that_contradicts_itself_is_made_anew(tmp_path, capsys, attack):
+def test_a_store_that_contradicts_itself_is_rebuilt(tmp_path, capsys, attack):
     path = tiny.write_features(tmp_path / "unaligned.pkl")
     before = content(opened(path))
     assert capsys.readouterr().out == ""

@@ -57,7 +57,7 @@ def test_a_password_is_not_in_the_command_that_a_signal_prints(monkeypatch, caps
 @pytest.mark.parametrize("url", URLS)
 def test_only_the_database_sees_the_password(monkeypatch, url):
     options = parse_arguments(hide_password(["--is_tune", "--storage", url]))
-    assert SECRET not in repr(options)  # and so not in the command lines of jobs, which anyone can list
+    assert SECRET not in repr(options)  # and so not in the command lines of jobs, which all users can list
     used = []
 
     class Storage:

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import re
 import sys
@@ -124,7 +125,7 @@ def run_program(work: Callable[[], int | None], if_stopped: str = "", broken_pip
 
     if_stopped: advice after a signal. broken_pipe_status: if the reader of the output has gone, as after `| head`.
     """
-    if sys.stdout:  # None if the caller closed it
+    if isinstance(sys.stdout, io.TextIOWrapper):  # None if it is closed
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the console lacks
     try:
         with stop_signals():

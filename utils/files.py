@@ -27,8 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
     `exclusive_lock`. Raises UserError if the disk refuses.
     """
     clear_leftovers(path)
-    work = path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
+    # In a folder of its own, because some libraries write a temporary file beside their output first.
+    folder = path.with_name(f"unfinished-{path.name}-{uuid.uuid4().hex[:8]}")
+    work = folder / path.name
     try:
+        folder.mkdir()
         yield work
         flush(work)
         if path.is_dir():
@@ -51,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
             "version is intact; make room and repeat the command (run.py: with --resume)"
         ) from None
     finally:
-        remove(work)
+        remove(folder)
 
 
 @contextlib.contextmanager
