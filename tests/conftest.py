@@ -24,6 +24,8 @@ from utils import convert_bert  # noqa: E402
 pytest.register_assert_rewrite("recorded")
 torch.set_num_threads(1)  # the models are too small for more
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")  # which Windows lacks
+
 
 class Workplace:
     """A working directory for run.py, with a tiny corpus and text encoder."""

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch.distributed import TCPStore
 
@@ -23,6 +24,8 @@ def fork_ranks(size: int, each: Callable[[int], int | None]) -> list[int]:
     A rank has one CPU thread. Idle OpenMP threads spin, and those of several ranks keep each other off the cores: seconds of work
     take minutes. And a fork of a process that has used several threads inherits its pool without them, and waits for them forever.
     """
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
     store, port = _start_store()
     place = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     place["TORCHELASTIC_USE_AGENT_STORE"] = True

