@@ -133,7 +133,7 @@ def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Pat
     """The fusion score, and each modality against labels unseen in training, are far better than guessing the mean."""
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     monkeypatch.chdir(tmp_path)
-    assert run.main(["--datasetName", "demo", "--seeds", "1111", "--gpu_ids", "-1"]) == 0
+    assert run.main(["--datasetName", "demo", "--seeds", "1111", "--max_epochs", "12", "--gpu_ids", "-1"]) == 0
     folder = Path("results/models/self_mm-demo-regression-1111")
     experiment, model = open_checkpoint(folder, "self_mm", None, torch.device("cpu"), overrides={})
     metrics = experiment.test(model)
