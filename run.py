@@ -69,8 +69,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
             train_seed(experiment, seed, keeper=None)
         return
     dataset = experiment.dataset.name
-    results = make_folder(options.res_save_dir / "normals", "--res_save_dir")
-    models = make_folder(options.model_save_dir, "--model_save_dir")
+    results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)
     log = make_log(options.log_dir / f"{options.model_name}-{dataset}.log")
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:

@@ -18,7 +18,8 @@ GPU_ALLOCATION = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 CPU_ALLOCATION = "DefaultCPUAllocator: "
 LOST_WORKER = ("DataLoader worker (pid", "Communication with the workers is no longer", "Pin memory thread exited")
 PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]\w*password=)[^\s&]*")  # in a URL
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 class UserError(Exception):
@@ -107,11 +108,13 @@ def _explain(error: BaseException) -> tuple[str, str]:
     if lost_pipe or any(text in message for text in LOST_WORKER):
         reason = first_line(error) or type(error).__name__
         return f"a data worker died ({reason})", "if memory ran out, use --num_workers 0"
-    if getattr(error, "errno", None) in DISK_ERRORS or any(f"os error {number})" in message for number in DISK_ERRORS):
+    in_rust = re.search(r"os error (\d+)\)", message)
+    number = int(in_rust[1]) if in_rust else getattr(error, "errno", None)
+    if number in FULL_DISK:
         return f"cannot write to disk ({first_line(error)})", "make room and repeat the command"
-    if isinstance(error, PermissionError) or "os error 13)" in message:
-        folders = "--cache_dir, --log_dir, --model_save_dir and --res_save_dir, or SELF_MM_DATA for the demo"
-        return first_line(error), f"ask its owner, or choose folders of your own (run.py: {folders})"
+    if number in WRONG_PLACE:
+        flags = "--cache_dir, --log_dir, --model_save_dir, --res_save_dir; for the demo SELF_MM_DATA"
+        return first_line(error), f"choose another file or folder (run.py: {flags})"
     return "", ""
 
 

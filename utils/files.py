@@ -74,15 +74,11 @@ def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
         yield
 
 
-def make_folder(path: Path, flag: str = "") -> Path:
-    """Makes a writable folder for results. Raises UserError if that fails. flag: chooses the folder."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return path
-    except OSError as error:
-        flag = flag and f" with {flag}"
-        raise UserError(f"{path}: cannot write results there ({error.strerror}); choose another folder{flag}") from None
+def make_folder(path: Path) -> Path:
+    """Makes a folder for results. Raises an OSError that `translate` explains if it cannot be written."""
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        return path
 
 
 def check_output(path: Path, *inputs: Path) -> None:

@@ -28,9 +28,9 @@ class _LogFile(_UntilItFails, logging.FileHandler):
 
 
 def make_log(path: Path) -> logging.Logger:
-    """A new logger that prints to stdout and appends to a file. Raises UserError if its folder cannot be written."""
+    """A new logger that prints to stdout and appends to a file."""
     log = logging.Logger("self_mm", logging.INFO)
-    make_folder(path.parent, "--log_dir")
+    make_folder(path.parent)
     to_file = _LogFile(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(to_file)

@@ -59,7 +59,7 @@ class Sweep:
         self.space = space_of(experiment.dataset.name, fixed=options.hyper_parameters)
         self.budget = int(min(options.tune_times, count(self.space)))
         database = sweep_file(options.res_save_dir, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
-        make_folder(database.parent, "--res_save_dir")
+        make_folder(database.parent)
         self.storage = open_storage(options.storage or f"sqlite:///{database}", options.heartbeat)
         search_all = count(self.space) <= options.tune_times
         sampler = optuna.samplers.BruteForceSampler() if search_all else SAMPLERS[options.sampler]()
