@@ -13,17 +13,18 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from config.config_regression import Dataset
 from data.doubts import find_doubts
 from data.ragged import Ragged, Split
 from data.schema import SPLITS, FeatureFile, check_aligned, plain_extractors, read_feature_file
+from data.tokens import encode, rules_hash
 from utils.errors import UserError, first_line, printable
 from utils.files import flush, remove
 
@@ -46,21 +47,13 @@ class FeatureStore:
         self.audio_width, self.vision_width = split.audio.width, split.vision.width
 
 
-@dataclass(frozen=True)
-class Tokenizer:
-    """Turns raw_text into token ids, for files without text_bert."""
-
-    encode: Callable[[list[str]], list[list[int]]]  # texts -> token ids, with [CLS] and [SEP]
-    fingerprint: str  # of the vocabulary
-
-
 def open_store(
-    path: Path, dataset: Dataset, aligned: bool, tokenizer: Tokenizer | None, cache_dir: Path | None,
+    path: Path, dataset: Dataset, aligned: bool, tokenizer: PreTrainedTokenizerBase | None, cache_dir: Path | None,
     to_score: str | None = None,
 ) -> FeatureStore:  # fmt: skip
     """Opens the store of a feature pickle; the first use creates it, next to the pickle or in cache_dir.
 
-    to_score: the only split to open, which needs no labels; None: all. Raises UserError for a bad pickle or cache_dir.
+    tokenizer: for raw_text, in files without token ids. to_score: the only split to open, which needs no labels; None: all. Raises UserError for a bad pickle or cache_dir.
     """
     home = path.with_name(f"{path.name}.store")
     if cache_dir is not None:
@@ -70,7 +63,7 @@ def open_store(
     key = f"{state}-{to_score or 'all'}-{'aligned' if aligned else 'unaligned'}-{dataset.label_bound:g}"
     # Whether the pickle has token ids is known only once it has been read.
     with_ids = home / f"{key}-text_bert"
-    tokenized = home / f"{key}-{tokenizer.fingerprint if tokenizer else None}-{dataset.text_length}"
+    tokenized = home / f"{key}-{tokenizer and rules_hash(tokenizer)}-{dataset.text_length}"
     for folder in filter(Path.exists, (with_ids, tokenized)):
         try:
             store = _load(folder, aligned, to_score)
@@ -148,14 +141,13 @@ def _load(folder: Path, aligned: bool, to_score: str | None) -> FeatureStore:
 
 def _fits(split: Split, store: FeatureStore, to_score: str | None) -> bool:
     """Whether the arrays of a split have the types and shapes that `_write` gives them, with valid labels and token ids."""
-    parts = [(split.text, torch.int32, 2), (split.audio, torch.float32, store.audio_width)]
-    parts += [(split.vision, torch.float32, store.vision_width)]
-    sizes = [len(split.raw_text or split.ids), *(len(part.lengths) for part, _, _ in parts)]
+    parts = [(part.values.dtype, part.width, len(part.lengths)) for part in (split.text, split.audio, split.vision)]
+    written = [(torch.int32, 2), (torch.float32, store.audio_width), (torch.float32, store.vision_width)]
     return (
-        all(size == len(split) for size in sizes)
-        and all((part.values.dtype, part.width) == (dtype, width) for part, dtype, width in parts)
+        parts == [(*kind, len(split)) for kind in written]
+        and len(split.raw_text or split.ids) == len(split)
         and all(values.shape == (len(split),) and np.isfinite(values).all() for values in split.labels.values())
-        and bool(to_score or "fusion" in split.labels)
+        and ("fusion" in split.labels or to_score is not None)
         and int(split.text.values.min()) >= 0
     )
 
@@ -165,7 +157,9 @@ def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
     return rows if len(rows) <= length else np.concatenate([rows[: length - 1], rows[-1:]])
 
 
-def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tokenizer: Tokenizer | None) -> None:
+def _write(
+    file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tokenizer: PreTrainedTokenizerBase | None
+) -> None:
     has_ids = all(split.text_bert is not None for split in file.splits.values())
     meta = {"sha1": file.sha1, "aligned": aligned, "has_ids": has_ids, "extractors": file.extractors, "splits": {}}
     notes = [f"warning: {doubt}" for doubt in find_doubts(file, dataset)]
@@ -174,7 +168,7 @@ def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tok
         if has_ids:
             tokens = [clip[::2, :length].T for clip, length in zip(split.text_bert, split.text_lengths, strict=True)]
         else:
-            texts = [np.array([ids, [0] * len(ids)]).T for ids in tokenizer.encode(split.raw_text)]
+            texts = [np.array([ids, [0] * len(ids)]).T for ids in encode(tokenizer, split.raw_text)]
             tokens = [cut_text(text, dataset.text_length) for text in texts]
             if cut := sum(len(text) > dataset.text_length for text in texts):
                 what = f"{name}: {cut} of {len(split)} texts have more than {dataset.text_length} tokens and are cut"

@@ -9,23 +9,25 @@ import numpy as np
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from data.ragged import Split
-from data.store import FeatureStore, Tokenizer
 from utils.errors import UserError
 
 SAMPLE = 200  # clips whose ids are checked
 WORD = re.compile("[^\\W\\d_\u3040-\u30ff\u4e00-\u9fff]+")  # letters; Chinese and Japanese signs are words
 
 
-def make_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    def encode(texts: list[str]) -> list[list[int]]:
-        return tokenizer(texts, verbose=False)["input_ids"]
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """The token ids of each text, with [CLS] and [SEP]."""
+    return tokenizer(texts, verbose=False)["input_ids"]
 
+
+def rules_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Ten hex digits that change with whatever can change token ids."""
     rules = {"vocabulary": tokenizer.get_vocab()}
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
         # Arguments of the last call, not properties of the tokenizer.
         del rules["truncation"], rules["padding"]
-    return Tokenizer(encode, _hash(rules))
+    return _hash(rules)
 
 
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -38,12 +40,12 @@ def _hash(content: dict) -> str:
 
 
 def check_tokens(
-    store: FeatureStore, encoder: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None, source: str
+    splits: dict[str, Split], encoder: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None, source: str
 ) -> list[str]:
     """Doubts about the token ids. Raises UserError if they are another encoder's. source: --bert, for messages."""
     limits = (encoder.vocab_size, encoder.type_vocab_size, encoder.max_position_embeddings)
     doubts = []
-    for name, split in store.splits.items():
+    for name, split in splits.items():
         largest = [*split.text.values.amax(dim=0).tolist(), split.text.lengths.max() - 1]
         for what, value, limit in zip(("token id", "segment id", "position"), largest, limits, strict=True):
             if value >= limit:
@@ -66,7 +68,7 @@ def _compare_with_texts(name: str, split: Split, tokenizer: PreTrainedTokenizerB
     texts, expected = [""], ids
     if split.raw_text is not None:
         texts = [split.raw_text[clip] for clip in sample]
-        expected = [new[1:-1] for new in tokenizer(texts, verbose=False)["input_ids"]]
+        expected = [new[1:-1] for new in encode(tokenizer, texts)]
     pairs = [(old, new[: len(old)]) for old, new in zip(ids, expected, strict=True) if old]
     unknown = np.mean([token == tokenizer.unk_token for token in tokens] or [0])
     foreign = np.mean([not np.isin(old, new).mean() > 0.5 for old, new in pairs] or [0])

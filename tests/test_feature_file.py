@@ -17,7 +17,6 @@ from data import feature_file, store
 from data.load_data import ClipDataset, training_windows
 from data.schema import read_feature_file
 from data.store import open_store
-from data.tokens import make_tokenizer
 from models.pretrained_bert import load_tokenizer
 from utils import progress
 from utils.errors import UserError
@@ -184,7 +183,7 @@ def test_raw_text_is_cut_to_the_text_length_and_keeps_sep(tmp_path):
     for split in features.values():
         del split["text_bert"]
     path = tiny.write_features(tmp_path / "f.pkl", features)
-    tokenizer = make_tokenizer(load_tokenizer(str(tiny.write_bert(tmp_path / "bert"))))
+    tokenizer = load_tokenizer(str(tiny.write_bert(tmp_path / "bert")))
     text = opened(path, tokenizer=tokenizer).splits["train"].text
     assert text[0][:, 0].tolist() == [tiny.CLS, *[6] * 48, tiny.SEP] and MOSI.text_length == 50
     with pytest.raises(UserError, match="no vocabulary"):
@@ -197,9 +196,9 @@ def test_another_vocabulary_gets_another_store(tmp_path):
         del split["text_bert"]
     path = tiny.write_features(tmp_path / "f.pkl", features)
     bert = tiny.write_bert(tmp_path / "bert")
-    first = opened(path, tokenizer=make_tokenizer(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
+    first = opened(path, tokenizer=load_tokenizer(str(bert))).splits["train"].text[0].tolist()
     (bert / "vocab.txt").write_text("\n".join(tiny.VOCABULARY[:5] + tiny.VOCABULARY[:4:-1]) + "\n")
-    second = opened(path, tokenizer=make_tokenizer(load_tokenizer(str(bert)))).splits["train"].text[0].tolist()
+    second = opened(path, tokenizer=load_tokenizer(str(bert))).splits["train"].text[0].tolist()
     assert len(first) == len(second) and first != second
     assert len(list((tmp_path / "f.pkl.store").iterdir())) == 2
 

@@ -14,7 +14,7 @@ from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
 from data.store import cut_text
-from data.tokens import make_tokenizer
+from data.tokens import encode
 from trains.runs.open import Trained
 from trains.self_mm import predict
 from utils.errors import UserError, warn
@@ -44,7 +44,7 @@ class ClipReader:
         # Longer training clips were cut to these lengths.
         self.lengths = {modality: facts.get("length") for modality, facts in described.items()}
         self.text_length = self.lengths["text"] or trained.dataset.text_length
-        self.tokenizer = make_tokenizer(trained.encoder.tokenizer)
+        self.tokenizer = trained.encoder.tokenizer
         self.allow_missing = allow_missing
 
     def __call__(self, clip: Clip, text: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
@@ -61,7 +61,7 @@ class ClipReader:
             if not self.allow_missing:
                 raise ClipError(f"{missing}; --allow_missing scores the clip without it")
             substituted.append(f"{missing}: one frame of zeros")
-        tokens = np.array(self.tokenizer.encode([text])[0])
+        tokens = np.array(encode(self.tokenizer, [text])[0])
         ids = cut_text(tokens, self.text_length)
         sequences = {
             "text": np.stack([ids, np.zeros_like(ids)], axis=1),

@@ -12,7 +12,7 @@ from data.demo import ensure_demo
 from data.extractors import difference
 from data.schema import EXTRACTORS, SPLITS
 from data.store import FeatureStore, open_store
-from data.tokens import check_tokens, make_tokenizer, vocabulary_hash
+from data.tokens import check_tokens, vocabulary_hash
 from models.pretrained_bert import Pretrained, find_bert, load_pretrained, load_tokenizer
 from models.self_mm import DTYPES
 from models.ulgm import ULGM
@@ -130,11 +130,10 @@ def open_features(
     to_score: str | None = None,
 ) -> FeatureStore:  # fmt: skip
     """As open_store, and compares the token ids with the encoder. Raises UserError if they are not the encoder's."""
-    tokenizer = make_tokenizer(encoder.tokenizer) if encoder.tokenizer is not None else None
-    store = open_store(path, dataset, aligned, tokenizer, cache_dir, to_score)
+    store = open_store(path, dataset, aligned, encoder.tokenizer, cache_dir, to_score)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
     if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
         problem = f"the vocabulary of its token ids is not that of the text encoder {encoder.source}"
         raise UserError(f"{path}: {problem}; name the encoder it was extracted for with --bert")
-    doubts = check_tokens(store, encoder.bert.config, encoder.tokenizer, encoder.source)
+    doubts = check_tokens(store.splits, encoder.bert.config, encoder.tokenizer, encoder.source)
     return dataclasses.replace(store, notes=store.notes + [printable(f"warning: {doubt}") for doubt in doubts])
