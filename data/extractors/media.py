@@ -34,7 +34,9 @@ def open_media(path: Path, content: str) -> Iterator:
     """Yields PyAV's container. Raises ClipError if FFmpeg cannot open the file, or decode its content inside the block."""
     av = import_optional("av")
     try:
-        with av.open(str(path)) as container:
+        # FFmpeg takes a name such as tcp:HOST:PORT for an address, and a playlist's content for names. Here it gets an open
+        # file, and may open nothing by itself.
+        with open(path, "rb") as file, av.open(file, options={"protocol_whitelist": "none"}) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error if os.path.getsize(path) else "the file is empty"

@@ -56,9 +56,9 @@ class OpenFace(_FaceExtractor):
 
     def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
         """Raises ClipError if OpenFace writes no table, or the table cannot be read or is not of this clip."""
+        facts = read_facts(clip)  # refuses playlists, which OpenFace would follow
         table = run_openface(self.program, clip.file, self.face) if self.program else None
         values, times, has_face, faces = table or read_table(clip.openface_csv, self.face)
-        facts = read_facts(clip)
         _check_length(times, facts)
         first, last = np.searchsorted(times, [clip.start - 1e-6, (clip.end or np.inf) - 1e-6])
         rows = np.arange(first, last)
