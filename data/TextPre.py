@@ -9,8 +9,7 @@ at either end. The work is in data/builders/cmu.py.
 import sys
 from pathlib import Path
 
-if not __package__:
-    # Started as a script: Python looks for modules in data/ only.
+if not __package__:  # started by its path: Python then looks for modules in data/
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from config.config_regression import DATASETS
