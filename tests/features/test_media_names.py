@@ -28,7 +28,14 @@ def test_names_that_ffmpeg_takes_for_addresses_or_patterns_are_files(tmp_path, a
     clip = clips.write_clip(tmp_path / "clip", NOISE, 0.3)
     monkeypatch.chdir(tmp_path)
     # Those first that fail at once where a name is an address: a server that answers nothing is waited for.
-    protocols = ("data:,1", "concat:clip|clip", "subfile,,end,9,,:clip", "file:1", f"http:/{address}/1", f"tcp:{address}?")
+    protocols = (
+        "data:,1",
+        "concat:clip|clip",
+        "subfile,,end,9,,:clip",
+        "file:1",
+        f"http:/{address}/1",
+        f"tcp:{address}?",
+    )
     for name in (*protocols, "1%d", "a?b#c", "-f", "1*"):
         file = Path("new", f"{name}.mp4")
         file.parent.mkdir(parents=True, exist_ok=True)
