@@ -1,6 +1,7 @@
 """Transcripts of every usual kind give their words and times; those whose times would become words are refused."""
 
 import json
+import time
 
 import pytest
 
@@ -98,6 +99,7 @@ def test_utf_8_and_windows_unicode_are_read(tmp_path, encoding, name, form):
         ("other.json", b"[1]", "Whisper"),
         ("empty.json", b"", "Whisper"),
         ("deep.json", b"[" * 100_000, "Whisper"),
+        ("huge.json", b'{"segments": [{"text": "a", "start": 0, "end": 1%s}]}' % (b"0" * 400), "Whisper"),
         ("latin.txt", "caf\u00e9".encode("cp1252"), "position 3.*UTF-8.*Notepad"),
         ("rich.txt", b"{\\rtf1\\ansi I liked it}", "document"),
         ("word.txt", b"PK\x03\x04\x14\x00\x08\x00", "document"),
@@ -120,6 +122,12 @@ def test_what_would_be_misread_is_refused_with_the_reason(tmp_path, name, conten
 def test_time_grows_with_the_length_of_the_text(text):
     parse_cues(f"00:00 --> 00:01\n{text}", "")
     parse_cues(f"00:00 --> 00:01\n{'a' * 9}\n" * 20_000, "")
+
+
+def test_time_grows_with_the_lines_of_a_cue():
+    start = time.perf_counter()
+    parse_cues("00:00 --> 00:01\n" + f"{'a' * 9}\n" * 200_000, "")
+    assert time.perf_counter() - start < 10
 
 
 def test_a_transcript_is_found_beside_a_clip_in_either_case(tmp_path):

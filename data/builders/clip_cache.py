@@ -79,4 +79,6 @@ def _hash(path: Path | None) -> str:
 
 def _load(file: Path) -> dict[str, np.ndarray]:
     with np.load(file) as arrays:
+        if sum(array.file_size for array in arrays.zip.infolist()) > file.stat().st_size:
+            raise ValueError(f"{file} is compressed, so it was not written here")  # a small file can unpack to anything
         return dict(arrays)

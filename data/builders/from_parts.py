@@ -1,6 +1,5 @@
 """Builds a feature file from a label table and one array for each clip and modality: for the user's own features."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from data.builders.label_table import LabelledClip, read_label_table
 from data.extractors import ClipError
 from utils.errors import UserError, first_line, warn
 
+MOST_BYTES = 2**28  # of an array in an .npz, which can be small and unpack to anything; an .npy is mapped
 SWAPPED = "are the axes swapped? (frames, width) is expected; librosa returns (width, frames)"
 
 
@@ -59,8 +59,10 @@ def _load(folder: Path, clip: LabelledClip) -> np.ndarray:
         if isinstance(array, np.lib.npyio.NpzFile):
             with array as archive:
                 (name,) = archive.files  # ValueError unless it holds one array
+                if (size := archive.zip.infolist()[0].file_size) > MOST_BYTES:
+                    raise ValueError(f"{size >> 20} MiB unpacked, more than {MOST_BYTES >> 20}: save it as .npy")
                 array = archive[name]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged archives raise more types than numpy documents
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{file} (or .npz): cannot be read as one array ({reason})") from None
     if array.ndim != 2 or array.dtype.kind not in "iuf" or 0 in array.shape:

@@ -21,6 +21,7 @@ VIDEOS = tuple(".mp4 .mov .mkv .webm .avi .m4v .mpg .mpeg .flv .wmv .3gp .3g2 .t
 # Enough for a model without vision.
 SOUNDS = tuple(".wav .mp3 .flac .m4a .ogg .oga .aac .opus .wma .aiff .aif .amr .mka".split())
 ROUNDING = 1e-5  # by which a label may exceed the dataset's range
+MOST_COLUMNS = 1000
 
 # float() also takes 1_0, nan, inf and the digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -83,8 +84,10 @@ def read_label_table(
         split, annotation = row["mode"].lower(), row.get("annotation", "")
         columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
         try:
-            if not row["video_id"] or not row["clip_id"]:
-                raise ValueError("video_id or clip_id is empty")
+            for column in COLUMNS[:2]:
+                path = Path(row[column])  # a/b is an id, too; Windows ignores dots and spaces at the end of a name
+                if path.anchor or not path.parts or not all(part.strip(". ") for part in path.parts):
+                    raise ValueError(f"{column} is {row[column]!r}, which is empty or leaves the clips' folder")
             text = words_of(row["text"], may_be_silent)
             if split not in SPLITS:
                 raise ValueError(f"mode is {row['mode']!r}; expected one of {', '.join(SPLITS)}")
@@ -116,6 +119,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True, delimiter=separator)
         filled = filter(any, reader)
         header = [name.strip() for name in next(filled, [])]
+        if len(header) > MOST_COLUMNS:
+            raise ValueError(f"{len(header)} columns, but at most {MOST_COLUMNS} are read")
         if wrong := [name for name in dict.fromkeys([*columns, *filter(None, header)]) if header.count(name) != 1]:
             raise ValueError(f"{', '.join(wrong)} missing or repeated in the header {header}")
         for values in filled:

@@ -16,6 +16,7 @@ from utils.errors import UserError, first_line, warn
 TRANSCRIPTS = (".txt", ".srt", ".vtt", ".json")
 OTHERS = (*TRANSCRIPTS, ".csv", ".tsv", ".pkl")  # not clips, but expected beside them
 SHOWN = 5  # names in a warning
+LATEST = 86400  # seconds of a clip that --segments splits: a day
 
 _CLOCK = r"(?:\d+:)?\d+:\d\d(?:[.,]\d+)?"
 _SETTINGS = r"(?:[ \t]+(?:align|line|position|region|size|vertical|[XY][12]):\S+)*"
@@ -88,13 +89,13 @@ def split(clip: Clip, cues: list[Cue], seconds: float | None, keep_silent: bool)
     """
     if seconds is None:
         return [(clip, join(cues))]
-    if not cues or not all(cue.end is not None and 0 <= cue.start < cue.end < math.inf for cue in cues):
-        raise ClipError("--segments needs a transcript with the times of its lines: .srt, .vtt or Whisper's .json")
+    if not cues or not all(cue.end is not None and 0 <= cue.start < cue.end <= LATEST for cue in cues):
+        raise ClipError(f"--segments needs a transcript with times, to {LATEST} s: .srt, .vtt or Whisper's .json")
     if seconds:
         windows: dict[int, list[Cue]] = defaultdict(list)
         for cue in cues:
             windows[int((cue.start + cue.end) / 2 / seconds)].append(cue)
-        length = max(read_facts(clip).seconds, *(cue.end for cue in cues))
+        length = max(min(read_facts(clip).seconds, LATEST), *(cue.end for cue in cues))
         numbers = range(math.ceil(length / seconds))
         cues = [Cue(join(windows[n]), n * seconds, min((n + 1) * seconds, length)) for n in numbers]
     kept = [cue for cue in cues if cue.text or keep_silent]
@@ -110,30 +111,30 @@ def _parse_whisper(text: str) -> list[Cue]:
         if parts := content.get("segments"):
             return [Cue(str.strip(part["text"]), float(part["start"]), float(part["end"])) for part in parts]
         return [Cue(str.strip(content["text"]))]
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError):
         layout = '{"text": ..., "segments": [{"start": ..., "end": ..., "text": ...}, ...]}'
         raise ValueError(f"is not Whisper's JSON, {layout}") from None
 
 
 def _parse_subtitles(text: str) -> list[Cue]:
     """The cues of .srt and .vtt, and of the lines that Whisper prints; none if the text has no times."""
-    cues: list[Cue] = []
+    cues: list[tuple[float, float, list[str]]] = []  # start, end, lines
     rolls, last = "<c>" in text, ""  # YouTube's own captions repeat each line in the next cue
     lines = ["", *map(str.strip, text.splitlines()), ""]
     is_remark = False
     for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
         if times := _TIMES.match(line):
             start, end, line = times.groups()
-            cues.append(Cue("", _seconds(start), _seconds(end)))
+            cues.append((_seconds(start), _seconds(end), []))
             is_remark = False
         elif not before:
             is_remark = line.startswith(("NOTE", "STYLE", "REGION"))
         is_name = not times and (not before or line.isdigit()) and _TIMES.match(after)
         words = html.unescape(_TAG.sub("", line)).strip()
         if words and cues and not is_remark and not is_name and not (rolls and words == last):
-            cues[-1].text += f" {words}"
+            cues[-1][2].append(words)
             last = words
-    return cues
+    return [Cue(" ".join(lines), start, end) for start, end, lines in cues]
 
 
 def _parse_plain(text: str) -> list[Cue]:

@@ -36,8 +36,9 @@ def read_table(path: Path, face: int | None = None) -> tuple[np.ndarray, np.ndar
     face ids were tracked. Finds columns by name: builds differ in the columns before the features, and in spaces.
     """
     try:
-        table = pd.read_csv(path, skipinitialspace=True).rename(columns=str.strip)
-        table = table.apply(pd.to_numeric, errors="coerce")  # texts such as -nan(ind)
+        used = {"timestamp", "success", "face_id", "confidence", *columns()}
+        table = pd.read_csv(path, skipinitialspace=True, usecols=lambda name: name.strip() in used)
+        table = table.rename(columns=str.strip).apply(pd.to_numeric, errors="coerce")  # texts such as -nan(ind)
         table = pd.DataFrame({"face_id": 0, "confidence": 1.0} | dict(table))
         times = np.sort(table["timestamp"].unique())
         faces = table["face_id"][table["success"] > 0].nunique()
