@@ -8,12 +8,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
 from transformers import BertModel, BertTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from config.config_regression import Dataset
 from models.weights_file import check_finite
@@ -62,6 +62,10 @@ def load_bert(source: str) -> BertModel:
     """BERT with its pretrained weights, in float32, without the pooler. Raises UserError if it cannot be loaded."""
 
     def load(**where: bool) -> BertModel:
+        for index in Path(source).glob("*.index.json"):
+            parts = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+            if outside := [name for name in parts.values() if Path(name).name != name]:
+                raise UserError(f"--bert {index}: names {first_line(outside[0])}, which is not a file beside it")
         stored, _ = transformers.PretrainedConfig.get_config_dict(source, **where)
         if (kind := stored.get("model_type", "bert")) != "bert":  # Google's bert_config.json has none
             raise UserError(f'--bert {source}: config.json: model_type is {first_line(kind)}, expected "bert"')
@@ -81,12 +85,20 @@ def load_bert(source: str) -> BertModel:
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     """The encoder's tokenizer; None for a folder without a vocabulary, which suffices for features with text_bert."""
-    folder, settings = Path(source), {}
+    folder = Path(source)
     if folder.is_dir() and not any((folder / name).exists() for name in ("vocab.txt", "tokenizer.json")):
         return None
-    if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json")):
-        settings["do_lower_case"] = not is_cased((folder / "vocab.txt").read_text(encoding="utf-8").split("\n"))
-    return _from_disk_or_hub(source, partial(BertTokenizer.from_pretrained, source, **settings))
+
+    def load(**where: bool) -> BertTokenizer:
+        stored, settings = get_tokenizer_config(source, **where), {}
+        # They would replace BERT's steps by a file's own, which can turn a letter into a million, or read another folder.
+        if foreign := [key for key in ("trust_remote_code", "fast_tokenizer_files", "gguf_file") if stored.get(key)]:
+            raise UserError(f"--bert {source}: tokenizer_config.json: remove {foreign[0]}, which BERT does not need")
+        if "do_lower_case" not in stored:
+            settings["do_lower_case"] = not is_cased([*BertTokenizer.from_pretrained(source, **where).get_vocab()])
+        return BertTokenizer.from_pretrained(source, **settings, **where)
+
+    return _from_disk_or_hub(source, load)
 
 
 def _from_disk_or_hub(source: str, load: Callable):

@@ -1,11 +1,15 @@
 """Names in files are not paths: no label table, --bert folder or archive makes the program read another file, or too much."""
 
+import json
+import os
 import zipfile
 from pathlib import PureWindowsPath
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
+from tokenizers import normalizers
 
 from config.config_regression import DATASETS
 from data import feature_file
@@ -16,6 +20,7 @@ from data.builders.transcript import Cue, split
 from data.extractors import Clip, ClipError
 from data.extractors.openface import columns, read_table
 from data.extractors.vision import NoFaces
+from models.pretrained_bert import load_bert, load_tokenizer
 from utils.errors import UserError
 
 MOSI = DATASETS["mosi"]
@@ -134,3 +139,67 @@ def test_times_beyond_a_day_are_not_split_into_windows():
     for seconds in (0, 0.1):
         with pytest.raises(ClipError, match="times, to 86400 s"):
             split(Clip("a.mp4"), [Cue("word", 0.0, 1e15)], seconds, True)
+
+
+@pytest.fixture
+def bert(tmp_path):
+    return tiny.write_bert(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_an_index_names_files_beside_it_only(bert, kind):
+    name = f"{'model' if kind == 'safetensors' else 'pytorch_model'}-00001-of-00001.{kind}"
+    if kind == "safetensors":
+        os.rename(bert / "model.safetensors", bert.parent / name)
+    else:
+        import torch
+
+        (bert / "model.safetensors").unlink()
+        torch.save(tiny.make_bert().state_dict(), bert.parent / name)
+    index = bert / name.replace(f"-00001-of-00001.{kind}", f".{kind}.index.json")
+    for target in (f"../{name}", str(bert.parent / name)):
+        index.write_text(
+            json.dumps({"metadata": {}, "weight_map": dict.fromkeys(tiny.make_bert().state_dict(), target)})
+        )
+        with pytest.raises(UserError, match="index.json: names .*not a file beside it"):
+            load_bert(str(bert))
+    index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(tiny.make_bert().state_dict(), name)}))
+    (bert / name).symlink_to(bert.parent / name)  # as in the hub's cache
+    assert load_bert(str(bert)).config.hidden_size == 16
+
+
+def grow(bert) -> dict:
+    """Adds a tokenizer.json that turns each w into a million. Returns tokenizer_config.json."""
+    load_tokenizer(str(bert)).save_pretrained(bert)
+    tokenizer = json.loads((bert / "tokenizer.json").read_text())
+    replace = {"type": "Replace", "pattern": {"String": "w"}, "content": "w" * 1000}
+    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [replace, replace]}
+    (bert / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return json.loads((bert / "tokenizer_config.json").read_text())
+
+
+def test_a_tokenizer_takes_berts_own_steps_only(bert):
+    settings = grow(bert)
+    tokenizer = load_tokenizer(str(bert))
+    assert tokenizer("word3 word0")["input_ids"] == [tiny.CLS, 8, 5, tiny.SEP]
+    assert isinstance(tokenizer.backend_tokenizer.normalizer, normalizers.BertNormalizer)
+    for key, value in {
+        "trust_remote_code": True,
+        "fast_tokenizer_files": ["../tokenizer.1.0.0.json"],
+        "gguf_file": "../tokenizer.gguf",
+    }.items():
+        (bert / "tokenizer_config.json").write_text(json.dumps(settings | {key: value}))
+        with pytest.raises(UserError, match=f"tokenizer_config.json: remove {key}"):
+            load_tokenizer(str(bert))
+
+
+@pytest.mark.parametrize("stated", [None, {"model_max_length": 512}])
+def test_capitals_count_in_a_cased_tokenizer_json_whose_config_does_not_say(bert, stated):
+    vocabulary = [*tiny.VOCABULARY[:5], "the", "us", "US", "May", "may"]
+    (bert / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    load_tokenizer(str(bert)).save_pretrained(bert)
+    (bert / "vocab.txt").unlink(missing_ok=True)
+    (bert / "tokenizer_config.json").unlink()
+    if stated:
+        (bert / "tokenizer_config.json").write_text(json.dumps(stated))
+    assert load_tokenizer(str(bert)).tokenize("the US May us") == ["the", "US", "May", "us"]
