@@ -118,7 +118,7 @@ def score_videos(args: argparse.Namespace, trained, device):
         raise UserError(f"{trained.folder} was trained on vision features from {extractor}: {fix}")
     read = ClipReader(trained, args.allow_missing, args.openface2Path and find_openface(args.openface2Path), args.face)
     readings, failures = [], {}
-    for file in progress(clips, "reading", "clip"):
+    for file in progress(clips, "reading", unit="clip"):
         name = f"{file.stem}.csv"
         table = tables and next(filter(Path.is_file, [tables, tables / file.parent.name / name]), tables / name)
         try:

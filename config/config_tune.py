@@ -30,29 +30,16 @@ Space = dict[str, list | Range]
 # sets it for all trials. H is not searched: it is the range of the dataset's labels.
 SEARCH_SPACE: Space = {
     "batch_size": [16, 32],
-    "learning_rate_bert": [5e-5],
-    "learning_rate_audio": [1e-4, 1e-3, 5e-3],
-    "learning_rate_video": [1e-4, 1e-3, 5e-3],
-    "learning_rate_other": [1e-4, 1e-3],
-    "weight_decay_bert": [0.001, 0.01],
-    "weight_decay_audio": [0.0, 0.001, 0.01],
-    "weight_decay_video": [0.0, 0.001, 0.01],
-    "weight_decay_other": [0.001, 0.01],
-    "a_lstm_hidden_size": [16, 32],
-    "v_lstm_hidden_size": [32, 64],
-    "a_lstm_dropout": [0.0],
-    "v_lstm_dropout": [0.0],
-    "audio_out": [16],
-    "video_out": [32],
-    "post_fusion_dim": [64, 128],
-    "post_text_dim": [32, 64],
-    "post_audio_dim": [16, 32],
-    "post_video_dim": [16, 32],
-    "post_fusion_dropout": [0.0, 0.1],
-    "post_text_dropout": [0.0, 0.1],
-    "post_audio_dropout": [0.0, 0.1],
-    "post_video_dropout": [0.0, 0.1],
-}
+    "learning_rate_bert": [5e-5], "learning_rate_audio": [1e-4, 1e-3, 5e-3],
+    "learning_rate_video": [1e-4, 1e-3, 5e-3], "learning_rate_other": [1e-4, 1e-3],
+    "weight_decay_bert": [0.001, 0.01], "weight_decay_audio": [0.0, 0.001, 0.01],
+    "weight_decay_video": [0.0, 0.001, 0.01], "weight_decay_other": [0.001, 0.01],
+    "a_lstm_hidden_size": [16, 32], "v_lstm_hidden_size": [32, 64], "a_lstm_dropout": [0.0], "v_lstm_dropout": [0.0],
+    "audio_out": [16], "video_out": [32],
+    "post_fusion_dim": [64, 128], "post_text_dim": [32, 64], "post_audio_dim": [16, 32], "post_video_dim": [16, 32],
+    "post_fusion_dropout": [0.0, 0.1], "post_text_dropout": [0.0, 0.1],
+    "post_audio_dropout": [0.0, 0.1], "post_video_dropout": [0.0, 0.1],
+}  # fmt: skip
 
 # The demo's small, randomly initialised BERT needs larger steps.
 DEMO_SPACE: Space = SEARCH_SPACE | {"learning_rate_bert": Range(3e-4, 3e-3, log=True)}

@@ -62,7 +62,7 @@ class Ragged:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
         with open(folder / f"{name}.npy", "wb") as file:
             np.lib.format.write_array_header_1_0(file, header | {"shape": (int(lengths.sum()), width)})
-            for sequence in progress(sequences, f"writing {folder.name} {name}", "clip", len(lengths)):
+            for sequence in progress(sequences, f"writing {folder.name} {name}", len(lengths), unit="clip"):
                 file.write(np.ascontiguousarray(sequence, dtype=dtype).tobytes())
         np.save(folder / f"{name}_offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 

@@ -18,7 +18,6 @@ from data.load_data import ClipDataset, training_windows
 from data.schema import read_feature_file
 from data.store import open_store
 from models.pretrained_bert import load_tokenizer
-from utils import progress
 from utils.errors import UserError
 from utils.safe_pickle import load_pickle
 
@@ -230,7 +229,8 @@ def test_conversion_shows_its_progress(path, monkeypatch):
         bars.append(tqdm(*arguments, **settings | {"disable": False, "file": io.StringIO()}))
         return bars[-1]
 
-    monkeypatch.setattr(progress, "tqdm", on_a_terminal)
+    monkeypatch.setattr("utils.safe_pickle.progress", on_a_terminal)
+    monkeypatch.setattr("data.ragged.progress", on_a_terminal)
     opened(path)
     reading, *writing = bars
     assert reading.desc == "reading unaligned.pkl" and reading.n == 1

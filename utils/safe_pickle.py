@@ -125,7 +125,7 @@ def _build_arrays(value: object) -> object:
 def load_pickle(path: Path) -> tuple[object, str]:
     """A pickle's content and SHA-1. Raises UserError if it is damaged or asks for more than arrays and plain values."""
     try:
-        with open(path, "rb") as file, progress(what=f"reading {path.name}", unit="file", total=1) as bar:
+        with open(path, "rb") as file, progress(desc=f"reading {path.name}", unit="file", total=1) as bar:
             for pattern, message in FORMATS.items():
                 if re.match(pattern, file.peek(512)[:512], re.DOTALL | re.IGNORECASE):
                     raise UserError(message)

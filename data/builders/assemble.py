@@ -118,7 +118,7 @@ def _pad(
             arrays[key] = np.array([clip.unimodal[task] for clip in clips], np.float32)
     if "text" in lengths:
         arrays["text_bert"] = np.zeros((len(clips), 3, lengths["text"]), np.int64)
-    for number, clip in enumerate(progress(clips, "padding", "clip")):
+    for number, clip in enumerate(progress(clips, "padding", unit="clip")):
         features = load(clip)
         counts.update(features.changes)
         for key, length in lengths.items():

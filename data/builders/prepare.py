@@ -95,7 +95,7 @@ def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str
     compile_librosa()
     cached: dict[str, dict[str, CachedFeatures]] = {}
     crashes, logged = 0, time.monotonic()
-    with progress(None, "extracting", "clip", len(clips)) as bar:
+    with progress(desc="extracting", total=len(clips), unit="clip") as bar:
         for clip, result in run_isolated(extract, clips, min(jobs, len(clips))):
             if isinstance(result, ClipError):
                 refused[clip.id] = str(result)
