@@ -239,6 +239,7 @@ def test_conversion_shows_its_progress(path, monkeypatch):
 
 
 def test_leftovers_of_killed_conversions_are_removed_after_a_day(path):
+    opened(path)
     home = path.parent / "unaligned.pkl.store"
     for name, age in (("unfinished-old", 2 * 86400), ("unfinished-new", 60)):
         (home / name).mkdir(parents=True)

@@ -77,23 +77,24 @@ def test_workers_of_a_sweep_continue_without_one_that_fails(workplace, capfd, mo
 
 # The tests below are about processes, not about what they compute: a small program stands in for run.py.
 PROGRAM = f"""
-import sys, time
+import os, sys, time
 sys.path.insert(0, {str(REPOSITORY)!r})
 from trains.runs.jobs import stop_with_parent
 from utils.signals import Stopped, stop_signals
 seed = sys.argv[::-1][sys.argv[::-1].index("--seeds") - 1]  # the last flag wins
+os.name = os.environ.get("OS_NAME", os.name)
 stop_with_parent()
 try:
     with stop_signals():
         print("begin", seed, flush=True)
-        print("not an error", file=sys.stderr)
+        print("no error: \u4e2d", file=sys.stderr)
         open(f"begun-{{seed}}", "w").close()
-        time.sleep(60 if "--long" in sys.argv else 0.1)
+        for _ in range(600 if "--long" in sys.argv else 1):
+            time.sleep(0.1)
         if seed == "7":
             print("error: seven is unlucky", file=sys.stderr)
             sys.exit(2)
         if seed == "9":
-            import os
             os.kill(os.getpid(), 9)
         open(f"finished-{{seed}}", "w").close()
 except Stopped as stop:
@@ -108,8 +109,9 @@ except Stopped as stop:
 def program(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "program.py"
-    path.write_text(PROGRAM)
+    path.write_text(PROGRAM, encoding="utf-8")
     monkeypatch.setattr(jobs, "PROGRAM", path)
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")  # as on Windows
     return path
 
 
@@ -128,7 +130,7 @@ def test_a_failed_job_is_one_line_and_running_jobs_finish(program, capfd, failin
     assert failure.startswith(f"seed {failing}: {reason}")
     assert "finished-2" in files_named("finished") and "finished-5" not in files_named("finished")
     captured = capfd.readouterr()
-    assert f"begin {failing}\n" in captured.out and captured.err == "not an error\n" * captured.out.count("begin")
+    assert f"begin {failing}\n" in captured.out and captured.err == "no error: \u4e2d\n" * captured.out.count("begin")
 
 
 def start_parent(program: Path) -> subprocess.Popen:
@@ -165,7 +167,10 @@ def test_a_signal_reaches_all_jobs_and_waits_until_they_have_saved(program, numb
     assert files_named("stopped") == ["stopped-1", "stopped-2"] and files_named("begun") == ["begun-1", "begun-2"]
 
 
-def test_jobs_stop_when_their_parent_is_killed(program):
+@pytest.mark.parametrize("system", [os.name, "nt"])
+def test_jobs_stop_and_save_when_their_parent_is_killed(program, monkeypatch, system):
+    """On Windows, whose os.kill ends a process at once, the job interrupts itself instead."""
+    monkeypatch.setenv("OS_NAME", system)
     process = start_parent(program)
     process.kill()
     process.wait()
