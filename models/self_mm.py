@@ -101,6 +101,10 @@ class SelfMM(
         in_bf16 = self.hyper_parameters.precision == "bf16"
         return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=in_bf16)
 
+    @classmethod
+    def _from_pretrained(cls, **settings: object) -> "SelfMM":
+        return super()._from_pretrained(**settings).eval()  # old versions of huggingface_hub leave dropout on
+
     def _save_pretrained(self, save_directory: Path) -> None:
         # cuDNN keeps an LSTM's weights in one block of memory, which the mixin refuses to save. Copies are separate.
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}

@@ -3,7 +3,6 @@
 import re
 import tarfile
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,14 +41,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if tarfile.is_tarfile(path):  # as torch wrote before 0.1.10; torch.load unpacks it to a temporary folder
             raise ValueError("a tar file")
         with warnings.catch_warnings(action="ignore"):  # about old pickle protocols
-            # Files of torch before 1.6 are not zip archives, and cannot be mapped.
-            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            # Not mapped: torch compares the storages' sizes with the file only where it reads them itself.
+            weights = torch.load(path, map_location="cpu", weights_only=True)
         # A dict may come with attributes that hide its methods.
         weights = dict(dict.items(weights))
         for name in WRAPPERS:
             weights = dict(dict.items(weights.get(name, weights)))
-        if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
-            raise TypeError("holds values that are not named tensors")
+        for name, value in weights.items():
+            named = isinstance(name, str) and isinstance(value, Tensor)
+            # torch checks neither the indices of sparse tensors nor, before 2.13, the extent of quantized ones.
+            if not named or value.layout != torch.strided or value.is_quantized:
+                raise TypeError("holds values that are not named, dense tensors")
         # DataParallel adds a part to each name.
         return {re.sub(r"(^|\.)module\.", r"\1", name): tensor for name, tensor in weights.items()}
     except Exception as error:  # a damaged file can fail in any way

@@ -1,6 +1,7 @@
 """Weights and --bert folders that try to run code or to read beyond their data: each is refused in one line."""
 
 import collections
+import contextlib
 import copy
 import io
 import json
@@ -73,6 +74,11 @@ def programmed(find: bytes, replace: bytes, **how: bool) -> bytes:
 GOOD = {"weight": torch.ones(300)}  # 300 is written in two bytes, as M and 2c 01
 OLD = {"_use_new_zipfile_serialization": False}
 ZEROS = {"weight": torch.zeros(1_000_000)}
+FAR = torch.tensor([[500_000_000]])
+BYTES = torch.storage.TypedStorage(
+    wrap_storage=torch.ones(10).untyped_storage(), dtype=torch.quint8, _internal=True
+)  # torch.save takes its dtype from it
+SCALE = (torch.per_tensor_affine, 1.0, 0)
 BILLION = b"J\x00\x00\x00\x40"
 WEIGHT_ATTACKS = {
     "os.system": pth({"weight": Calls(os.system, "echo attacked > attacked.txt")}),
@@ -94,10 +100,25 @@ WEIGHT_ATTACKS = {
     ),
     "tuples as a key": programmed(b"X\x06\x00\x00\x00weight", b")" + b"2\x86" * 100),
     "tuples as names of parts": pth({}, **OLD)[:-4] + b")" + b"2\x86" * 100 + b"\x85.",
-    "compressed": rezipped(pth(ZEROS), lambda name, content: (content, zipfile.ZIP_DEFLATED)),
+    "a sparse tensor's element beyond its shape": pth(
+        {"weight": Calls(torch._utils._rebuild_sparse_tensor, torch.sparse_coo, (FAR, torch.ones(1), (300,), False))}
+    ),
+    "a quantized tensor beyond its storage": pth(
+        {
+            "weight": Calls(
+                torch._utils._rebuild_qtensor, BYTES, 0, (300,), (1,), SCALE, False, collections.OrderedDict()
+            )
+        }
+    ),
     "overlapping": overlapping(pth(ZEROS)),
+    "one number larger than its part": programmed(b"M\x2c\x01", b"M\x2d\x01"),
+    "one number larger than its part, old": programmed(b"M\x2c\x01", b"M\x2d\x01", **OLD),
     "larger than its part": programmed(b"M\x2c\x01", BILLION),
     "larger than its part, old": programmed(b"M\x2c\x01", BILLION, **OLD),
+    "one number beyond its storage": programmed(b"M\x2c\x01\x85", b"M\x2d\x01\x85"),
+    "one number beyond its storage, old": programmed(b"M\x2c\x01\x85", b"M\x2d\x01\x85", **OLD),
+    "begins one number late": programmed(b"QK\x00", b"QK\x01"),
+    "every other number": programmed(b"\x85q\x08K\x01", b"\x85q\x08K\x02"),
     "beyond its storage": programmed(b"M\x2c\x01\x85", BILLION + b"\x85"),
     "beyond its storage, old": programmed(b"M\x2c\x01\x85", BILLION + b"\x85", **OLD),
     "old with a good zip behind": pth({"weight": Calls(os.system, "echo attacked > attacked.txt")}, **OLD) + pth(GOOD),
@@ -111,6 +132,28 @@ def test_a_hostile_pth_is_refused(tmp_path, name):
         read_weights(tmp_path / "weights.pth")
     assert len(str(caught.value).splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
+@pytest.mark.parametrize("attack_first", [True, False])
+def test_a_second_data_pkl_in_another_case_runs_nothing(tmp_path, attack_first):
+    """torch takes one of the two, Python's zipfile may take the other."""
+    attack = pth({"weight": Calls(os.system, "echo attacked > attacked.txt")})
+    parts = [("data.pkl", pth(GOOD)), ("Data.pkl", attack)]
+    with zipfile.ZipFile(io.BytesIO(pth(GOOD))) as good, zipfile.ZipFile(tmp_path / "weights.pth", "w") as both:
+        for name, source in parts[::-1] if attack_first else parts:
+            both.writestr(f"archive/{name}", zipfile.ZipFile(io.BytesIO(source)).read("archive/data.pkl"))
+        for name in good.namelist()[1:]:
+            both.writestr(name, good.read(name))
+    with fuzzing.guarded(tmp_path), contextlib.suppress(UserError):
+        assert torch.equal(read_weights(tmp_path / "weights.pth")["weight"], GOOD["weight"])
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pth"]
+
+
+def test_a_compressed_pth_has_its_values(tmp_path):
+    weights = {"weight": torch.randn(300)}
+    compressed = rezipped(pth(weights), lambda name, content: (content, zipfile.ZIP_DEFLATED))
+    (tmp_path / "weights.pth").write_bytes(compressed)
+    assert torch.equal(read_weights(tmp_path / "weights.pth")["weight"], weights["weight"])
 
 
 def test_attributes_of_a_state_dict_are_dropped(tmp_path):

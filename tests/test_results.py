@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 
 from config.config_regression import DATASETS, REPOSITORY, make_config
 from data.load_data import ClipDataset, evaluation_windows
@@ -51,11 +52,14 @@ def test_rows_with_new_columns_keep_the_old_ones(tmp_path):
     assert table["MAE"].tolist() == [0.7, 0.8] and table["new"].isna().tolist() == [True, False]
 
 
-@pytest.mark.parametrize("damage", ["abc", "x" * 1000, "0.7\x00"])
-def test_a_damaged_row_is_one_clear_error(tmp_path, damage):
+@pytest.mark.parametrize(
+    "cell, damage",
+    [("0.7", "abc"), ("0.7", "x" * 1000), ("0.7", "0.7\x00"), ("mosi", "mosi\x00"), ("mosi", "mosi,mosi")],
+)
+def test_a_damaged_row_is_one_clear_error(tmp_path, cell, damage):
     seeds = tmp_path / "seeds.csv"
     add_seed_row(seeds, row(1, 0.7))
-    seeds.write_text(seeds.read_text().replace("0.7", damage))
+    seeds.write_text(seeds.read_text().replace(cell, damage))
     with pytest.raises(UserError, match="seeds.csv: "):
         write_summary(seeds, tmp_path / "summary.csv", ["MAE", "Corr"])
 
@@ -100,6 +104,15 @@ def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
         assert all(np.array_equal(scores[task], expected[task]) for task in expected)
     assert read_metadata(tmp_path / "models" / "one")["dataset"] == "mosi"
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["one"]
+
+
+def test_from_pretrained_leaves_no_dropout_on_whatever_the_hub_library_does(trained, tmp_path, monkeypatch):
+    """Before 1.9, huggingface_hub returned a model in training mode."""
+    load = PyTorchModelHubMixin._from_pretrained.__func__
+    in_training = classmethod(lambda model_class, **settings: load(model_class, **settings).train())
+    monkeypatch.setattr(PyTorchModelHubMixin, "_from_pretrained", in_training)
+    trained[0].save_pretrained(tmp_path)
+    assert not any(module.training for module in SelfMM.from_pretrained(tmp_path).modules())
 
 
 def test_a_model_whose_weights_share_memory_is_saved(trained, tmp_path):

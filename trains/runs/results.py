@@ -52,9 +52,13 @@ def read_rows(path: Path, key: list[str]) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=key)
     try:
+        if b"\0" in path.read_bytes():  # pandas before 3.1 drops them, and what follows in the cell
+            raise ValueError("it holds NUL bytes")
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
         if missing := [column for column in key if column not in rows]:
             raise ValueError(f"no column {missing[0]}")
+        if not isinstance(rows.index, pd.RangeIndex):  # pandas takes the first cells for names of the rows
+            raise ValueError("its rows have more cells than its first line")
         return rows
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise UserError(f"{path}: cannot be read ({first_line(error)}); repair the file, or move it away") from None
