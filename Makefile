@@ -9,8 +9,9 @@ endif
 BIN = .venv/$(SCRIPTS)
 INSTALLED = .venv/installed
 WITH_FEATURES = .venv-features
+FLOORS = .venv-floors
 
-.PHONY: demo test test-core test-features test-tensorflow fuzz lint clean
+.PHONY: demo test test-core test-features test-floors test-tensorflow fuzz lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run.py --modelName self_mm --datasetName demo --seeds 1111 1112 1113
@@ -32,6 +33,19 @@ test-tensorflow: $(INSTALLED) .venv-tensorflow/installed
 	$(PYTHON) -m venv .venv-tensorflow
 	.venv-tensorflow/$(SCRIPTS)/python -m pip install -q --disable-pip-version-check tensorflow-cpu==2.21.0
 	.venv-tensorflow/$(SCRIPTS)/python -c "open('$@', 'w').close()"
+
+# The lowest versions that the requirements allow; pip chooses what these need. On Linux, torch brings several gigabytes of CUDA,
+# unless PIP_EXTRA_INDEX_URL names an index of its CPU builds.
+test-floors: $(FLOORS)/installed
+	$(FLOORS)/$(SCRIPTS)/python run.py --modelName self_mm --datasetName demo --seeds 1111 \
+		--model_save_dir $(FLOORS)/demo/models --res_save_dir $(FLOORS)/demo/results
+	$(FLOORS)/$(SCRIPTS)/python -m pytest -q -n auto --ignore=tests/features
+
+$(FLOORS)/installed: requirements.txt requirements/dev.txt
+	$(PYTHON) -m venv --clear $(FLOORS)
+	sed 's/>=/==/' requirements.txt requirements/dev.txt > $(FLOORS)/floors.txt
+	$(FLOORS)/$(SCRIPTS)/python -m pip install -q --disable-pip-version-check -r $(FLOORS)/floors.txt
+	$(FLOORS)/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
 # Takes some ten minutes; the statistics show how many files were loaded and how many refused.
 FUZZ_EXAMPLES ?= 5000
@@ -59,4 +73,4 @@ $(WITH_FEATURES)/installed: requirements.txt requirements/dev.txt requirements/f
 	$(WITH_FEATURES)/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(name, ignore_errors=True) for name in ('.venv', '$(WITH_FEATURES)', '.venv-tensorflow')]"
+	$(PYTHON) -c "import shutil; [shutil.rmtree(name, ignore_errors=True) for name in ('.venv', '$(WITH_FEATURES)', '$(FLOORS)', '.venv-tensorflow')]"
