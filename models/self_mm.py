@@ -103,7 +103,8 @@ class SelfMM(
 
     @classmethod
     def _from_pretrained(cls, **settings: object) -> "SelfMM":
-        return super()._from_pretrained(**settings).eval()  # old versions of huggingface_hub leave dropout on
+        # strict: a file without some tensors is an error, not random weights. Old hub libraries leave dropout on.
+        return super()._from_pretrained(**settings | {"strict": True}).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # cuDNN keeps an LSTM's weights in one block of memory, which the mixin refuses to save. Copies are separate.

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file, save_file
 
 from config.config_regression import DATASETS, REPOSITORY, make_config
 from data.load_data import ClipDataset, evaluation_windows
@@ -113,6 +114,15 @@ def test_from_pretrained_leaves_no_dropout_on_whatever_the_hub_library_does(trai
     monkeypatch.setattr(PyTorchModelHubMixin, "_from_pretrained", in_training)
     trained[0].save_pretrained(tmp_path)
     assert not any(module.training for module in SelfMM.from_pretrained(tmp_path).modules())
+
+
+def test_from_pretrained_refuses_a_file_that_lacks_weights(trained, tmp_path):
+    trained[0].save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["audio_encoder.linear.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match="audio_encoder.linear.weight"):
+        SelfMM.from_pretrained(tmp_path)
 
 
 def test_a_model_whose_weights_share_memory_is_saved(trained, tmp_path):
