@@ -35,17 +35,13 @@ def main(argv: list[str] | None = None) -> int:
         from data.builders.prepare import prepare
 
         tables = args.openface_csv or args.data_dir / "OpenFace"
+        same = ("data_dir", "output", "language", "bert", "allow_missing", "jobs")
         prepare(
-            args.data_dir,
-            args.output,
-            args.language,
-            args.datasetName,
+            **{name: getattr(args, name) for name in same},
+            dataset_name=args.datasetName,
             extractors={"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": vision_extractor(args)},
             openface_tables=tables if args.vision == "openface-csv" else None,
-            bert=args.bert,
             padded={modality: getattr(args, f"{modality}_length") for modality in MODALITIES},
-            allow_missing=args.allow_missing,
-            jobs=args.jobs,
         )
 
     return run_program(work, f"the same command resumes: python data/DataPre.py {shlex.join(argv)}")

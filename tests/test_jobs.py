@@ -56,6 +56,9 @@ class Forked:
         self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
+    def wait(self) -> int | None:
+        return self.returncode
+
 
 @needs_fork
 def test_workers_of_a_sweep_continue_without_one_that_fails(workplace, capfd, monkeypatch):

@@ -1,6 +1,6 @@
 """Extracts the clips of a label table in parallel and writes a feature file: the work of DataPre.py."""
 
-import time
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ from utils.files import make_folder
 from utils.progress import progress
 
 DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}
-LOG_INTERVAL = 60  # seconds between log lines when no terminal shows a progress bar
+LOG_INTERVAL = 60  # seconds between updates of the progress bar in a log
 MAX_CRASHES = 4  # before any clip succeeds; more mean that the clips are not at fault
 
 
@@ -94,8 +94,8 @@ def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str
     """Returns clip id -> modality -> CachedFeatures; adds the clips that failed, with the reason, to `refused`."""
     compile_librosa()
     cached: dict[str, dict[str, CachedFeatures]] = {}
-    crashes, logged = 0, time.monotonic()
-    with progress(desc="extracting", total=len(clips), unit="clip") as bar:
+    crashes, interval = 0, 0.1 if sys.stderr.isatty() else LOG_INTERVAL
+    with progress(desc="extracting", total=len(clips), unit="clip", disable=False, mininterval=interval) as bar:
         for clip, result in run_isolated(extract, clips, min(jobs, len(clips))):
             if isinstance(result, ClipError):
                 refused[clip.id] = str(result)
@@ -105,7 +105,4 @@ def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str
             else:
                 cached[clip.id] = result
             bar.update()
-            if bar.disable and time.monotonic() - logged > LOG_INTERVAL:
-                logged = time.monotonic()
-                print(f"{len(cached)} of {len(clips)} clips extracted", flush=True)
     return cached

@@ -30,8 +30,8 @@ class Job:
         )
 
     def close(self) -> str | None:
-        """After the child has ended: passes on its stderr, except the line that says why it failed, which is returned."""
-        status = self.process.returncode
+        """Waits for the child's end, and passes on its stderr, except the line that says why it failed, which is returned."""
+        status = self.process.wait()
         reason = f"exited with status {status}"
         self._stderr.seek(0)
         for line in self._stderr:
@@ -71,7 +71,6 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
         for job in running.values():
             job.process.stdin.close()
         for job in running.values():
-            job.process.wait()
             job.close()
     return failures
 
