@@ -90,9 +90,8 @@ class Ranks:
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Overwrites tensors with rank 0's values."""
-        for tensor in tensors:
-            if self.size > 1:
-                _collective(dist.broadcast, tensor, src=0)
+        for tensor in tensors if self.size > 1 else ():
+            _collective(dist.broadcast, tensor, src=0)
 
     def seed_dropout(self, *numbers: int) -> None:
         """Gives each rank its own dropout stream. It depends on these numbers and the rank only, so none of it is saved."""
@@ -101,12 +100,10 @@ class Ranks:
 
     def rank_zero_first(self, call: Callable[[], object]) -> object:
         """Runs a call that makes files on each machine's first rank, then on the others, which find the files made."""
-        if self.local_rank == 0:
-            result = call()
-        self.all_reduce_max(0)
-        if self.local_rank > 0:
-            result = call()
-        self.all_reduce_max(0)
+        for turn in (True, False):
+            if turn == (self.local_rank == 0):
+                result = call()
+            self.all_reduce_max(0)
         return result
 
     def check_equal(self, **values: object) -> None:
@@ -130,8 +127,7 @@ class Ranks:
             fault = translate(error)
             if fault is None:
                 raise
-            on_all_ranks = isinstance(error, DivergedError)
-            if self.size > 1 and (on_all_ranks and not self.is_rank_zero or not self._claims_the_report()):
+            if isinstance(error, DivergedError) and self.rank > 0 or not self._claims_the_report():  # all ranks diverge
                 raise SystemExit(2) from None
             raise fault from None
         except Stopped as stop:
