@@ -21,6 +21,7 @@ from data.store import open_store
 from models.self_mm import SelfMM
 from trains.self_mm import encode_texts, evaluate, fit
 from trains.training import Training
+from utils.errors import UserError
 from utils.metrics import METRICS
 from utils.ranks import ALONE, Ranks, join_ranks
 
@@ -224,3 +225,13 @@ def test_torchrun_with_one_rank_is_an_ordinary_run(monkeypatch):
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     assert join_ranks() is ALONE
+
+
+def test_a_rank_reports_if_the_store_died_with_the_first_machine():
+    class DeadStore:
+        def add(self, key: str, amount: int) -> int:
+            raise RuntimeError("Connection reset by peer")
+
+    for rank in (1, 2, 7):
+        with pytest.raises(UserError, match="gone"), Ranks(rank, 8, rank % 4, DeadStore()).one_rank_reports():
+            raise UserError("another rank is gone")

@@ -6,9 +6,11 @@ summed and features gathered, so that all ranks take the same step and generate 
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +23,11 @@ from utils.device import known_gpus
 from utils.errors import DivergedError, UserError, first_line, translate
 from utils.signals import Stopped
 
+JOIN_TIMEOUT = timedelta(minutes=2)  # gloo waits five times as long
 TIMEOUT = timedelta(minutes=30)  # for a silent rank: rank 0 alone converts feature files, and tests
+SILENCE = 60  # seconds; for a machine that doesn't answer, not even for a silent rank
+LOST = "another rank of this run is gone ({}); --resume continues from the last saved state, with any number of ranks"
+UNREACHABLE = "ranks can't reach each other ({}); set GLOO_SOCKET_IFNAME to the network interface, on each machine"
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,8 @@ class Ranks:
     def _claims_the_report(self) -> bool:
         try:
             return self.store is None or self.store.add("reported", 1) == 1
-        except RuntimeError:  # the store died with the first machine
-            return self.rank == 1
+        except RuntimeError:  # the store died with the first machine: several reports are better than none
+            return True
 
     def choose_gpus(self, gpu_ids: Sequence[int] | None) -> Sequence[int] | None:
         """--gpu_ids for this rank: one of the listed GPUs. Raises UserError if there are too few."""
@@ -161,19 +167,33 @@ def join_ranks() -> Ranks:
     if not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() or os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
     store, rank, size = _collective(next, rendezvous("env://"))
+    ranks = Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
+    on_this_machine = replace(ranks, store=dist.PrefixStore(os.environ.get("GROUP_RANK", "0"), store))
+    settings = {"store": dist.PrefixStore("group", store), "rank": rank, "world_size": size, "timeout": JOIN_TIMEOUT}
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    group = dist.PrefixStore("group", store)
-    _collective(dist.init_process_group, backend, store=group, rank=rank, world_size=size, timeout=TIMEOUT)
-    return Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
+    with on_this_machine.one_rank_reports():  # machines see the mistake at different times
+        _collective(dist.init_process_group, backend, message=UNREACHABLE, **settings)
+    dist.distributed_c10d._set_pg_timeout(TIMEOUT)
+    _close_silent_connections()
+    return ranks
 
 
-def _collective(call: Callable, *arguments: object, **settings: object) -> object:
+def _close_silent_connections() -> None:
+    """Lets the system close connections to a machine that doesn't answer, those of gloo and of the store. Linux only."""
+    for file in filter(Path.is_socket, Path("/proc/self/fd").glob("*")):  # torch keeps its sockets to itself
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SILENCE)  # OSError: not TCP
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE // 3)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE // 3)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def _collective(call: Callable, *arguments: object, message: str = LOST, **settings: object) -> object:
     """Runs a call that needs all ranks. Raises UserError if one of them is gone."""
     try:
         return call(*arguments, **settings)
     except RuntimeError as error:
         if translate(error) or "CUDA error" in str(error):  # this rank's own failure
             raise
-        reason = first_line(str(error).split("] ")[-1])  # gloo prefixes its source location
-        advice = "--resume continues from the last saved state, with any number of ranks"
-        raise UserError(f"another rank of this run is gone ({reason}); {advice}") from None
+        reason = str(error).split("] ")[-1].split(". This is typically")[0]  # gloo adds its source line and guesses
+        raise UserError(message.format(first_line(reason))) from None
