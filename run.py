@@ -111,7 +111,8 @@ def tune(options: RunOptions, device) -> None:
 
 def test_checkpoint(options: RunOptions, device) -> None:
     """Tests the checkpoint folder or released .pth that --test_only names, and prints a table. Writes no CSV row."""
-    from trains.runs.open import open_checkpoint, open_released_checkpoint
+    from models.weights_file import load_released_weights, read_weights
+    from trains.runs.open import open_checkpoint
     from utils.files import current_folder
 
     path = current_folder(options.test_only)
@@ -119,7 +120,8 @@ def test_checkpoint(options: RunOptions, device) -> None:
         raise UserError(f"--test_only {path}: not found; expected a checkpoint folder or a .pth of the released code")
     if path.is_file():
         experiment = new_experiment(options, device)
-        model = open_released_checkpoint(path, experiment)
+        model = experiment.new_model()
+        load_released_weights(model, read_weights(path), path)
     else:
         free = {"max_epochs", "precision", "max_clips_per_pass"}  # do not belong to the trained network
         if options.bert or options.preset or options.hyper_parameters.keys() - free:

@@ -2,11 +2,7 @@
 
 python data/DataPre.py --data_dir DIR --language en --openface2Path PATH
 
-DIR/label.csv                            video_id, clip_id, text, label, mode; optional annotation, label_T, label_A, label_V
-DIR/Raw/<video_id>/<clip_id>.mp4         one file per clip
-DIR/Processed/features.pkl               the output, in the official layout (data/schema.py)
-              features.pkl.cache/        each clip's features, so that a stopped run resumes; delete it to start over
-              errors.csv                 the clips that were left out, with the reason
+DIR holds label.csv and Raw/<video_id>/<clip_id>.mp4; docs/own_clips.md describes them and what is written to DIR/Processed/.
 """
 
 import argparse

@@ -81,7 +81,9 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
         audio = _audio(audio_sentiment, duration, audio_baseline, rng)
         vision = _vision(vision_sentiment, duration, vision_baseline, rng)
         sentiments = (text_sentiment, audio_sentiment, vision_sentiment)
-        rows.append((f"{split}{speaker:02d}$_${number + 1}", text, _tokenize(text), audio, vision, sentiments))
+        # Token id, mask and segment id; every word is one token.
+        tokens = np.int64([[VOCABULARY[word], 1, 0] for word in ("[CLS]", *text.split(), "[SEP]")])
+        rows.append((f"{split}{speaker:02d}$_${number + 1}", text, tokens, audio, vision, sentiments))
     ids, texts, tokens, audio, vision, sentiments = zip(*rows, strict=True)
     unimodal = dict(zip(SHARES, np.float32(sentiments).T, strict=True))
     mixed = sum(share * unimodal[task] for task, share in SHARES.items())
@@ -154,11 +156,6 @@ def _vision(sentiment: float, duration: float, baseline: np.ndarray, rng: np.ran
     features = baseline + rng.normal(0, 0.2, (frames, VISION_WIDTH))
     features[:, :4] += intensity[:, None] * [0.6 * happy, 0.4 * happy, 0.6 * unhappy, 0.4 * unhappy]
     return features.astype(np.float32)
-
-
-def _tokenize(text: str) -> np.ndarray:
-    """(tokens, 3) int64: token id, mask and segment id. Every word is one token."""
-    return np.int64([[VOCABULARY[word], 1, 0] for word in ("[CLS]", *text.split(), "[SEP]")])
 
 
 def _pad(sequences: list[np.ndarray], frames: int) -> np.ndarray:

@@ -23,7 +23,8 @@ class FiniteCheck:
         """Checks a window before its gradients are cleared. clips, losses: (B,)."""
         on_gpu = clips.device.type == "cuda"
         self.raise_if_broken()  # on a GPU, by the previous window's verdict
-        norm = gradient_norm(model)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)  # (), non-finite if any gradient is
         intact = torch.isfinite(losses).all() & torch.isfinite(norm) & self._ulgm.is_intact(clips)
         self._is_intact, arrived = intact.to("cpu", non_blocking=True), torch.cuda.Event() if on_gpu else None
         self._unread = epoch, clips, losses, norm, arrived
@@ -48,9 +49,3 @@ class FiniteCheck:
             more = f" and {len(where) - MAX_LISTED} more" if len(where) > MAX_LISTED else ""
             raise DivergedError(f"epoch {epoch}: non-finite {what} at {names}{more}: try a lower learning rate")
         self._ulgm.check(epoch)
-
-
-def gradient_norm(model: nn.Module) -> Tensor:
-    """() over all parameters; non-finite if any gradient is."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)

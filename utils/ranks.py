@@ -8,7 +8,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -167,15 +167,12 @@ def join_ranks() -> Ranks:
     if not {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys() or os.environ.get("WORLD_SIZE", "1") == "1":
         return ALONE
     store, rank, size = _collective(next, rendezvous("env://"))
-    ranks = Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
-    on_this_machine = replace(ranks, store=dist.PrefixStore(os.environ.get("GROUP_RANK", "0"), store))
     settings = {"store": dist.PrefixStore("group", store), "rank": rank, "world_size": size, "timeout": JOIN_TIMEOUT}
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with on_this_machine.one_rank_reports():  # machines see the mistake at different times
-        _collective(dist.init_process_group, backend, message=UNREACHABLE, **settings)
+    _collective(dist.init_process_group, backend, message=UNREACHABLE, **settings)
     dist.distributed_c10d._set_pg_timeout(TIMEOUT)
     _close_silent_connections()
-    return ranks
+    return Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
 
 
 def _close_silent_connections() -> None:

@@ -40,8 +40,10 @@ class LibrosaAudio:
             return Extracted.nothing(self.width, "no sound")
         if np.ptp(sound, axis=1).max() <= SILENCE:
             return Extracted.nothing(self.width, "the sound is silent throughout")
-        librosa = import_optional("librosa")
-        mono = librosa.resample(_to_mono(sound), orig_sr=rate, target_sr=self.sample_rate)
+        mono, loudness = sound.mean(axis=0), sound.std(axis=1)
+        if mono.std() < CANCELLED * loudness.max():  # the channels cancel each other
+            mono = sound[loudness.argmax()]
+        mono = import_optional("librosa").resample(mono, orig_sr=rate, target_sr=self.sample_rate)
         return Extracted(self.features(mono), seconds=read_facts(clip).part or sound.shape[1] / rate)
 
     def features(self, samples: np.ndarray) -> np.ndarray:
@@ -58,12 +60,6 @@ class LibrosaAudio:
             except librosa.ParameterError as error:
                 raise ClipError(f"librosa cannot process the audio with {self}: {first_line(error)}") from None
         return np.concatenate(parts).T.astype(np.float32)
-
-
-def _to_mono(sound: np.ndarray) -> np.ndarray:
-    """(channels, samples) -> (samples,): the mean, or the loudest channel if the channels cancel each other."""
-    mean, loudness = sound.mean(axis=0), sound.std(axis=1)
-    return sound[loudness.argmax()] if mean.std() < CANCELLED * loudness.max() else mean
 
 
 def compile_librosa() -> None:

@@ -16,7 +16,6 @@ from data.tokens import check_tokens, vocabulary_hash
 from models.pretrained_bert import Pretrained, find_bert, load_pretrained, load_tokenizer
 from models.self_mm import DTYPES
 from models.ulgm import ULGM
-from models.weights_file import load_released_weights, read_weights
 from trains.runs.checkpoint import load_checkpoint, read_metadata
 from trains.runs.experiment import Experiment
 from trains.runs.model_names import model_kind
@@ -85,13 +84,6 @@ def open_experiment(
     if config.KeyEval in experiment.undefined_metrics("valid"):
         raise UserError(f"{path}: valid: KeyEval = {config.KeyEval} is undefined for its labels; select by Loss")
     return experiment
-
-
-def open_released_checkpoint(path: Path, experiment: Experiment) -> nn.Module:
-    """Loads a .pth of the released code with the experiment's config, since the file has none. Raises UserError."""
-    model = experiment.new_model()
-    load_released_weights(model, read_weights(path), path)
-    return model
 
 
 def open_checkpoint(

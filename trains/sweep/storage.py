@@ -47,18 +47,15 @@ def open_storage(url: str, heartbeat: int) -> Storage:
         try:
             full = address.render_as_string(hide_password=False)
             storage = Storage(full, settings, heartbeat_interval=heartbeat, heartbeat_stale_trial_callback=retry)
-            if is_sqlite:  # only now: while Optuna creates the tables, it nests transactions, which would deadlock
-                sqlalchemy.event.listen(storage.engine, "begin", _begin_immediate)
+            if is_sqlite:
+                # Takes SQLite's write lock before the first read: otherwise two workers may both find, and take, a waiting
+                # trial. Only now: while Optuna creates the tables, it nests transactions, which would deadlock.
+                sqlalchemy.event.listen(storage.engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
             return storage
         except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError) as error:
             reason = first_line(getattr(error, "orig", None) or error)
             time.sleep(random.SystemRandom().uniform(0.1, 0.5))
     raise UserError(f"--storage {url}: cannot be opened ({reason}); {EXPECTED}")
-
-
-def _begin_immediate(connection: sqlalchemy.Connection) -> None:
-    """Takes SQLite's write lock before the first read: otherwise two workers may both find, and take, a waiting trial."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextlib.contextmanager
