@@ -147,9 +147,10 @@ def test_bad_values_of_set(fails, setting, complaint):
         (["--datasetName", "sims", "--aligned"], "no aligned feature file"),
     ],
 )
-def test_bad_flags(workplace, capsys, flags, complaint):
+def test_bad_flags(workplace, monkeypatch, capsys, flags, complaint):
     import run
 
+    monkeypatch.setattr("trains.sweep.storage.OPEN_ATTEMPTS", 1)  # between them are waits
     assert (
         run.main(
             [*flags, "--bert", str(workplace.bert)] + ["--dataPath", str(workplace.features)] * ("sims" not in flags)
@@ -166,8 +167,8 @@ def test_a_missing_checkpoint(fails):
 
 
 def test_the_exit_status_is_2(workplace):
-    command = [sys.executable, str(REPOSITORY / "run.py"), "--dataPath", "nowhere.pkl", "--bert", str(workplace.bert)]
+    command = [sys.executable, str(REPOSITORY / "run.py"), "--params", "nowhere.json"]  # noticed before torch is loaded
     finished = subprocess.run(command, capture_output=True, text=True, cwd=workplace.folder)
     assert finished.returncode == 2
-    assert finished.stderr.startswith("error: nowhere.pkl") and finished.stderr.count("\n") == 1
+    assert finished.stderr.startswith("error: nowhere.json") and finished.stderr.count("\n") == 1
     assert not workplace.written()

@@ -37,14 +37,13 @@ def test_replay_in_passes_agrees_with_the_recorded_run(folder: Path, tmp_path: P
 
 
 @each(IN_FLOAT64)
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_replay_on_every_rank_agrees_with_the_recorded_run(folder: Path, ranks: int, tmp_path: Path):
+def test_replay_on_every_rank_agrees_with_the_recorded_run(folder: Path, tmp_path: Path):
     def each_rank(rank: int) -> None:
         comparison = replay(folder, tmp_path / str(rank), ranks=join_ranks())
         if rank == 0:
-            print(f"{folder.name} over {ranks} ranks: {comparison}")
+            print(f"{folder.name} over 3 ranks: {comparison}")
 
-    assert fork_ranks(ranks, each_rank) == [0] * ranks
+    assert fork_ranks(3, each_rank) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: Path(path).name)

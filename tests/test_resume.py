@@ -238,7 +238,8 @@ def test_an_unusable_state_is_one_clear_line(workplace, monkeypatch, capsys, dam
     assert f"remove {STATE}" in error or "remove it" in error
 
 
-def test_a_second_run_of_a_seed_is_refused(workplace, capsys):
+def test_a_second_run_of_a_seed_is_refused(workplace, monkeypatch, capsys):
+    monkeypatch.setattr(files, "LOCK_TIMEOUT", 1)
     CHECKPOINT.parent.mkdir(parents=True)
     with exclusive_lock(CHECKPOINT):
         assert workplace.run("--seeds", "1") == 2

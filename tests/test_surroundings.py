@@ -41,7 +41,8 @@ FOLDERS = ("--cache_dir", "--log_dir", "--model_save_dir", "--res_save_dir")
         ["--params", URLS[3]],
     ],
 )
-def test_a_password_is_in_no_error(fails, argv):
+def test_a_password_is_in_no_error(fails, monkeypatch, argv):
+    monkeypatch.setattr(storage, "OPEN_ATTEMPTS", 1)  # between them are waits
     line = fails("--seeds", "1", *" ".join(argv).split())
     assert SECRET not in line and ("***" in line or "not a database URL" in line)
 
