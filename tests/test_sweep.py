@@ -55,6 +55,24 @@ def test_sweep_writes_csv_best_trial_table_and_plots(place, capsys, monkeypatch)
         assert plot.read_bytes().startswith(b"\x89PNG") and plot.stat().st_size > 5000
 
 
+def test_every_combination_is_tried_although_trials_were_killed_while_their_values_were_drawn(place, monkeypatch):
+    space = {"batch_size": [4, 8], "audio_out": [3, 4]}
+    monkeypatch.setitem(config_tune.SPACES, "mosi", space)
+    draw, drawn = study.Sweep._draw, []
+
+    def killed(self, trial):
+        drawn.append(trial.number)
+        if len(drawn) == 2:
+            trial.suggest_categorical("batch_size", space["batch_size"])
+        if len(drawn) < 3:
+            raise LookupError("killed")
+        return draw(self, trial)
+
+    monkeypatch.setattr(study.Sweep, "_draw", killed)
+    assert [tune(place, "--max_epochs", "1") for _ in range(3)] == [1, 1, 0]
+    assert rows()["trial"].tolist() == [2, 3, 4, 5] and len(rows().drop_duplicates(list(space))) == 4
+
+
 @pytest.mark.parametrize("flags", ["--preset tuned", "--params copy.json"])
 def test_tuned_hyper_parameters_reproduce_the_score_of_the_best_trial(place, flags):
     assert tune(place, "--set", "post_audio_dropout=0.3", "--max_epochs", "4", times=2) == 0

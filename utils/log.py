@@ -23,15 +23,11 @@ class _UntilItFails(logging.StreamHandler):
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
-class _LogFile(_UntilItFails, logging.FileHandler):
-    pass
-
-
 def make_log(path: Path) -> logging.Logger:
     """A new logger that prints to stdout and appends to a file."""
     log = logging.Logger("self_mm", logging.INFO)
     make_folder(path.parent)
-    to_file = _LogFile(path, encoding="utf-8")
+    to_file = _UntilItFails(open(path, "a", encoding="utf-8"))
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(to_file)
     log.addHandler(_UntilItFails(sys.stdout))

@@ -28,11 +28,8 @@ class Storage(RDBStorage):
 
 
 def open_storage(url: str, heartbeat: int) -> Storage:
-    """Opens a database, with tables. heartbeat: seconds; a trial silent for twice that is retried. Raises UserError.
-
-    url: as hide_password leaves it.
-    """
-    try:
+    """Opens a database, with tables. heartbeat: seconds; a trial silent for twice that is retried. Raises UserError."""
+    try:  # hide_password has put the password aside
         address = sqlalchemy.make_url(os.environ.get(SECRET_URL, url) if "***" in url else url)
     except (ArgumentError, ValueError):
         raise UserError(f"--storage: not a database URL; {EXPECTED}") from None

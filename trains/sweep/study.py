@@ -31,6 +31,16 @@ from utils.files import make_folder
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, deferred_signals, raise_if_stop_requested
 
+
+class BruteForceSampler(optuna.samplers.BruteForceSampler):
+    """Every combination once. Optuna's own fails for good after a trial that was killed before all its values were drawn."""
+
+    @staticmethod
+    def _populate_tree(tree, trials: list[FrozenTrial], params: dict) -> None:
+        retried_elsewhere = [trial for trial in trials if trial.state != TrialState.FAIL]
+        optuna.samplers.BruteForceSampler._populate_tree(tree, retried_elsewhere, params)
+
+
 SAMPLERS = {
     "random": optuna.samplers.RandomSampler,
     # constant_liar: stay away from the trials that are running.
@@ -62,7 +72,7 @@ class Sweep:
         make_folder(database.parent)
         self.storage = open_storage(options.storage or f"sqlite:///{database}", options.heartbeat)
         search_all = count(self.space) <= options.tune_times
-        sampler = optuna.samplers.BruteForceSampler() if search_all else SAMPLERS[options.sampler]()
+        sampler = BruteForceSampler() if search_all else SAMPLERS[options.sampler]()
         direction = "minimize" if lower_is_better(self.key) else "maximize"
         settings = {"sampler": sampler, "pruner": PRUNERS[options.pruner](), "direction": direction}
         with storage_errors(self.storage):
