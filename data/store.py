@@ -53,7 +53,7 @@ def open_store(
 ) -> FeatureStore:  # fmt: skip
     """Opens the store of a feature pickle; the first use creates it, next to the pickle or in cache_dir.
 
-    tokenizer: for raw_text, in files without token ids. to_score: the only split to open, which needs no labels; None: all. Raises UserError for a bad pickle or cache_dir.
+    tokenizer: for files without token ids. to_score: the only split to open, without labels; None: all. Raises UserError.
     """
     home = path.with_name(f"{path.name}.store")
     if cache_dir is not None:
