@@ -38,7 +38,7 @@ test-tensorflow: $(INSTALLED) .venv-tensorflow/installed
 # unless PIP_EXTRA_INDEX_URL names an index of its CPU builds.
 test-floors: $(FLOORS)/installed
 	$(FLOORS)/$(SCRIPTS)/python run.py --modelName self_mm --datasetName demo --seeds 1111 \
-		--model_save_dir $(FLOORS)/demo/models --res_save_dir $(FLOORS)/demo/results
+		--model_save_dir $(FLOORS)/demo/models --res_save_dir $(FLOORS)/demo/results --log_dir $(FLOORS)/demo/logs
 	$(FLOORS)/$(SCRIPTS)/python -m pytest -q -n auto --ignore=tests/features
 
 $(FLOORS)/installed: requirements.txt requirements/dev.txt

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from utils.errors import Parser, UserError, at_least, csv_text, printable, run_program
+from utils.errors import Parser, UserError, at_least, complain, csv_text, printable, run_program
 from utils.files import check_output, replacing
 
 
@@ -70,11 +70,14 @@ def run(args: argparse.Namespace) -> int:
         store = open_features(path, *what, trained.encoder, args.cache_dir, to_score=split)
         trained.check_features(store, path)
         for note in store.notes:
-            print(note, file=sys.stderr)
+            complain(note)
         table = score_split(trained, store.splits[split], device)
     else:
         table, failures = score_videos(args, trained, device)
-    names = "id" if args.features else "clip"
+    column = "id" if args.features else "clip"
+    if args.csv is not None and not table.empty:
+        with replacing(args.csv) as work:
+            table.assign(**{column: table[column].map(csv_text)}).to_csv(work, index=False)
     if args.json:
         print(json.dumps(table.to_dict("records"), indent=2))
     elif table.empty:
@@ -85,13 +88,10 @@ def run(args: argparse.Namespace) -> int:
         # Not columns that are empty for all clips, or say that all of each clip is used.
         plain = {"seconds_used": table.get("seconds"), "tokens_used": table.get("tokens")}
         telling = [name for name in table if (table[name] != plain.get(name, "")).any()]
-        shown = table.assign(**{names: table[names].map(printable)})
+        shown = table.assign(**{column: table[column].map(printable)})
         print(shown[telling].to_string(index=False, float_format="%.3f"))
-    if args.csv is not None and not table.empty:
-        with replacing(args.csv) as work:
-            table.assign(**{names: table[names].map(csv_text)}).to_csv(work, index=False)
     for name, reason in failures.items():
-        print(printable(f"error: {name}: {reason}"), file=sys.stderr)
+        complain(f"error: {name}: {reason}")
     return 2 if failures else 0
 
 

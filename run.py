@@ -5,7 +5,7 @@ import shlex
 import sys
 
 from config.command_line import RunOptions, hide_password, parse_arguments
-from utils.errors import UserError, run_program
+from utils.errors import UserError, complain, run_program
 from utils.files import make_folder
 from utils.log import make_log
 
@@ -130,7 +130,7 @@ def test_checkpoint(options: RunOptions, device) -> None:
         what, changes = (path, options.model_name, options.dataset_name, device), options.hyper_parameters
         experiment, model = open_checkpoint(*what, overrides=changes, **options.features)
     for note in experiment.notes():
-        print(note, file=sys.stderr)
+        complain(note)
     print(experiment.report(f"{options.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
 
 

@@ -16,11 +16,13 @@ SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # sh
 
 
 def hide_password(argv: list[str]) -> list[str]:
-    """The command line with *** for the password in --storage. The whole URL moves to the environment, for open_storage."""
-    hidden = [without_passwords(argument) for argument in argv]
-    for argument in set(argv) - set(hidden):
-        os.environ[SECRET_URL] = argument.removeprefix("--storage=")
-    return hidden
+    """The command line with *** for passwords in URLs. The last such URL, --storage, moves to the environment."""
+    argv = [*argv]
+    for number, argument in enumerate(argv):
+        url = argument.replace(" ", "%20")
+        if "://" in url and (shown := without_passwords(url)) != url:
+            os.environ[SECRET_URL], argv[number] = argument.removeprefix("--storage="), shown
+    return argv
 
 
 def parse_setting(text: str) -> tuple[str, object]:
@@ -120,9 +122,9 @@ class RunOptions:
         "everything, slow; for exact comparisons")
     max_clips_per_pass: int | None = _flag(type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
-    threads: int | None = _flag(type=at_least(1), metavar="N",
+    threads: int | None = _flag(type=at_least(1, most=1024), metavar="N",
         help="CPU threads per process; default: a tuned trial's, else cores / --jobs. Changes the last bits of results")
-    num_workers: int = _flag(type=at_least(0), metavar="N", default=0,
+    num_workers: int = _flag(type=at_least(0, most=1024), metavar="N", default=0,
         help="processes that prepare windows in advance; default 0. Try 1 or 2 if the features exceed GPU memory")
     deterministic: bool = _flag(action="store_true",
         help="bit-identical results on a GPU, at some cost in speed; on a CPU equal --threads suffice")

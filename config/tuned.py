@@ -32,7 +32,7 @@ def read_tuned(path: Path, model: str, dataset: str) -> Tuned:
             raise ValueError("no hyper_parameters, as best.json has them; MMSA's own config is --preset mmsa")
         hyper_parameters, trained_on = {**values["hyper_parameters"]}, {**values.get("trained_on", {})}
         threads = values.get("threads")
-        if threads is not None and (type(threads) is not int or threads < 1):
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
             raise ValueError(f"threads is {threads!r}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a sweep (--is_tune) writes one, or name one with --params") from None

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from data.schema import UNIMODAL_LABELS
-from utils.errors import UserError
 from utils.files import flush
 
 SEED = 2021
@@ -43,7 +42,7 @@ CONTRADICTS = 0.2  # probability that audio contradicts the text of a clip; the 
 
 
 def ensure_demo(folder: Path) -> None:
-    """Makes corpus and BERT, in one step, unless they exist. Raises UserError if the folder cannot be replaced."""
+    """Makes corpus and BERT, in one step, unless they exist. Raises OSError if the folder cannot be replaced."""
     complete = folder / "bert" / "vocab.txt"  # the last file of make_demo
     if complete.exists():
         return
@@ -53,10 +52,9 @@ def ensure_demo(folder: Path) -> None:
             make_demo(made := Path(work) / folder.name)
             flush(made)
             os.replace(made, folder)
-    except OSError as error:
+    except OSError:
         if not complete.exists():  # otherwise another process has just made the same corpus
-            problem = f"cannot make the demo corpus ({error.strerror})"
-            raise UserError(f"{folder}: {problem}; remove the folder, or set another with SELF_MM_DATA") from None
+            raise
 
 
 def make_demo(folder: Path) -> None:

@@ -18,7 +18,7 @@ class Ragged:
     """N sequences in two files of a folder: NAME.npy (total frames, width) and NAME_offsets.npy (N + 1,)."""
 
     def __init__(self, folder: Path, name: str):
-        """Raises ValueError if the files do not fit together, or OSError."""
+        """Raises an exception of some type if the files do not fit together."""
         self._folder, self._name = folder, name
         files = folder / f"{name}.npy", folder / f"{name}_offsets.npy"
         if not all(map(Path.is_file, files)):  # opening a pipe would wait for its writer
@@ -29,11 +29,8 @@ class Ragged:
         offsets = np.load(files[1])
         self._starts = offsets[:-1]
         self.lengths = np.diff(offsets)  # (N,) int64
-        if (
-            (offsets[0], offsets[-1]) != (0, frames)
-            or not (offsets[1:] > offsets[:-1]).all()
-            or offsets.dtype != np.int64
-        ):
+        fits = offsets.dtype == np.int64 and (offsets[0], offsets[-1]) == (0, frames)
+        if not fits or (offsets[1:] <= offsets[:-1]).any():
             raise ValueError(f"{files[1]}: not the offsets of {files[0].name}")
 
     def __getitem__(self, clip: int) -> np.ndarray:

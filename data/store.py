@@ -1,6 +1,6 @@
 """The feature store: a feature file without its padding, memory-mapped, so that later runs start at once and share one copy.
 
-    FILE.pkl.store/<key>/meta.json                            ids, raw texts and labels by split; the pickle's SHA-1
+    FILE.pkl.store/<key>/meta.json                            ids, texts and labels by split; facts about the pickle
                          train/audio.npy audio_offsets.npy    (total frames, width) float32; (N + 1,) int64
                          train/vision.npy text.npy ...        text: (total tokens, 2) int32, token id and segment id
 
@@ -53,7 +53,7 @@ def open_store(
 ) -> FeatureStore:  # fmt: skip
     """Opens the store of a feature pickle; the first use creates it, next to the pickle or in cache_dir.
 
-    tokenizer: for files without token ids. to_score: the only split to open, without labels; None: all. Raises UserError.
+    tokenizer: for files without token ids. to_score: the only split to open, without labels; None: all. Raises UserError or OSError.
     """
     home = path.with_name(f"{path.name}.store")
     if cache_dir is not None:
@@ -70,7 +70,7 @@ def open_store(
             _clear(home, state)
             return store
         except Exception as error:
-            print(f"{folder}: unreadable ({first_line(error)}); rebuilding it")
+            print(printable(f"{folder}: unreadable ({error}); rebuilding it"))
         remove(folder)  # here the error no longer holds its files, which Windows could not remove
 
     file = read_feature_file(path, dataset, aligned, to_score)
@@ -84,10 +84,9 @@ def open_store(
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as work:
             _write(file, dataset, Path(work) / key, aligned, tokenizer)
             os.replace(Path(work) / key, folder)
-    except OSError as error:
-        # If the folder exists, another process has written the same store.
-        if not folder.exists():
-            raise UserError(f"{home}: cannot be written ({error.strerror}); choose a folder with --cache_dir") from None
+    except OSError:
+        if not folder.exists():  # otherwise another process has written the same store
+            raise
     _clear(home, state)
     try:
         return _load(folder, aligned, to_score)
@@ -105,17 +104,14 @@ def _clear(home: Path, state: str) -> None:
 
 
 def _fingerprint(path: Path) -> str:
-    """Of a pickle's size, times and samples of its content. Raises UserError if it is unreadable."""
-    try:
-        status = path.stat()
-        # The system sets ctime, so a file that replaces another has a new one.
-        sha1 = hashlib.sha1(f"{FORMAT} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
-        with open(path, "rb") as file:
-            for start in np.linspace(0, max(0, status.st_size - SAMPLE_BYTES), SAMPLES, dtype=np.int64):
-                file.seek(start)
-                sha1.update(file.read(SAMPLE_BYTES))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    """Of a pickle's size, times and samples of its content."""
+    status = path.stat()
+    # The system sets ctime, so a file that replaces another has a new one.
+    sha1 = hashlib.sha1(f"{FORMAT} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}".encode())
+    with open(path, "rb") as file:
+        for start in np.linspace(0, max(0, status.st_size - SAMPLE_BYTES), SAMPLES, dtype=np.int64):
+            file.seek(start)
+            sha1.update(file.read(SAMPLE_BYTES))
     return sha1.hexdigest()[:12]
 
 
@@ -124,7 +120,7 @@ def _load(folder: Path, aligned: bool, to_score: str | None) -> FeatureStore:
     if not (folder / "meta.json").is_file():
         raise FileNotFoundError("no meta.json")
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    contents, splits = meta.pop("splits"), {}
+    contents, splits, meta["notes"] = meta.pop("splits"), {}, list(map(printable, meta["notes"]))
     for name in [to_score] if to_score else SPLITS:
         clips = contents[name]
         labels = {task: np.array(values, np.float32) for task, values in clips["labels"].items()}
@@ -134,18 +130,19 @@ def _load(folder: Path, aligned: bool, to_score: str | None) -> FeatureStore:
     if store.aligned is not aligned or not all(_fits(split, store, to_score) for split in splits.values()):
         raise ValueError("its files do not fit together")
     texts = [text for split in splits.values() for text in (*split.ids, *(split.raw_text or []))]
-    "".join([store.sha1, *store.notes, *texts]).encode()  # raises if one is no text
+    "".join([store.sha1, *texts]).encode()  # raises if one is no text
     plain_extractors(store.extractors)
     return store
 
 
 def _fits(split: Split, store: FeatureStore, to_score: str | None) -> bool:
-    """Whether the arrays of a split have the types and shapes that `_write` gives them, with valid labels and token ids."""
+    """Whether the arrays of a split have the types and shapes that `_write` gives them, and possible values."""
     parts = [(part.values.dtype, part.width, len(part.lengths)) for part in (split.text, split.audio, split.vision)]
     written = [(torch.int32, 2), (torch.float32, store.audio_width), (torch.float32, store.vision_width)]
     return (
         parts == [(*kind, len(split)) for kind in written]
-        and len(split.raw_text or split.ids) == len(split)
+        and isinstance(split.ids, list)
+        and (split.raw_text is None or (isinstance(split.raw_text, list) and len(split.raw_text) == len(split)))
         and all(values.shape == (len(split),) and np.isfinite(values).all() for values in split.labels.values())
         and ("fusion" in split.labels or to_score is not None)
         and int(split.text.values.min()) >= 0
@@ -187,6 +184,6 @@ def _write(
             Ragged.write(folder / name, key, finite, lengths, values.shape[2], np.float32)
         labels = {task: values.tolist() for task, values in split.labels.items()}
         meta["splits"][name] = {"ids": split.ids, "raw_text": split.raw_text, "labels": labels}
-    meta["notes"] = list(map(printable, notes))
+    meta["notes"] = notes
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
     flush(folder)

@@ -92,8 +92,10 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
     def load(**where: bool) -> BertTokenizer:
         stored, settings = get_tokenizer_config(source, **where), {}
         # They would replace BERT's steps by a file's own, which can turn a letter into a million, or read another folder.
-        if foreign := [key for key in ("trust_remote_code", "fast_tokenizer_files", "gguf_file") if stored.get(key)]:
-            raise UserError(f"--bert {source}: tokenizer_config.json: remove {foreign[0]}, which BERT does not need")
+        bad = [key for key in ("trust_remote_code", "fast_tokenizer_files", "gguf_file", "vocab") if stored.get(key)]
+        bad += ["model_max_length"] * (not isinstance(stored.get("model_max_length") or 0, int | float))
+        if bad:
+            raise UserError(f"--bert {source}: tokenizer_config.json: remove {bad[0]}, which BERT does not need")
         if "do_lower_case" not in stored:
             settings["do_lower_case"] = not is_cased([*BertTokenizer.from_pretrained(source, **where).get_vocab()])
         return BertTokenizer.from_pretrained(source, **settings, **where)

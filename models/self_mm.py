@@ -103,7 +103,7 @@ class SelfMM(
 
     @classmethod
     def _from_pretrained(cls, **settings: object) -> "SelfMM":
-        # strict: a file without some tensors is an error, not random weights. Old hub libraries leave dropout on.
+        # Always strict: a file without some tensors is an error, not random weights. Old hub libraries leave dropout on.
         return super()._from_pretrained(**settings | {"strict": True}).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -47,11 +47,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         weights = dict(dict.items(weights))
         for name in WRAPPERS:
             weights = dict(dict.items(weights.get(name, weights)))
-        for name, value in weights.items():
-            named = isinstance(name, str) and isinstance(value, Tensor)
-            # torch checks neither the indices of sparse tensors nor, before 2.13, the extent of quantized ones.
-            if not named or value.layout != torch.strided or value.is_quantized:
-                raise TypeError("holds values that are not named, dense tensors")
+        # torch checks neither the indices of sparse tensors nor, before 2.13, the extent of quantized ones.
+        dense = [isinstance(value, Tensor) and value.layout == torch.strided for value in weights.values()]
+        if not all(dense) or any(not isinstance(name, str) or weights[name].is_quantized for name in weights):
+            raise TypeError("holds values that are not named, dense tensors")
         # DataParallel adds a part to each name.
         return {re.sub(r"(^|\.)module\.", r"\1", name): tensor for name, tensor in weights.items()}
     except Exception as error:  # a damaged file can fail in any way

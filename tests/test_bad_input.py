@@ -138,7 +138,7 @@ def test_bad_values_of_set(fails, setting, complaint):
         (["--preset", "tuned"], "--is_tune"),
         (["--preset", "mmsa", "--params", "file.json"], "not allowed with argument --preset"),
         (["--params", "nowhere.json"], "nowhere.json: no such file"),
-        (["--threads", "0"], "1 or more"),
+        (["--threads", "0"], "1 to 1024"),
         (["--batch_size", "16"], "unrecognized arguments: --batch_size 16"),
         (["--datasetNam", "mosei"], "unrecognized arguments"),
         (["--seeds", "one"], "invalid int value"),

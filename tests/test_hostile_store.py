@@ -70,6 +70,8 @@ HOSTILE = {
     "fewer labels": train(lambda split: split["labels"]["fusion"].pop()),
     "labels that are no numbers": train(lambda split: split["labels"]["fusion"].__setitem__(0, "x")),
     "labels that are not finite": train(lambda split: split["labels"]["fusion"].__setitem__(0, float("nan"))),
+    "ids by number": train(lambda split: split.update(ids={str(n): clip for n, clip in enumerate(split["ids"])})),
+    "no texts": train(lambda split: split.update(raw_text=[])),
     "no labels": train(lambda split: split["labels"].clear()),
     "no split": meta(lambda content: content["splits"].pop("test")),
     "unknown key": meta(lambda content: content.update(more=1)),

@@ -112,7 +112,9 @@ def test_a_stopped_rank_is_not_lost_while_its_host_answers(hosts, monkeypatch):
         if number == 1:
             subprocess.Popen(["sh", "-c", f"sleep {SILENCE + 1}; kill -CONT {os.getpid()}"])
             os.kill(os.getpid(), signal.SIGSTOP)
-        assert joined.all_reduce_max(number) == 1
+        numbers = torch.full((10_000_000,), float(number))  # more than fits into the buffers of a connection
+        joined.broadcast_tensors([numbers])
+        assert not numbers.any() and joined.all_reduce_max(number) == 1
 
     assert fork_ranks(2, rank, hosts) == [0, 0]
 

@@ -15,17 +15,27 @@ from privileges import without_roots_rights
 
 import predict
 import run
-from config.command_line import hide_password, parse_arguments
+from config.command_line import SECRET_URL, hide_password, parse_arguments
 from config.config_regression import REPOSITORY
 from trains.runs import provenance
 from trains.sweep import storage
 
 SECRET = "S3cret"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Restores the variable that hide_password sets."""
+    monkeypatch.setenv(SECRET_URL, "")
+
+
 URLS = [
     f"postgresql://bob:{SECRET}@127.0.0.1:1/none",
     f"postgresql://bob:{SECRET}/@{SECRET}@127.0.0.1:1/none",
     f"postgresql://bob@127.0.0.1:1/none?connect_timeout=1&password={SECRET}",
-    f"postgresql://127.0.0.1:1/none?user=bob&password={SECRET}&sslpassword={SECRET}",
+    f"postgresql://127.0.0.1:1/none?user=bob&%70assword={SECRET}&sslpassword={SECRET}",
+    f"postgresql://bob@corp:{SECRET}@127.0.0.1:1/none",
+    f"postgresql://bob:my {SECRET}@127.0.0.1:1/none?password=my {SECRET}",
 ]
 CHECKPOINT = "results/models/self_mm-mosi-regression-1"
 FOLDERS = ("--cache_dir", "--log_dir", "--model_save_dir", "--res_save_dir")
@@ -39,6 +49,7 @@ FOLDERS = ("--cache_dir", "--log_dir", "--model_save_dir", "--res_save_dir")
         ["--is_tune", "--storage", URLS[0].replace("127.0.0.1:1", "host:port")],
         ["--is_tune", "--storag", URLS[1]],  # misspelt
         ["--params", URLS[3]],
+        ["--is_tune", "--storage", URLS[4]],
     ],
 )
 def test_a_password_is_in_no_error(fails, monkeypatch, argv):
@@ -69,6 +80,15 @@ def test_only_the_database_sees_the_password(monkeypatch, url):
     storage.open_storage(options.storage, 30)
     expected = storage.sqlalchemy.make_url(url).set(drivername="postgresql+psycopg")
     assert used == [expected]
+
+
+def test_of_two_databases_the_last_is_used(monkeypatch):
+    monkeypatch.delenv(SECRET_URL, raising=False)
+    assert hide_password(["--set", "out?password=x"]) == ["--set", "out?password=x"] and SECRET_URL not in os.environ
+    for number in range(10):
+        last = f"postgresql://a:{number}@h/x"
+        assert hide_password(["--storage", "postgresql://a:b@h/x", f"--storage={last}"])[1] == "postgresql://a:***@h/x"
+        assert os.environ[SECRET_URL] == last
 
 
 def test_text_from_files_moves_no_terminal_and_forges_no_line(workplace, capsys):
@@ -156,13 +176,17 @@ def test_a_read_only_working_folder_needs_only_flags(workplace):
     assert {path.name for path in workplace.folder.glob("out*/*")}
 
 
-def run_in(code: str, stdout, **environment: str) -> tuple[int, str]:
-    """Runs a program that uses our log and exit. Returns its status and stderr."""
+def run_in(code: str, stdout, stderr=subprocess.PIPE, **environment: str) -> tuple[int, str]:
+    """Runs a program that uses our log and exit. Returns its status and stderr, or "" if that goes to stdout, too."""
     code = f"import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\nfrom utils.errors import run_program\n{code}"
     process = subprocess.run(
-        [sys.executable, "-c", code], stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+        [sys.executable, "-c", code],
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": ""} | environment,
     )
-    return process.returncode, process.stderr
+    return process.returncode, process.stderr or ""
 
 
 LOGGING = """
@@ -193,6 +217,8 @@ def test_a_run_continues_with_one_line_when_its_screen_takes_no_more(tmp_path, s
     status, error = run_in(LOGGING.format(path=str(tmp_path / "a.log")), stdout())
     assert status == 0 and error.count("\n") == 1 and reason in error and "continues" in error, error
     assert (tmp_path / "a.log").read_text().count("\n") == 1000
+    assert run_in(LOGGING.format(path=str(tmp_path / "b.log")), stdout(), subprocess.STDOUT) == (0, "")
+    assert (tmp_path / "b.log").read_text().count("\n") == 1000
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -202,18 +228,26 @@ def test_output_to_a_full_disk_is_one_line_and_status_2(size):
     assert status == 2 and error.startswith("error: ") and error.count("\n") == 1 and "No space left" in error, error
 
 
-def test_output_that_head_cuts_off_is_no_error():
+def test_output_that_head_cuts_off_is_no_error_and_keeps_the_status():
     assert run_in("sys.exit(run_program(lambda: print('x')))", gone()) == (0, "")
+    assert run_in("sys.exit(run_program(lambda: print('x') or 2))", gone()) == (2, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize(("end", "expected"), [("signal.raise_signal(15)", 143), ("1 / 0", 1), ("open('/no/file')", 2)])
+@pytest.mark.parametrize("stderr", [subprocess.PIPE, subprocess.STDOUT])
+def test_a_full_disk_changes_no_exit_status(end, expected, stderr):
+    code = f"import signal\ndef work():\n    print('x')\n    {end}\nsys.exit(run_program(work))"
+    status, error = run_in(code, full(), stderr)
+    assert status == expected and "Exception ignored" not in error
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "gbk"])
 def test_characters_that_the_console_lacks_are_escaped(tmp_path, encoding):
+    text = "\u4e2d\u6587 \U0001f600 plain"
     with open(tmp_path / "out", "wb") as out:
-        code = "sys.exit(run_program(lambda: print('\u4e2d\u6587 \U0001f600 plain')))"
-        assert run_in(code, out, PYTHONIOENCODING=encoding) == (0, "")
-    assert "\\U0001f600 plain" in (tmp_path / "out").read_text(encoding=encoding).replace(
-        "\\ud83d\\ude00", "\\U0001f600"
-    )
+        assert run_in(f"sys.exit(run_program(lambda: print({ascii(text)})))", out, PYTHONIOENCODING=encoding) == (0, "")
+    assert (tmp_path / "out").read_bytes().strip() == text.encode(encoding, "backslashreplace")
 
 
 def test_a_closed_stdout_is_no_error(tmp_path):

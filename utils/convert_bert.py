@@ -36,8 +36,6 @@ def convert(checkpoint: Path, out: Path) -> str:
         model = _make_model(checkpoint / "bert_config.json")
         tokens = _read_vocabulary(checkpoint / "vocab.txt", model.config.vocab_size)
         tensors = _read_tensors(_open_bundle(checkpoint), model)
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {AGAIN}") from None
     except UnicodeDecodeError:
         raise UserError(f"{checkpoint / 'vocab.txt'}: not UTF-8 text; {AGAIN}") from None
     config = model.config

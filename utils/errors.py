@@ -17,9 +17,8 @@ GPU_IS_FULL = "the GPU is out of memory"
 GPU_ALLOCATION = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 CPU_ALLOCATION = "DefaultCPUAllocator: "
 LOST_WORKER = ("DataLoader worker (pid", "Communication with the workers is no longer", "Pin memory thread exited")
-PASSWORD = re.compile(r"(://[^\s:/@]*:)\S*(?=@)|([?&]\w*password=)[^\s&]*")  # in a URL
+PASSWORD = re.compile(r"(://[^\s:/]*:)\S*(?=@)|([?&][^\s=&]*(?:pass|word)[^\s=&]*=)[^\s&]*")  # in a URL
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 class UserError(Exception):
@@ -33,9 +32,17 @@ class DivergedError(UserError):
     """Training diverged: a non-finite loss, gradient or label, or a class without clips."""
 
 
+def complain(message: str) -> None:
+    """Prints a line on stderr, if that is still possible."""
+    try:
+        print(printable(message), file=sys.stderr)
+    except OSError:
+        discard(sys.stderr)
+
+
 def warn(message: str) -> None:
-    """Prints a line on stderr about something that is probably not meant."""
-    print(f"warning: {printable(message)}", file=sys.stderr)
+    """Complains about something that is probably not meant."""
+    complain(f"warning: {message}")
 
 
 def first_line(text: object) -> str:
@@ -112,15 +119,15 @@ def _explain(error: BaseException) -> tuple[str, str]:
     number = int(in_rust[1]) if in_rust else getattr(error, "errno", None)
     if number in FULL_DISK:
         return f"cannot write to disk ({first_line(error)})", "make room and repeat the command"
-    if number in WRONG_PLACE:
-        flags = "--cache_dir, --log_dir, --model_save_dir, --res_save_dir; for the demo SELF_MM_DATA"
-        return first_line(error), f"choose another file or folder (run.py: {flags})"
+    if in_rust or getattr(error, "filename", None) is not None:
+        flags = "--cache_dir, --log_dir, --model_save_dir, --res_save_dir, SELF_MM_DATA"
+        return first_line(error), f"choose another place ({flags})"
     return "", ""
 
 
-def discard_stdout() -> None:
-    """Swallows all that is still to be written to stdout, which can take no more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def discard(stream: io.TextIOBase) -> None:
+    """Swallows all that is still to be written to a stream that takes no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run_program(work: Callable[[], int | None], if_stopped: str = "", broken_pipe_status: int = 0) -> int:
@@ -130,25 +137,27 @@ def run_program(work: Callable[[], int | None], if_stopped: str = "", broken_pip
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # None if it is closed
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the console lacks
+    status = 0
     try:
         with stop_signals():
             status = work() or 0
             print(end="", flush=True)
             return status
     except Stopped as stop:
-        print("; ".join(filter(None, (f"stopped by {stop.name}", printable(if_stopped)))), file=sys.stderr)
+        complain("; ".join(filter(None, (f"stopped by {stop.name}", if_stopped))))
         return stop.status
     except BrokenPipeError:
-        discard_stdout()
-        return broken_pipe_status
+        return status or broken_pipe_status
     except Exception as error:
         if fault := translate(error):
-            print("error:", fault, file=sys.stderr)
-            try:
-                print(end="", flush=True)
-            except OSError:
-                discard_stdout()
+            complain(f"error: {fault}")
             return 2
         # A bug. If uncaught, its traceback would keep worker processes alive, and Python would wait for them.
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            complain(line)
         return 1
+    finally:
+        try:
+            print(end="", flush=True)
+        except OSError:
+            discard(sys.stdout)

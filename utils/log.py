@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from utils.errors import discard_stdout, printable
+from utils.errors import complain, discard, printable
 from utils.files import make_folder
 
 
@@ -12,12 +12,8 @@ class _UntilItFails(logging.StreamHandler):
     """Gives up, with one line on stderr, when its screen or file cannot be written. The run continues."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (overrides logging's name)
-        error, name = sys.exc_info()[1], self.stream.name
-        self.setLevel(sys.maxsize)  # rejects all further records
-        if self.stream is sys.stdout:
-            discard_stdout()
-        self.stream = None  # has nothing to flush at exit
-        print(f"{name}: cannot be written ({error}); the run continues without it", file=sys.stderr)
+        discard(self.stream)
+        complain(f"{self.stream.name}: cannot be written ({sys.exc_info()[1]}); the run continues without it")
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).split("\n")))
@@ -30,5 +26,6 @@ def make_log(path: Path) -> logging.Logger:
     to_file = _UntilItFails(open(path, "a", encoding="utf-8"))
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(to_file)
-    log.addHandler(_UntilItFails(sys.stdout))
+    if sys.stdout is not None:  # as when the caller closed it
+        log.addHandler(_UntilItFails(sys.stdout))
     return log

@@ -1,4 +1,4 @@
-"""Progress bars: they disappear when done, and are not shown unless stderr is a terminal."""
+"""Progress bars: they disappear when done, and are shown only on a terminal, unless a caller says otherwise."""
 
 import functools
 

@@ -25,7 +25,7 @@ from utils.signals import Stopped
 
 JOIN_TIMEOUT = timedelta(minutes=2)  # gloo waits five times as long
 TIMEOUT = timedelta(minutes=30)  # for a silent rank: rank 0 alone converts feature files, and tests
-SILENCE = 60  # seconds; for a machine that doesn't answer, not even for a silent rank
+SILENCE = 60  # seconds; for a machine that doesn't answer, not for a silent rank
 LOST = "another rank of this run is gone ({}); --resume continues from the last saved state, with any number of ranks"
 UNREACHABLE = "ranks can't reach each other ({}); set GLOO_SOCKET_IFNAME to the network interface, on each machine"
 
@@ -179,9 +179,9 @@ def _close_silent_connections() -> None:
     """Lets the system close connections to a machine that doesn't answer, those of gloo and of the store. Linux only."""
     for file in filter(Path.is_socket, Path("/proc/self/fd").glob("*")):  # torch keeps its sockets to itself
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SILENCE)  # OSError: not TCP
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE // 3)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE // 3)  # OSError: not TCP
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE // 3)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 

@@ -84,7 +84,7 @@ def read_label_table(
         split, annotation = row["mode"].lower(), row.get("annotation", "")
         columns = {task: column for column, task in UNIMODAL_COLUMNS.items() if row.get(column)}
         try:
-            for column in COLUMNS[:2]:
+            for column in ("video_id", "clip_id"):
                 path = Path(row[column])  # a/b is an id, too; Windows ignores dots and spaces at the end of a name
                 if path.anchor or not path.parts or not all(part.strip(". ") for part in path.parts):
                     raise ValueError(f"{column} is {row[column]!r}, which is empty or leaves the clips' folder")

@@ -22,7 +22,6 @@ from utils.files import make_folder
 from utils.progress import progress
 
 DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}
-LOG_INTERVAL = 60  # seconds between updates of the progress bar in a log
 MAX_CRASHES = 4  # before any clip succeeds; more mean that the clips are not at fault
 
 
@@ -94,7 +93,7 @@ def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str
     """Returns clip id -> modality -> CachedFeatures; adds the clips that failed, with the reason, to `refused`."""
     compile_librosa()
     cached: dict[str, dict[str, CachedFeatures]] = {}
-    crashes, interval = 0, 0.1 if sys.stderr.isatty() else LOG_INTERVAL
+    crashes, interval = 0, 0.1 if sys.stderr.isatty() else 60  # seconds, at least, between updates of the bar
     with progress(desc="extracting", total=len(clips), unit="clip", disable=False, mininterval=interval) as bar:
         for clip, result in run_isolated(extract, clips, min(jobs, len(clips))):
             if isinstance(result, ClipError):

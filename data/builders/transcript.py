@@ -16,7 +16,7 @@ from utils.errors import UserError, first_line, warn
 TRANSCRIPTS = (".txt", ".srt", ".vtt", ".json")
 OTHERS = (*TRANSCRIPTS, ".csv", ".tsv", ".pkl")  # not clips, but expected beside them
 SHOWN = 5  # names in a warning
-LATEST = 86400  # seconds of a clip that --segments splits: a day
+LATEST = 86400  # seconds: --segments splits clips of at most a day
 
 _CLOCK = r"(?:\d+:)?\d+:\d\d(?:[.,]\d+)?"
 _SETTINGS = r"(?:[ \t]+(?:align|line|position|region|size|vertical|[XY][12]):\S+)*"
@@ -90,7 +90,7 @@ def split(clip: Clip, cues: list[Cue], seconds: float | None, keep_silent: bool)
     if seconds is None:
         return [(clip, join(cues))]
     if not cues or not all(cue.end is not None and 0 <= cue.start < cue.end <= LATEST for cue in cues):
-        raise ClipError(f"--segments needs a transcript with times, to {LATEST} s: .srt, .vtt or Whisper's .json")
+        raise ClipError("--segments needs lines with times, within a day: .srt, .vtt or Whisper's .json")
     if seconds:
         windows: dict[int, list[Cue]] = defaultdict(list)
         for cue in cues:

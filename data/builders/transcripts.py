@@ -56,14 +56,11 @@ class Transcripts:
         """path: a CSV table with COLUMNS, one of CMU's files, or a folder with these anywhere below it. Raises UserError."""
         self.videos: dict[str, dict[str, dict[str, str]]] = {}  # video -> clip -> row of the table
         self.first_index = 0  # the number of the clip that the ids call video[0]
-        try:
-            for row in _read_rows(path):
-                # CMU ships some files in two folders.
-                first = self.videos.setdefault(row["video_id"], {}).setdefault(row["clip_id"], row)
-                if row["text"].split() != first["text"].split():
-                    first["other text"] = row["text"]
-        except OSError as error:
-            raise UserError(f"--transcripts {error.filename}: cannot be read ({error.strerror})") from None
+        for row in _read_rows(path):
+            # CMU ships some files in two folders.
+            first = self.videos.setdefault(row["video_id"], {}).setdefault(row["clip_id"], row)
+            if row["text"].split() != first["text"].split():
+                first["other text"] = row["text"]
         if not self.videos:
             expected = f"CMU's *.annotprocessed or *.txt below a folder, or a CSV table with {', '.join(COLUMNS)}"
             raise UserError(f"--transcripts {path}: no transcripts found; expected {expected}")

@@ -122,7 +122,8 @@ class Experiment:
     def mean_guess(self) -> dict[str, float]:
         """The metrics of guessing each task's mean training label; as `test` returns them, but without Loss."""
         train, test = (self.store.splits[name].labels for name in ("train", "test"))
-        scores = {task: np.full_like(test[task], train[task].mean()) for task in self.config.task_names if task in test}
+        tasks = [task for task in self.config.task_names if task in train and task in test]
+        scores = {task: np.full_like(test[task], train[task].mean()) for task in tasks}
         return self.metrics(scores["fusion"], test["fusion"]) | self._unimodal_metrics(scores)
 
     def report(self, title: str, tests: list[dict[str, float]]) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from utils.errors import first_line
+from utils.errors import complain, first_line
 
 PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
 POLL_SECONDS = 0.1
@@ -26,7 +26,8 @@ class Job:
             [sys.executable, str(PROGRAM), *argv],
             stdin=subprocess.PIPE,  # never written to; closing it stops the child: see stop_with_parent
             stderr=self._stderr,
-            start_new_session=True,  # so that Ctrl-C reaches the child once, through this process
+            start_new_session=True,  # so that Ctrl-C reaches the child once, through this process; on Windows:
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
 
     def close(self) -> str | None:
@@ -40,7 +41,7 @@ class Job:
             elif line.startswith("stopped by "):
                 reason = line.split(";")[0]  # without the child's advice on how to continue
             else:
-                sys.stderr.write(line)
+                complain(line.rstrip("\n"))
         self._stderr.close()
         if status < 0:
             reason = f"was killed ({signal.Signals(-status).name}); if memory ran out, lower --jobs"
@@ -77,7 +78,7 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
 
 def stop_with_parent() -> None:
     """Called in a job: stops it, as SIGTERM does, when the process that started it closes its pipe or ends, even by SIGKILL."""
-    sys.stderr.reconfigure(encoding="utf-8")  # as Job reads it; Windows has another default
+    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")  # as Job reads it; Windows has another default
 
     def watch() -> None:
         os.read(0, 1)  # returns when the parent's end of the pipe closes

@@ -13,7 +13,7 @@ from config.tuned import sweep_file
 from trains.runs.results import read_rows, write_rows
 from trains.sweep.storage import storage_errors
 from trains.sweep.study import RESULT, Sweep
-from utils.errors import UserError, first_line
+from utils.errors import UserError, csv_text, first_line
 from utils.files import exclusive_lock, replacing
 from utils.metrics import lower_is_better
 
@@ -59,7 +59,8 @@ class SweepReport:
             result = {key: value for key, value in trial.user_attrs[RESULT].items() if key != "config"}
             row = {"study": self.study.study_name, "trial": trial.number, "state": result.pop("state")}
             scores = {f"valid_{name}": value for name, value in result.pop("valid").items()}
-            rows.append({**row, **trial.params, **scores, **result})
+            row |= trial.params | scores | result  # workers elsewhere wrote the texts
+            rows.append({key: csv_text(cell) if isinstance(cell, str) else cell for key, cell in row.items()})
         return pd.DataFrame(rows).astype(object)
 
     def _write_best(self, trial: FrozenTrial) -> None:

@@ -33,12 +33,13 @@ from utils.signals import Stopped, deferred_signals, raise_if_stop_requested
 
 
 class BruteForceSampler(optuna.samplers.BruteForceSampler):
-    """Every combination once. Optuna's own fails for good after a trial that was killed before all its values were drawn."""
+    """Every combination once. Optuna's own fails for good after a trial that failed before it had all its values."""
 
     @staticmethod
     def _populate_tree(tree, trials: list[FrozenTrial], params: dict) -> None:
-        retried_elsewhere = [trial for trial in trials if trial.state != TrialState.FAIL]
-        optuna.samplers.BruteForceSampler._populate_tree(tree, retried_elsewhere, params)
+        optuna.samplers.BruteForceSampler._populate_tree(
+            tree, [t for t in trials if t.state != TrialState.FAIL], params
+        )
 
 
 SAMPLERS = {
