@@ -62,6 +62,14 @@ def pipe(name: str):
     return apply
 
 
+def test_the_notes_of_a_store_move_no_terminal_and_forge_no_line(tmp_path):
+    path = tiny.write_features(tmp_path / "unaligned.pkl")
+    opened(path)
+    (folder,) = path.with_name(f"{path.name}.store").iterdir()
+    meta(lambda content: content.update(notes=["x\x1b[2J\nerror: forged"]))(folder)
+    assert opened(path).notes == ["x?[2J?error: forged"]
+
+
 HOSTILE = {
     "fewer ids": train(lambda split: split["ids"].pop()),
     "more texts": train(lambda split: split["raw_text"].append("x")),

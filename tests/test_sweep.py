@@ -73,6 +73,16 @@ def test_every_combination_is_tried_although_trials_were_killed_while_their_valu
     assert rows()["trial"].tolist() == [2, 3, 4, 5] and len(rows().drop_duplicates(list(space))) == 4
 
 
+def test_text_from_a_shared_database_is_no_formula_and_moves_no_terminal(place):
+    assert tune(place, times=2) == 0
+    with sqlalchemy.create_engine(DATABASE).begin() as database:
+        for old, new in {'"note": ""': '"note": "=1+1"', '"worker": "': '"worker": "\\u001b[2J'}.items():
+            query = "UPDATE trial_user_attributes SET value_json = REPLACE(value_json, :old, :new)"
+            database.execute(sqlalchemy.text(query), {"old": old, "new": new})
+    assert tune(place, times=2) == 0
+    assert "'=1+1" in CSV.read_text() and ",=1+1" not in CSV.read_text() and "\x1b" not in CSV.read_text()
+
+
 @pytest.mark.parametrize("flags", ["--preset tuned", "--params copy.json"])
 def test_tuned_hyper_parameters_reproduce_the_score_of_the_best_trial(place, flags):
     assert tune(place, "--set", "post_audio_dropout=0.3", "--max_epochs", "4", times=2) == 0

@@ -206,3 +206,11 @@ def test_arrays_with_swapped_axes_get_a_hint(tmp_path, label_table, capsys):
         assert feature_file.main([str(flag) for flag in flags]) == (0 if kind == "equal" else 2)
         error = capsys.readouterr().err
         assert "librosa returns (width, frames)" in error and "audio" in error and "vision" not in error
+
+
+def test_labels_of_a_modality_in_the_test_split_alone_are_no_error(workplace, capsys):
+    features = tiny.make_features()
+    features["test"]["regression_labels_T"] = features["test"]["regression_labels"]
+    tiny.write_features(workplace.features, features)
+    assert workplace.run("--max_epochs", "1") == 0
+    assert "text MAE" in capsys.readouterr().out
