@@ -168,12 +168,11 @@ def test_another_user_s_demo_names_the_variable_that_avoids_it(workplace, monkey
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
 def test_a_read_only_working_folder_needs_only_flags(workplace):
     folders = [f"{flag}={workplace.folder}/out{flag}" for flag in FOLDERS]
-    (workplace.folder / "out").mkdir()
     (workplace.folder / "here").mkdir(mode=0o555)
     os.chdir("here")
     with without_roots_rights():
         assert workplace.run("--max_epochs", "1", *folders) == 0
-    assert {path.name for path in workplace.folder.glob("out*/*")}
+    assert {path.parent.name for path in workplace.folder.glob("out*/*")} == {f"out{flag}" for flag in FOLDERS}
 
 
 def run_in(code: str, stdout, stderr=subprocess.PIPE, **environment: str) -> tuple[int, str]:

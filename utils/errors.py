@@ -121,7 +121,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
         return f"cannot write to disk ({first_line(error)})", "make room and repeat the command"
     if in_rust or getattr(error, "filename", None) is not None:
         flags = "--cache_dir, --log_dir, --model_save_dir, --res_save_dir, SELF_MM_DATA"
-        return first_line(error), f"choose another place ({flags})"
+        return first_line(error), f"check its permissions, or choose another place ({flags})"
     return "", ""
 
 

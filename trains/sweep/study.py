@@ -37,9 +37,8 @@ class BruteForceSampler(optuna.samplers.BruteForceSampler):
 
     @staticmethod
     def _populate_tree(tree, trials: list[FrozenTrial], params: dict) -> None:
-        optuna.samplers.BruteForceSampler._populate_tree(
-            tree, [t for t in trials if t.state != TrialState.FAIL], params
-        )
+        kept = [trial for trial in trials if trial.state != TrialState.FAIL]  # another retries a failed one
+        optuna.samplers.BruteForceSampler._populate_tree(tree, kept, params)
 
 
 SAMPLERS = {
