@@ -133,7 +133,7 @@ def two_hosts() -> Iterator[list[str]]:
             for interface in ("lo", INTERFACE):
                 _ip("-n", host, "link", "set", interface, "up")
             # Seconds, not a quarter of an hour, until the system gives up what isn't acknowledged.
-            _ip("netns", "exec", host, "sh", "-c", "echo 3 > /proc/sys/net/ipv4/tcp_retries2")
+            _ip("netns", "exec", host, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_retries2")
         yield hosts
     finally:
         for host in hosts:
