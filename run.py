@@ -74,6 +74,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:
         log.info(experiment.describe())
+        log.debug(experiment.details())
     if options.jobs > 1:
         if failures := run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds}):
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
@@ -97,6 +98,7 @@ def tune(options: RunOptions, device) -> None:
     report = SweepReport(sweep, log)
     if not options.as_job:
         log.info(sweep.describe())
+        log.debug(sweep.experiment.details())
     if options.jobs > 1:
         failures = run_jobs(options, {f"worker {number}": [] for number in range(1, options.jobs + 1)})
         if len(failures) == options.jobs:

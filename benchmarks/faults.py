@@ -33,12 +33,12 @@ TIME_COLUMNS = ["seconds", "seconds_per_epoch"]
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
-    """Returns the contents of a run's result files by path, without lock files and the seeds CSV's time columns."""
+    """Returns the contents of a run's result files by path, without lock files and the CSVs' time columns."""
     contents = {}
     for path in sorted(path for path in (folder / "results").rglob("*") if path.is_file() and path.suffix != ".lock"):
         content = path.read_bytes()
-        if path.name.endswith("-seeds.csv"):
-            table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=TIME_COLUMNS)
+        if path.name.endswith(("-seeds.csv", "-history.csv")):
+            table = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=TIME_COLUMNS, errors="ignore")
             content = table.to_csv(index=False).encode()
         contents[str(path.relative_to(folder))] = content
     return contents

@@ -249,9 +249,14 @@ MMSA_TABLES = {name: table | MMSA_RULES for name, table in {**MMSA, "demo": DEMO
 PRESETS = {"released": {**RELEASED, "demo": DEMO}, "mmsa": MMSA_TABLES}
 
 
+def presets_of(dataset: str) -> list[str]:
+    """The names of the tables that have a dataset, its default first."""
+    return [name for name, tables in PRESETS.items() if dataset in tables]
+
+
 def make_config(dataset: str, preset: str | None = None, **overrides: object) -> Config:
     """A dataset's hyper-parameters. preset: None for the first that has it. Raises UserError for a bad key or value."""
-    presets = [name for name, tables in PRESETS.items() if dataset in tables]
+    presets = presets_of(dataset)
     if preset not in (None, *presets):
         raise UserError(f"--preset {preset} has no hyper-parameters for {dataset}; available: {', '.join(presets)}")
     keys = [field.name for field in dataclasses.fields(Config)]

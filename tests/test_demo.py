@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from run_files import checkpoint
 from safetensors.torch import load_file
 
 import run
@@ -133,7 +134,7 @@ def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Pat
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     monkeypatch.chdir(tmp_path)
     assert run.main(["--datasetName", "demo", "--seeds", "1111", "--max_epochs", "12", "--gpu_ids", "-1"]) == 0
-    folder = Path("results/models/self_mm-demo-regression-1111")
+    folder = checkpoint(1111, dataset="demo")
     experiment, model = open_checkpoint(folder, "self_mm", None, torch.device("cpu"), overrides={})
     metrics = experiment.test(model)
     labels, seen = experiment.store.splits["test"].labels, experiment.store.splits["train"].labels

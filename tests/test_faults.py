@@ -18,7 +18,7 @@ from trains.finite_check import FiniteCheck
 from utils.errors import UserError
 from utils.log import make_log
 
-LAST_GOOD = "last good checkpoint: epoch 1, in results/models/self_mm-mosi-regression-1"
+LAST_GOOD = "last good checkpoint: epoch 1, in results/models/self_mm-mosi-regression-1-"
 
 
 def in_window(monkeypatch, epoch: int, number: int, change) -> list[int]:

@@ -30,7 +30,7 @@ def test_too_few_clips_for_a_window_are_refused_before_training(workplace, capsy
     captured = capsys.readouterr()
     assert "21 training clips" in captured.err and "a window of 4 x 32" in captured.err
     assert "--set keep_last_window=True" in captured.err and captured.err.count("\n") == 1
-    assert "best so far" not in captured.out and not list(workplace.folder.rglob("config.json"))[1:]
+    assert "  best" not in captured.out and not list(workplace.folder.rglob("config.json"))[1:]
     assert run.main(workplace.command("--datasetName", "mosi", "--set", "keep_last_window=True")) == 0
 
 

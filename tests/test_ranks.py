@@ -12,6 +12,7 @@ import tiny
 import torch
 from conftest import Workplace
 from ranks import fork_ranks, start_torchrun
+from run_files import checkpoint, state
 from safetensors.torch import load_file, save_file
 
 import run
@@ -27,8 +28,6 @@ from utils.ranks import ALONE, Ranks, join_ranks
 
 CPU = torch.device("cpu")
 NO_DROPOUT = {f"post_{name}_dropout": 0.0 for name in ("fusion", "text", "audio", "video")}
-CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
-STATE = Path("results/models/self_mm-mosi-regression-1-training.safetensors")
 
 
 def trained(folder: Path, ranks: Ranks, **settings) -> dict[str, torch.Tensor]:
@@ -113,11 +112,11 @@ def uninterrupted(place) -> dict[str, torch.Tensor]:
     """The checkpoint of one process that ran without interruption."""
     assert place.run(*FLAGS, *SETTINGS, "--model_save_dir", "uninterrupted") == 0
     Path("results/results/normals/mosi-regression-seeds.csv").unlink()
-    return load_file(Path("uninterrupted") / CHECKPOINT.name / "model.safetensors")
+    return load_file(checkpoint(models=Path("uninterrupted")) / "model.safetensors")
 
 
 def assert_same_checkpoint(expected: dict[str, torch.Tensor]) -> None:
-    found = load_file(CHECKPOINT / "model.safetensors")
+    found = load_file(checkpoint() / "model.safetensors")
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
 
@@ -138,7 +137,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_window_and_another_number
         return place.run(*FLAGS, *SETTINGS)
 
     assert fork_ranks(2, interrupted) == [143, 143]
-    assert STATE.exists() and not Path("results/results/normals/mosi-regression-seeds.csv").exists()
+    assert state().exists() and not Path("results/results/normals/mosi-regression-seeds.csv").exists()
     assert fork_ranks(3, lambda rank: place.run(*FLAGS, *SETTINGS, "--resume")) == [0, 0, 0]
     assert_same_checkpoint(uninterrupted)
     rows = pd.read_csv("results/results/normals/mosi-regression-seeds.csv")
@@ -156,7 +155,7 @@ def rank_of(process: Path) -> str:
 def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_resumes(place):
     flags = place.command("--datasetName", "mosi", "--max_epochs", "30", "--save_every", "0", *SETTINGS, "batch_size=4")
     process = start_torchrun(2, *flags, cwd=place.folder)
-    while not STATE.exists():
+    while not state().exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -38,7 +38,7 @@ def test_the_summary_is_mean_and_population_std_in_percent(tmp_path):
     add_seed_row(seeds, row(1, 0.5, "1e10000000"))  # another config, whose hash looks like a number
     write_summary(seeds, summary, ["MAE", "Corr"])
     lines = pd.read_csv(summary, dtype={"config_hash": str})
-    assert lines.columns.tolist()[:5] == ["Model", "MAE_mean", "MAE_std", "Corr_mean", "Corr_std"]
+    assert lines.columns.tolist()[:6] == ["Model", "settings", "MAE_mean", "MAE_std", "Corr_mean", "Corr_std"]
     assert lines["seeds"].tolist() == ["1 2 3", "1"] and lines["config_hash"].tolist() == ["0123456789", "1e10000000"]
     assert lines["MAE_mean"][0] == pytest.approx(100 * np.mean([0.6, 0.8, 0.9]), abs=0.005)
     assert lines["MAE_std"][0] == pytest.approx(100 * np.std([0.6, 0.8, 0.9]), abs=0.005)

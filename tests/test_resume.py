@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tiny
 from conftest import Workplace, needs_fork
+from run_files import SEEDS_CSV, checkpoint, state
 
 from benchmarks.faults import finish, outcome
 from config.config_regression import REPOSITORY
@@ -21,9 +23,6 @@ from utils import files
 from utils.files import exclusive_lock
 
 FLAGS = ("--seeds", "1", "2", "--max_epochs", "5")
-CHECKPOINT = Path("results/models/self_mm-mosi-regression-1")
-STATE = Path("results/models/self_mm-mosi-regression-1-training.safetensors")
-SEEDS_CSV = Path("results/results/normals/mosi-regression-seeds.csv")
 
 
 class Killed(BaseException):
@@ -178,20 +177,31 @@ def test_a_row_of_another_config_does_not_count_as_finished(workplace):
 
 def test_a_state_of_another_config_is_refused_and_kept(workplace, monkeypatch, capsys):
     stop_in_epoch_3(workplace, monkeypatch)
+    stopped, before = state(), outcome(workplace.folder)
+    capsys.readouterr()
+    assert workplace.run("--seeds", "1", "--max_epochs", "1", "--set", "H=2", "--resume") == 0
+    assert f"nothing to resume with these settings; unfinished: {stopped.name}" in capsys.readouterr().out
+    after = outcome(workplace.folder)
+    assert {name: after[name] for name in before} == before and after.keys() > before.keys()
+
+
+def test_the_state_of_a_former_feature_file_is_not_resumed(workplace, monkeypatch, capsys):
+    stop_in_epoch_3(workplace, monkeypatch)
+    shutil.rmtree(checkpoint())  # as if killed just before the first was saved
+    tiny.write_features(workplace.features, tiny.make_features(seed=5))
     before = outcome(workplace.folder)
     capsys.readouterr()
-    assert workplace.run("--seeds", "1", "--max_epochs", "5", "--set", "H=2", "--resume") == 2
-    assert "a training with other settings or data" in capsys.readouterr().err
+    assert workplace.run("--seeds", "1", "--max_epochs", "5", "--resume") == 2
+    assert "a training with other settings or data (features_sha1" in capsys.readouterr().err
     assert outcome(workplace.folder) == before
 
 
-@pytest.mark.parametrize("flags", [[], ["--set", "H=2"]])
-def test_an_unfinished_training_is_not_overwritten(workplace, monkeypatch, capsys, flags):
+def test_an_unfinished_training_is_not_overwritten(workplace, monkeypatch, capsys):
     stop_in_epoch_3(workplace, monkeypatch)
     before = outcome(workplace.folder)
     capsys.readouterr()
-    assert workplace.run("--seeds", "1", "--max_epochs", "5", *flags) == 2
-    assert f"{STATE}: an unfinished training; add --resume" in capsys.readouterr().err
+    assert workplace.run("--seeds", "1", "--max_epochs", "5") == 2
+    assert f"{state()}: an unfinished training; add --resume" in capsys.readouterr().err
     assert outcome(workplace.folder) == before
 
 
@@ -217,31 +227,31 @@ def test_a_resumed_run_names_changed_conditions(workplace, monkeypatch, capsys):
 @pytest.mark.parametrize("damage", ["a tensor", "a value", "cut off", "no checkpoint", "another checkpoint"])
 def test_an_unusable_state_is_one_clear_line(workplace, monkeypatch, capsys, damage):
     stop_in_epoch_3(workplace, monkeypatch)
-    content = STATE.read_bytes()
+    content = state().read_bytes()
     if damage == "a tensor":
-        STATE.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        state().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif damage == "a value":
         assert content.count(b'best_epoch\\": 2') == 1
-        STATE.write_bytes(content.replace(b'best_epoch\\": 2', b'best_epoch\\": 1'))
+        state().write_bytes(content.replace(b'best_epoch\\": 2', b'best_epoch\\": 1'))
     elif damage == "cut off":
-        STATE.write_bytes(content[:-1000])
+        state().write_bytes(content[:-1000])
     elif damage == "no checkpoint":
-        shutil.rmtree(CHECKPOINT)
+        shutil.rmtree(checkpoint())
     else:
-        config = json.loads((CHECKPOINT / "config.json").read_text())
+        config = json.loads((checkpoint() / "config.json").read_text())
         config["trained_on"]["epoch"] = 1
-        (CHECKPOINT / "config.json").write_text(json.dumps(config))
+        (checkpoint() / "config.json").write_text(json.dumps(config))
     capsys.readouterr()
     assert workplace.run("--seeds", "1", "--max_epochs", "5", "--resume") == 2
     error = capsys.readouterr().err
     assert re.match(r"error: .*results/models/self_mm-mosi-regression-1", error) and error.count("\n") == 1
-    assert f"remove {STATE}" in error or "remove it" in error
+    assert f"remove {state()}" in error or "remove it" in error
 
 
 def test_a_second_run_of_a_seed_is_refused(workplace, monkeypatch, capsys):
     monkeypatch.setattr(files, "LOCK_TIMEOUT", 1)
-    CHECKPOINT.parent.mkdir(parents=True)
-    with exclusive_lock(CHECKPOINT):
+    assert workplace.run("--seeds", "1") == 0
+    with exclusive_lock(checkpoint()):
         assert workplace.run("--seeds", "1") == 2
     assert "another run is training this seed" in capsys.readouterr().err
 
@@ -279,6 +289,6 @@ def test_deterministic_changes_nothing_on_a_cpu(workplace, undisturbed):
         assert workplace.run(*FLAGS, "--deterministic") == 0
     finally:
         torch.use_deterministic_algorithms(False)
-    weights = "results/models/self_mm-mosi-regression-1/model.safetensors"
+    weights = str(checkpoint() / "model.safetensors")
     assert outcome(workplace.folder)[weights] == undisturbed[weights]
     assert pd.read_csv(SEEDS_CSV)["deterministic"].tolist() == [True, True]

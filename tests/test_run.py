@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from run_files import CHECKPOINT, SEEDS_CSV, SUMMARY_CSV
+from run_files import SEEDS_CSV, SUMMARY_CSV, checkpoint
 from safetensors.torch import load_file
 
 from config.command_line import parse_arguments
@@ -31,8 +31,7 @@ def test_a_run_writes_checkpoints_rows_summary_and_log(workplace, capsys):
     assert summary["MAE_mean"][0] == pytest.approx(rows["MAE"].mean() * 100, abs=0.00501)  # rounded to 2 digits
     assert summary["MAE_std"][0] == pytest.approx(np.std(rows["MAE"]) * 100, abs=0.00501)  # rounded to 2 digits
     for seed in (1, 2):
-        folder = Path(f"results/models/self_mm-mosi-regression-{seed}")
-        assert {"config.json", "model.safetensors", "tokenizer"} <= {path.name for path in folder.iterdir()}
+        assert {"config.json", "model.safetensors", "tokenizer"} <= {path.name for path in checkpoint(seed).iterdir()}
     log = Path("logs/self_mm-mosi.log").read_text()
     assert len(re.findall(r"seed [12]  epoch +[12] ", log)) == 4
     for text in (log, printed):
@@ -54,7 +53,7 @@ def test_results_depend_on_the_seed_alone(workplace):
     weights = []
     for seed in ("1", "1", "2"):
         assert workplace.run("--seeds", seed) == 0
-        weights.append(load_file(f"results/models/self_mm-mosi-regression-{seed}/model.safetensors"))
+        weights.append(load_file(checkpoint(int(seed)) / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
     rows = pd.read_csv(SEEDS_CSV)
@@ -73,7 +72,7 @@ def test_names_in_any_case(workplace):
     import run
 
     assert run.main([*workplace.command(*flags), "--train_mode", "Regression", "--set", "keep_last_window=True"]) == 0
-    assert SelfMM.from_pretrained(CHECKPOINT).hyper_parameters.tasks == "MTA"
+    assert SelfMM.from_pretrained(checkpoint()).hyper_parameters.tasks == "MTA"
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_reads_each_text_once(workplace, monkeypatch):
@@ -87,7 +86,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_reads_each_text_once(workplace, 
     assert workplace.run("--set", "use_finetune=False", "--seeds", "1", "2", "--max_epochs", "3") == 0
     assert sum(read) == sum(tiny.SIZES.values())
     pretrained = load_file(workplace.bert / "model.safetensors")
-    trained = load_file(CHECKPOINT / "model.safetensors")
+    trained = load_file(checkpoint() / "model.safetensors")
     for name, tensor in pretrained.items():
         assert torch.equal(trained[f"text_encoder.bert.{name}"], tensor)
 
@@ -95,7 +94,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_reads_each_text_once(workplace, 
 @pytest.mark.parametrize("tasks", ["M", "mt", "MAV"])
 def test_any_set_of_tasks(workplace, tasks):
     assert workplace.run("--tasks", tasks, "--max_epochs", "3") == 0
-    assert SelfMM.from_pretrained(CHECKPOINT).hyper_parameters.tasks == tasks.upper()
+    assert SelfMM.from_pretrained(checkpoint()).hyper_parameters.tasks == tasks.upper()
 
 
 def test_bf16_stays_close_to_float32(workplace):
@@ -110,13 +109,13 @@ def test_float64_computes_and_saves_everything_in_float64(workplace, capsys):
         assert workplace.run("--precision", precision) == 0
     losses = pd.read_csv(SEEDS_CSV)["Loss"]
     assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], abs=1e-3)
-    assert {tensor.dtype for tensor in load_file(CHECKPOINT / "model.safetensors").values()} == {torch.float64}
+    assert {tensor.dtype for tensor in load_file(checkpoint() / "model.safetensors").values()} == {torch.float64}
     import run
 
     for flags in ([], ["--precision", "float32"], ["--precision", "bf16"]):  # a checkpoint can be tested in any
         capsys.readouterr()
         where = ["--dataPath", str(workplace.features), "--gpu_ids", "-1"]
-        assert run.main(["--test_only", str(CHECKPOINT), *where, *flags]) == 0
+        assert run.main(["--test_only", str(checkpoint()), *where, *flags]) == 0
         tested = float(re.search(r"Loss +([\d.]+) ", capsys.readouterr().out)[1])
         assert tested == pytest.approx(losses[1], abs=0.05 if "bf16" in flags else 1e-4)
 
@@ -146,7 +145,7 @@ def test_raw_text_and_its_token_ids_give_the_same_results(workplace):
     stores = sorted(workplace.features.parent.glob("*.store/*"))
     import run
 
-    assert run.main(["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]) == 0
+    assert run.main(["--test_only", str(checkpoint()), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]) == 0
     assert sorted(workplace.features.parent.glob("*.store/*")) == stores  # the checkpoint's vocabulary is the encoder's
 
 

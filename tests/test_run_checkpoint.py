@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from run_files import CHECKPOINT, SEEDS_CSV
+from run_files import SEEDS_CSV, checkpoint
 from safetensors.torch import load_file
 
 
@@ -19,7 +19,7 @@ def test_test_only_repeats_the_test_of_a_checkpoint(workplace, capsys):
     capsys.readouterr()
     import run
 
-    flags = ["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]
+    flags = ["--test_only", str(checkpoint()), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]
     assert run.main(flags) == 0
     printed = capsys.readouterr().out
     for metric in ("MAE", "Corr", "Loss"):
@@ -32,7 +32,7 @@ def test_test_only_refuses_features_of_another_width(workplace, capsys):
     tiny.write_features(workplace.features, tiny.make_features(audio_width=3))
     import run
 
-    assert run.main(["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features)]) == 2
+    assert run.main(["--test_only", str(checkpoint()), "--dataPath", str(workplace.features)]) == 2
     assert "audio is 3 wide" in capsys.readouterr().err
 
 
@@ -42,7 +42,7 @@ def test_test_only_reads_a_pth_of_the_released_code(workplace, capsys):
     assert workplace.run() == 0
     row = pd.read_csv(SEEDS_CSV).iloc[0]
     released = {}
-    for name, tensor in load_file(CHECKPOINT / "model.safetensors").items():
+    for name, tensor in load_file(checkpoint() / "model.safetensors").items():
         theirs, ours = next((theirs, ours) for theirs, ours in PREFIXES.items() if name.startswith(ours))
         released[theirs + name.removeprefix(ours)] = tensor
     width = tiny.make_bert_config().hidden_size
@@ -65,29 +65,29 @@ def test_test_only_reads_a_pth_of_the_released_code(workplace, capsys):
 
 def test_a_checkpoint_without_vocabulary_is_tested_by_its_token_ids(workplace):
     assert workplace.run() == 0
-    shutil.rmtree(CHECKPOINT / "tokenizer")
+    shutil.rmtree(checkpoint() / "tokenizer")
     import run
 
-    assert run.main(["--test_only", str(CHECKPOINT), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]) == 0
+    assert run.main(["--test_only", str(checkpoint()), "--dataPath", str(workplace.features), "--gpu_ids", "-1"]) == 0
 
 
 def test_a_checkpoint_keeps_no_vocabulary_of_an_earlier_run(workplace):
     assert workplace.run() == 0
     (workplace.bert / "vocab.txt").unlink()
     assert workplace.run() == 0
-    assert not (CHECKPOINT / "tokenizer").exists()
+    assert not (checkpoint() / "tokenizer").exists()
 
 
 def test_the_checkpoint_says_what_it_was_trained_on(workplace):
     assert workplace.run() == 0
-    facts = json.loads((CHECKPOINT / "config.json").read_text())["trained_on"]
-    assert str(workplace.folder) not in (CHECKPOINT / "config.json").read_text()  # it may be published
+    facts = json.loads((checkpoint() / "config.json").read_text())["trained_on"]
+    assert str(workplace.folder) not in (checkpoint() / "config.json").read_text()  # it may be published
     assert facts["dataset"] == "mosi" and facts["seed"] == 1 and len(facts["features_sha1"]) == 40
     row = pd.read_csv(SEEDS_CSV, dtype=str).iloc[0]
     for key in ("config_hash", "versions", "commit", "features_sha1", "bert"):
         assert facts[key] == row[key] or not facts[key]  # there is no commit outside a git checkout
     assert facts["epoch"] == int(row["best_epoch"]) and "torch 2" in facts["versions"]
-    labels = pd.read_csv(CHECKPOINT / "labels.csv")
+    labels = pd.read_csv(checkpoint() / "labels.csv")
     assert labels.columns.tolist() == ["id", "fusion", "text", "audio", "vision"]
     assert labels["id"].tolist() == tiny.make_features()["train"]["id"].tolist()
     assert labels["fusion"].tolist() == pytest.approx(tiny.make_features()["train"]["regression_labels"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 from privileges import without_roots_rights
+from run_files import checkpoint
 
 import predict
 import run
@@ -37,7 +38,6 @@ URLS = [
     f"postgresql://bob@corp:{SECRET}@127.0.0.1:1/none",
     f"postgresql://bob:my {SECRET}@127.0.0.1:1/none?password=my {SECRET}",
 ]
-CHECKPOINT = "results/models/self_mm-mosi-regression-1"
 FOLDERS = ("--cache_dir", "--log_dir", "--model_save_dir", "--res_save_dir")
 
 
@@ -101,11 +101,11 @@ def test_text_from_files_moves_no_terminal_and_forges_no_line(workplace, capsys)
     forged = {"hyper_parameters": {}, "study": "x\x1b[2J\nseed 1  test: MAE 0.0"}
     Path("best.json").write_text(json.dumps(forged), encoding="utf-8")
     assert workplace.run("--max_epochs", "1", "--params", "best.json") == 0
-    assert run.main(["--test_only", CHECKPOINT, "--dataPath", str(workplace.features)]) == 0
-    scoring = ["--checkpoint", CHECKPOINT, "--features", str(workplace.features)]
+    assert run.main(["--test_only", str(checkpoint()), "--dataPath", str(workplace.features)]) == 0
+    scoring = ["--checkpoint", str(checkpoint()), "--features", str(workplace.features)]
     assert predict.main([*scoring, "--csv", "out.csv"]) == 0
     printed = "".join(capsys.readouterr())
-    files = ("logs/self_mm-mosi.log", f"{CHECKPOINT}/labels.csv", "out.csv")
+    files = ("logs/self_mm-mosi.log", f"{checkpoint()}/labels.csv", "out.csv")
     log, labels, scores = (Path(name).read_text(encoding="utf-8") for name in files)
     for text in (printed, log, labels, scores):
         assert not set("\x1b\x07\r") & set(text) and "\nseed 1  test: MAE 0.0" not in text
@@ -138,7 +138,7 @@ def test_another_user_s_files_are_one_line_that_says_how_to_avoid_them(workplace
         "logs": "--log_dir",
         "logs/self_mm-mosi.log": "--log_dir",
         "results/models": "--model_save_dir",
-        "results/models/self_mm-mosi-regression-1.lock": "choose",
+        f"{checkpoint()}.lock": "choose",
         "results/results/normals": "--res_save_dir",
         "results/results/normals/mosi-regression-seeds.csv": "normals/mosi-regression-seeds.csv",
     }.items():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from run_files import CHECKPOINT, SEEDS_CSV
+from run_files import SEEDS_CSV, checkpoint
 from safetensors.torch import load_file
 
 import predict
@@ -29,7 +29,7 @@ def score(workplace, capsys):
     def check(features: dict, *argv: str):
         path = tiny.write_features(workplace.folder / "new.pkl", features)
         capsys.readouterr()
-        flags = ["--checkpoint", CHECKPOINT, "--features", path, "--json", "--gpu_ids", -1, *argv]
+        flags = ["--checkpoint", checkpoint(), "--features", path, "--json", "--gpu_ids", -1, *argv]
         status = predict.main([str(flag) for flag in flags])
         captured = capsys.readouterr()
         return json.loads(captured.out) if status == 0 else captured.err
@@ -58,7 +58,7 @@ def test_prediction_says_what_it_leaves_out_of_the_texts(score, capsys):
     del features["test"]["text_bert"]
     features["test"]["raw_text"] = [" ".join(tiny.WORDS[:20] * 3)] * 9
     tiny.write_features(Path("long.pkl"), features)
-    flags = ["--checkpoint", str(CHECKPOINT), "--features", "long.pkl", "--gpu_ids", "-1"]
+    flags = ["--checkpoint", str(checkpoint()), "--features", "long.pkl", "--gpu_ids", "-1"]
     assert predict.main(flags) == 0
     assert "9 of 9 texts have more than 50 tokens and are cut" in capsys.readouterr().err
 
@@ -134,7 +134,7 @@ def released(workplace) -> dict[str, torch.Tensor]:
     """The weights of a new checkpoint, under the released code's names."""
     assert workplace.run() == 0
     weights = {}
-    for name, tensor in load_file(CHECKPOINT / "model.safetensors").items():
+    for name, tensor in load_file(checkpoint() / "model.safetensors").items():
         theirs, ours = next((theirs, ours) for theirs, ours in PREFIXES.items() if name.startswith(ours))
         weights[theirs + name.removeprefix(ours)] = tensor
     return weights

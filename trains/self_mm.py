@@ -107,7 +107,7 @@ def evaluate(model: nn.Module, windows: Windows, metrics: Metrics) -> tuple[dict
     """The fusion task's metrics and Loss on a split, and each task's scores (N,) in file order."""
     scores = predict(model, windows)
     values = metrics(scores["fusion"], windows.labels)
-    loss = float(mean_absolute_error(scores["fusion"], windows.labels))
+    loss = float(str(mean_absolute_error(scores["fusion"], windows.labels)))  # 0.8, not 0.800000011920929
     values["Loss"] = rounded(loss) if model.hyper_parameters.round_scores else loss
     return windows.ranks.broadcast_object(values), scores  # the last bits differ between ranks, and they must agree
 

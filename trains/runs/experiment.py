@@ -3,13 +3,13 @@
 import copy
 import dataclasses
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import nn
 
-from config.config_regression import Config, Dataset
+from config.config_regression import Config, Dataset, presets_of
 from config.tuned import Tuned
 from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import FeatureStore
@@ -35,6 +35,7 @@ class Experiment:
     num_workers: int = 0
     ranks: Ranks = ALONE
     tuned: Tuned | None = None  # the source of the config, if a sweep chose it
+    others: dict[str, str] = field(default_factory=dict)  # what is not the dataset's own: features, bert, aligned
 
     def __post_init__(self) -> None:
         self.kind = model_kind(self.model_name)
@@ -49,7 +50,7 @@ class Experiment:
     def provenance(self) -> Provenance:
         data_and_encoder = {"model": self.model_name, "dataset": self.dataset.name, "aligned": self.store.aligned}
         data_and_encoder |= {"features_sha1": self.store.sha1, "bert": fingerprint(self.encoder.bert)}
-        return make_provenance(data_and_encoder, self.config, self.device, self.ranks.size)
+        return make_provenance(data_and_encoder, self.config, self.device, self.ranks.size, self.others)
 
     def with_config(self, config: Config) -> "Experiment":
         """The same data and encoder with other hyper-parameters."""
@@ -59,19 +60,25 @@ class Experiment:
         return other
 
     def describe(self) -> str:
-        """The first lines of the log."""
+        """The first lines on the screen."""
         clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
-        lines = [
-            f"{self.model_name} on {self.dataset.name}: {clips} clips",
-            " ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items()),
-            "; ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.provenance).items()),
-        ]
+        default, settings = presets_of(self.dataset.name)[0], self.provenance.settings
+        differs = f"differs from the {default} table: {settings}" if settings != default else f"{default} table"
+        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips", differs]
+        if len(self.config.task_names) > 1:
+            lines += ["in epochs 1 and 2 the unimodal tasks have weight 0: expect the train loss to jump in epoch 3"]
         if self.tuned is not None:
             before, now = self.tuned.trained_on, self.provenance.data_and_encoder()
             changed = [key for key in now if before.get(key, now[key]) != now[key]]
             warning = f"; but this run has another {', another '.join(changed)}" if changed else ""
             lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{warning}"]
         return "\n".join([*lines, *self.notes()])
+
+    def details(self) -> str:
+        """All hyper-parameters and the provenance, for the log file."""
+        config = " ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items())
+        facts = "; ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.provenance).items())
+        return f"{config}\n{facts}"
 
     def notes(self) -> list[str]:
         """What is left out of the data or read otherwise, and what about it is probably not meant."""

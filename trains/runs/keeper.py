@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +13,8 @@ import pandas as pd
 from data.schema import EXTRACTORS
 from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
-from trains.runs.results import add_seed_row, finished_rows
+from trains.runs.report import shown
+from trains.runs.results import add_seed_row, finished_rows, read_rows, write_rows
 from trains.runs.training_state import State, capture, load_state, restore, save_state
 from trains.self_mm import EpochResult
 from trains.training import Training
@@ -21,6 +23,7 @@ from utils.files import clear_leftovers, exclusive_lock, remove
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, deferred_signals
 
+STATE = "training.safetensors"
 FINISHED = "finished"  # instead of a state: nothing is left to train
 
 
@@ -51,16 +54,26 @@ class Keeper:
         self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
         self.log, self.save_every, self.resume = log, save_every, resume
         self.provenance = experiment.provenance
-        self.folder = models / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
-        self.state = self.folder.with_name(f"{self.folder.name}-training.safetensors")
+        self.default = models / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
+        self.folder = self.default.with_name(self.default.name + self.provenance.suffix)
+        self.epochs = pd.DataFrame()  # the rows of history.csv
         self.training: Training | None = None
         self._start = self._last_save = 0.0
+
+    @property
+    def state(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-{STATE}")
+
+    @property
+    def history(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-history.csv")
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Locks the seed, or raises UserError. Saves the state on a signal; notes on an error what is saved."""
         in_use = "another run is training this seed; wait for it, or choose another --model_save_dir"
         with exclusive_lock(self.folder, in_use):
+            self._leave_other_checkpoints()
             clear_leftovers(self.state)
             try:
                 yield
@@ -95,6 +108,10 @@ class Keeper:
                 raise UserError(f"--resume: {self.state}: {what}; repeat its flags, {advice}")
         if is_finished:
             self._log(f"already finished: metrics taken from {self.seeds_csv}")
+        elif self.provenance.config_hash in rows:
+            self._log(f"already finished, see {self.seeds_csv}: trains again, for another row; --resume skips it")
+        elif self.resume and (states := sorted(self.default.parent.glob(f"{self.default.name}-*{STATE}"))):
+            self._log(f"nothing to resume with these settings; unfinished: {', '.join(path.name for path in states)}")
         return FINISHED if is_finished else None
 
     def finished_test(self) -> dict[str, float]:
@@ -121,16 +138,21 @@ class Keeper:
                 raise UserError(f"--resume: {self.folder}: {problem}; remove {self.state} to train from the start")
         if training.epochs or training.windows:
             self._log(f"resumes after {training}")
+        rows = read_rows(self.history, ["epoch"]) if training.epochs else pd.DataFrame({"epoch": []})
+        self.epochs = rows[rows["epoch"].astype(int) <= training.epochs]
         self.training = training
         self._start = time.perf_counter() - training.seconds
         self._last_save = time.monotonic()
 
     def after_epoch(self, result: EpochResult) -> None:
-        """Saves the best epoch so far, and the state then and every `save_every` minutes."""
-        shown = [name for name in result.valid if name in ("Loss", "Corr") or name.endswith("acc_2")]
-        scores = "  ".join(f"{name} {result.valid[name]:.4f}" for name in shown)
-        text = f"epoch {result.epoch:2d}  {result.seconds:5.1f} s  train {result.train_loss:.4f}  valid: {scores}"
-        self._log(text + "  best so far" * result.is_best)
+        """Adds a row to history.csv; saves the best epoch so far, and the state then and every `save_every` minutes."""
+        waited = f"({result.epoch - result.best_epoch} of {self.experiment.config.early_stop})"
+        text = f"epoch {result.epoch:2d} {result.seconds:6.1f} s  train {result.train_loss:.4f}  valid "
+        self._log(f"{text}{self._main(result.valid)}  {'best' if result.is_best else waited}")
+        row = {"epoch": result.epoch, "seconds": round(result.seconds, 3), "train_loss": result.train_loss}
+        row |= {f"valid_{name}": value for name, value in result.valid.items()}
+        self.epochs = pd.concat([self.epochs, pd.DataFrame([row]).astype(object)], ignore_index=True)
+        write_rows(self.epochs, self.history)
         if self.training.at_best or time.monotonic() - self._last_save >= 60 * self.save_every:
             self._save_state()
         # After the state: at any moment, the best epoch is in the checkpoint or in the state.
@@ -139,16 +161,20 @@ class Keeper:
 
     def finish(self) -> dict[str, float]:
         """Tests the best epoch, writes the row, and removes the state. Returns the test's metrics."""
-        training, key = self.training, self.experiment.config.KeyEval
+        training, config, key = self.training, self.experiment.config, self.experiment.config.KeyEval
+        lasted = training.epochs - training.best_epoch
+        reason = f"no better {key} for {lasted} epochs" if lasted >= config.early_stop else "that was max_epochs"
+        self._log(f"ends after epoch {training.epochs}: {reason}; the best, {training.best_epoch}, is in {self.folder}")
         seconds = time.perf_counter() - self._start
         test = self.experiment.test(load_checkpoint(self.folder, self.experiment.kind.network))
-        row = {"model": self.provenance.model, "dataset": self.provenance.dataset, "seed": self.seed} | test
+        row = {key: getattr(self.provenance, key) for key in ("model", "dataset", "settings")}
+        row |= {"seed": self.seed} | test
         row[f"valid_{key}"] = training.best_score if lower_is_better(key) else -training.best_score
         row |= {"best_epoch": training.best_epoch, "epochs": training.epochs}
         row |= {"seconds": round(seconds, 2), "seconds_per_epoch": round(seconds / training.epochs, 2)}
         add_seed_row(self.seeds_csv, row | asdict(self.provenance), replace=self.resume)
         remove(self.state)
-        self._log(f"test: {'  '.join(f'{name} {value:.4f}' for name, value in test.items())}")
+        self._log(f"test {self._main(test)}")
         return test
 
     def _note(self, error: Exception) -> str:
@@ -170,6 +196,18 @@ class Keeper:
             return f"choose another GPU with --gpu_ids; {resume}"
         return f"add --max_clips_per_pass {clips // 2} (now {clips}; the gradient stays the same); {resume}"
 
+    def _main(self, scores: dict[str, float]) -> str:
+        """Three of the scores in words: the loss, the correlation, and the deciding one or the accuracy that papers give."""
+        accuracies = [name for name in reversed(scores) if name.endswith("acc_2")]
+        names = dict.fromkeys(["Loss", "Corr", self.experiment.config.KeyEval, *accuracies])
+        return shown({re.sub("^(Has0|Non0|Mult)_", "", name): scores[name] for name in list(names)[:3]})
+
+    def _leave_other_checkpoints(self) -> None:
+        """Adds the hash to the folder's name if it is another experiment's with the same words, as after an edit of a table."""
+        with contextlib.suppress(UserError):
+            if read_metadata(self.folder).get("config_hash") != self.provenance.config_hash:
+                self.folder = self.folder.with_name(f"{self.folder.name}-{self.provenance.config_hash}")
+
     def _save_state(self) -> None:
         self.training.seconds = time.perf_counter() - self._start
         tensors, values = capture(self.training)
@@ -177,7 +215,7 @@ class Keeper:
         self._last_save = time.monotonic()
 
     def _save_checkpoint(self, training: Training) -> None:
-        labels = {task: state.labels.tolist() for task, state in training.ulgm.tasks.items()}
+        labels = {task: state.labels.numpy(force=True) for task, state in training.ulgm.tasks.items()}
         table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **labels})
         metadata = self.provenance.metadata() | {"seed": self.seed, "epoch": training.best_epoch}
         metadata[EXTRACTORS] = self.experiment.store.extractors

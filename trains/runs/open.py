@@ -10,10 +10,10 @@ from torch import nn
 from config.config_regression import DATASETS, Config, Dataset, data_root
 from data.demo import ensure_demo
 from data.extractors import difference
-from data.schema import EXTRACTORS, SPLITS
+from data.schema import EXTRACTORS, OFFICIAL_SHA1, SPLITS
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, vocabulary_hash
-from models.pretrained_bert import Pretrained, find_bert, load_pretrained, load_tokenizer
+from models.pretrained_bert import HUB, Pretrained, find_bert, load_pretrained, load_tokenizer
 from models.self_mm import DTYPES
 from models.ulgm import ULGM
 from trains.runs.checkpoint import load_checkpoint, read_metadata
@@ -80,7 +80,12 @@ def open_experiment(
     store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
-    experiment = Experiment(model_name, dataset, config, device, store, encoder, **settings)
+    others = {"aligned": ""} if aligned else {}
+    if features is not None and store.sha1 not in OFFICIAL_SHA1:
+        others["features"] = path.stem
+    if bert not in (None, HUB[dataset.language]):
+        others["bert"] = Path(bert).name
+    experiment = Experiment(model_name, dataset, config, device, store, encoder, **settings, others=others)
     if config.KeyEval in experiment.undefined_metrics("valid"):
         raise UserError(f"{path}: valid: KeyEval = {config.KeyEval} is undefined for its labels; select by Loss")
     return experiment

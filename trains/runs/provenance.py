@@ -4,14 +4,17 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 
 import torch
 
-from config.config_regression import REPOSITORY, Config
+from config.config_regression import PRESETS, REPOSITORY, Config, presets_of
 
+NAMES = ("features=", "bert=")  # of words in `settings` that a checkpoint's name leaves out
 DATA_AND_ENCODER = ("model", "dataset", "aligned", "features_sha1", "bert")
+LONGEST_SUFFIX = 60  # characters
 MACHINE = ("device", "threads", "ranks", "max_clips_per_pass", "deterministic")
 
 
@@ -21,6 +24,7 @@ class Provenance:
 
     model: str
     dataset: str
+    settings: str  # what differs from the dataset's default table, features and encoder, in words: see in_words
     aligned: bool
     features_sha1: str
     bert: str  # a hash of the pretrained weights
@@ -37,18 +41,44 @@ class Provenance:
         """Shared by all trials of a sweep."""
         return {key: getattr(self, key) for key in DATA_AND_ENCODER}
 
+    @property
+    def suffix(self) -> str:
+        """Of a checkpoint's name: what differs from the default settings, which have none."""
+        words = [word.split("=", 1)[-1] if word.startswith(NAMES) else word for word in self.settings.split()]
+        suffix = "" if words == presets_of(self.dataset)[:1] else f"-{'-'.join(words)}"
+        return suffix if len(suffix) <= LONGEST_SUFFIX else f"-{self.config_hash}"
+
     def metadata(self) -> dict[str, object]:
         """For the checkpoint: everything that does not depend on the machine."""
         return {key: value for key, value in asdict(self).items() if key not in MACHINE}
 
 
-def make_provenance(data_and_encoder: dict, config: Config, device: torch.device, ranks: int) -> Provenance:
-    """The provenance of a run by this process."""
+def in_words(dataset: str, config: Config, others: dict[str, str]) -> str:
+    """What differs from a dataset's default table: "released" if nothing does, or "mmsa MT bf16 batch_size=16 features=own".
+
+    others: key -> value of differences outside the table; "" as the value: the key says it all.
+    """
+    values = asdict(config) | {"max_clips_per_pass": 0}
+    tables = {name: asdict(Config(**PRESETS[name][dataset])) for name in presets_of(dataset)}
+    differing = {name: {key for key in values if values[key] != table[key]} for name, table in tables.items()}
+    nearest = min(tables, key=lambda name: len(differing[name]))
+    words = [] if nearest == next(iter(tables)) else [nearest]
+    for key in (key for key in {"tasks": "", "precision": ""} | values if key in differing[nearest]):
+        words.append(values[key] if key in ("tasks", "precision") else f"{key}={values[key]}")
+    words += [f"{key}={value}" if value else key for key, value in others.items()]
+    return " ".join(re.sub(r"[^\w.=-]", "_", word) for word in words) or nearest
+
+
+def make_provenance(
+    data_and_encoder: dict, config: Config, device: torch.device, ranks: int, others: dict[str, str]
+) -> Provenance:
+    """The provenance of a run by this process. others: see in_words."""
     identity = json.dumps([data_and_encoder, config.identity()])
     packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "numpy")]
     on_gpu = device.type == "cuda"
     return Provenance(
         **data_and_encoder,
+        settings=in_words(data_and_encoder["dataset"], config, others),
         config_hash=hashlib.sha1(identity.encode()).hexdigest()[:10],
         versions=" ".join([f"python {platform.python_version()}", *packages]),
         commit=commit(),

@@ -40,6 +40,13 @@ def closing_report(title: str, tests: list[Scores], guess: Scores, published: di
     return "\n".join(tables)
 
 
+def shown(scores: Scores) -> str:
+    """Scores in a line, written as in the table."""
+    return "  ".join(
+        f"{name} {100 * value:.2f}" if _is_percentage(name) else f"{name} {value:.4f}" for name, value in scores.items()
+    )
+
+
 def _format(table: pd.DataFrame) -> str:
     rows = {
         metric: row.map(("{:.2f}" if _is_percentage(metric) else "{:.4f}").format) for metric, row in table.iterrows()

@@ -36,7 +36,7 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
         try:
             for (model, config_hash), group in rows.groupby(["model", "config_hash"], sort=False):
                 group = group.iloc[group["seed"].astype(int).argsort()]  # the last bit of a sum depends on the order
-                line = {"Model": model}
+                line = {"Model": model, "settings": group["settings"].iloc[-1] if "settings" in group else ""}
                 for metric in metrics:
                     values = pd.to_numeric(group[metric]).to_numpy(dtype=float)
                     line[f"{metric}_mean"] = round(values.mean() * 100, 2)

@@ -1,0 +1,124 @@
+"""Results say what was run: in their names, rows and lines on the screen."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+from run_files import SEEDS_CSV, SUMMARY_CSV, checkpoint
+
+import run
+from config.config_regression import TASK_SETS, make_config
+from trains.runs.provenance import in_words
+
+
+@pytest.mark.parametrize(
+    "dataset, changes, others, words",
+    [
+        ("mosi", {}, {}, "released"),
+        ("simsv2", {}, {}, "mmsa"),
+        ("mosi", {"preset": "mmsa"}, {}, "mmsa"),
+        ("mosi", {"preset": "mmsa", "tasks": "MTA", "precision": "bf16", "H": 2.0}, {}, "mmsa MTA bf16 H=2.0"),
+        ("mosi", {"learning_rate_bert": 2e-5}, {"aligned": ""}, "learning_rate_bert=2e-05 aligned"),
+        ("mosi", {}, {"features": "my own/clips", "bert": "bert-large"}, "features=my_own_clips bert=bert-large"),
+        ("mosi", {"max_clips_per_pass": 7}, {}, "released"),  # does not change the experiment
+    ],
+)
+def test_settings_in_words(dataset, changes, others, words):
+    assert in_words(dataset, make_config(dataset, **changes), others) == words
+
+
+@pytest.fixture
+def released(workplace, monkeypatch) -> list[str]:
+    """Flags of a run that differs in nothing from the released table, features and encoder: they are tiny here."""
+    for key, value in {"batch_size": 4, "update_epochs": 2, "max_epochs": 2}.items():
+        monkeypatch.setitem(run.parse_arguments.__globals__["PRESETS"]["released"]["mosi"], key, value)
+    monkeypatch.setenv("SELF_MM_DATA", str(workplace.folder / "datasets"))
+    monkeypatch.setattr("config.config_regression.REPOSITORY", workplace.folder)
+    shutil.copytree(workplace.bert, "pretrained_model/bert_en")
+    tiny.write_features(Path("datasets/MOSI/Processed/unaligned_50.pkl"))
+    return ["--datasetName", "mosi", "--gpu_ids", "-1", "--seeds", "1"]
+
+
+def test_the_ablation_leaves_a_checkpoint_and_a_line_for_each_set_of_tasks(released):
+    for tasks in TASK_SETS:
+        assert run.main([*released, "--tasks", tasks]) == 0
+    names = {tasks: f"self_mm-mosi-regression-1-{tasks}" for tasks in TASK_SETS} | {"MTAV": "self_mm-mosi-regression-1"}
+    summary = pd.read_csv(SUMMARY_CSV, index_col="settings")
+    assert summary.index.tolist() == ["released" if tasks == "MTAV" else tasks for tasks in TASK_SETS]
+    for tasks, name in names.items():
+        config = json.loads(Path("results/models", name, "config.json").read_text())
+        assert config["hyper_parameters"]["tasks"] == tasks
+        assert config["trained_on"]["config_hash"] == summary["config_hash"].get(
+            "released" if tasks == "MTAV" else tasks
+        )
+
+
+def test_words_in_names_of_checkpoints(released, workplace):
+    for flags, suffix in (
+        (["--preset", "mmsa", "--set", "batch_size=4", "update_epochs=2"], "-mmsa-batch_size=4-update_epochs=2"),
+        (["--set", "post_text_dim=32", "post_audio_dim=32", "post_video_dim=8", "batch_size=5"], None),
+        (["--precision", "bf16", "--set", "H=2"], "-bf16-H=2.0"),
+        (["--dataPath", str(workplace.features), "--bert", str(workplace.bert)], "-unaligned-bert"),
+        (["--dataPath", "datasets/MOSI/Processed/unaligned_50.pkl"], "-unaligned_50"),
+    ):
+        shutil.rmtree("results", ignore_errors=True)
+        assert run.main([*released, *flags]) == 0
+        suffix = suffix or f"-{pd.read_csv(SEEDS_CSV)['config_hash'][0]}"  # too long in words
+        assert checkpoint().name == f"self_mm-mosi-regression-1{suffix}"
+
+
+def test_an_edited_table_leaves_the_former_checkpoint(released, monkeypatch):
+    assert run.main(released) == 0
+    former = checkpoint()
+    weights = (former / "model.safetensors").read_bytes()
+    monkeypatch.setitem(run.parse_arguments.__globals__["PRESETS"]["released"]["mosi"], "H", 2.0)
+    assert run.main(released) == 0
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["settings"].tolist() == ["released"] * 2
+    edited = Path(f"{former}-{rows['config_hash'][1]}")
+    assert json.loads((edited / "config.json").read_text())["hyper_parameters"]["H"] == 2
+    assert (former / "model.safetensors").read_bytes() == weights
+    assert run.main(released) == 0  # again into its own folder
+    assert (former / "model.safetensors").read_bytes() == weights
+
+
+def test_a_finished_seed_says_so_and_trains_again(workplace, capsys):
+    for flags in ([], [], ["--resume"]):
+        capsys.readouterr()
+        assert workplace.run(*flags) == 0
+        printed = capsys.readouterr().out
+        trains = "already finished, see results" in printed and "--resume skips it" in printed
+        assert trains == (len(pd.read_csv(SEEDS_CSV)) == 2 and not flags)
+    assert "already finished: metrics taken from" in printed
+
+
+def test_lines_of_epochs_are_short_and_the_history_has_their_numbers(workplace, capsys, monkeypatch):
+    assert workplace.run("--set", "early_stop=2", "--max_epochs", "12", "--seeds", "1111") == 0
+    printed = capsys.readouterr().out.splitlines()
+    lines = [line for line in printed if re.match(r"seed 1111  epoch", line)]
+    assert lines and max(map(len, lines)) <= 100
+    history = pd.read_csv(f"{checkpoint(1111)}-history.csv", float_precision="round_trip")
+    assert history["epoch"].tolist() == list(range(1, len(lines) + 1))
+    row = pd.read_csv(SEEDS_CSV, float_precision="round_trip").iloc[0]
+    best = history.set_index("epoch")["valid_Loss"][row["best_epoch"]]
+    assert best == row["valid_Loss"] == history["valid_Loss"].min() and len(str(best)) < 12  # float32
+    for line, loss in zip(lines, history["valid_Loss"], strict=True):
+        assert f"valid Loss {loss:.4f}  Corr " in line
+    for waited in (1, 2):
+        assert lines[row["best_epoch"] - 1 + waited].endswith(f"({waited} of 2)")
+    assert any("no better Loss for 2 epochs; the best" in line and str(checkpoint(1111)) in line for line in printed)
+
+
+def test_details_are_in_the_log_file_only(workplace, capsys):
+    assert workplace.run() == 0
+    printed, log = capsys.readouterr().out, Path("logs/self_mm-mosi.log").read_text()
+    assert "learning_rate_bert=5e-05" in log and "versions python" in log
+    assert "learning_rate_bert" not in printed and "versions" not in printed
+    assert (
+        "differs from the released table: batch_size=4 update_epochs=2 max_epochs=2 features=unaligned bert=bert"
+        in printed
+    )
