@@ -91,7 +91,7 @@ def test_a_finished_seed_says_so_and_trains_again(workplace, capsys):
         capsys.readouterr()
         assert workplace.run(*flags) == 0
         printed = capsys.readouterr().out
-        trains = "already finished, see results" in printed and "--resume skips it" in printed
+        trains = "already finished, see results" in printed and "--resume would skip it" in printed
         assert trains == (len(pd.read_csv(SEEDS_CSV)) == 2 and not flags)
     assert "already finished: metrics taken from" in printed
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,7 +12,7 @@ import pandas as pd
 from data.schema import EXTRACTORS
 from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
-from trains.runs.report import shown
+from trains.runs.report import brief
 from trains.runs.results import add_seed_row, finished_rows, read_rows, write_rows
 from trains.runs.training_state import State, capture, load_state, restore, save_state
 from trains.self_mm import EpochResult
@@ -109,7 +108,7 @@ class Keeper:
         if is_finished:
             self._log(f"already finished: metrics taken from {self.seeds_csv}")
         elif self.provenance.config_hash in rows:
-            self._log(f"already finished, see {self.seeds_csv}: trains again, for another row; --resume skips it")
+            self._log(f"already finished, see {self.seeds_csv}: trains again, in its place; --resume would skip it")
         elif self.resume and (states := sorted(self.default.parent.glob(f"{self.default.name}-*{STATE}"))):
             self._log(f"nothing to resume with these settings; unfinished: {', '.join(path.name for path in states)}")
         return FINISHED if is_finished else None
@@ -147,8 +146,9 @@ class Keeper:
     def after_epoch(self, result: EpochResult) -> None:
         """Adds a row to history.csv; saves the best epoch so far, and the state then and every `save_every` minutes."""
         waited = f"({result.epoch - result.best_epoch} of {self.experiment.config.early_stop})"
-        text = f"epoch {result.epoch:2d} {result.seconds:6.1f} s  train {result.train_loss:.4f}  valid "
-        self._log(f"{text}{self._main(result.valid)}  {'best' if result.is_best else waited}")
+        text = f"epoch {result.epoch:2d} {result.seconds:6.1f} s  train {result.train_loss:.4f}"
+        scores = brief(result.valid, self.experiment.config.KeyEval)
+        self._log(f"{text}  valid {scores}  {'best' if result.is_best else waited}")
         row = {"epoch": result.epoch, "seconds": round(result.seconds, 3), "train_loss": result.train_loss}
         row |= {f"valid_{name}": value for name, value in result.valid.items()}
         self.epochs = pd.concat([self.epochs, pd.DataFrame([row]).astype(object)], ignore_index=True)
@@ -174,7 +174,7 @@ class Keeper:
         row |= {"seconds": round(seconds, 2), "seconds_per_epoch": round(seconds / training.epochs, 2)}
         add_seed_row(self.seeds_csv, row | asdict(self.provenance), replace=self.resume)
         remove(self.state)
-        self._log(f"test {self._main(test)}")
+        self._log(f"test {brief(test, key)}")
         return test
 
     def _note(self, error: Exception) -> str:
@@ -195,12 +195,6 @@ class Keeper:
         if clips == 1:
             return f"choose another GPU with --gpu_ids; {resume}"
         return f"add --max_clips_per_pass {clips // 2} (now {clips}; the gradient stays the same); {resume}"
-
-    def _main(self, scores: dict[str, float]) -> str:
-        """Three of the scores in words: the loss, the correlation, and the deciding one or the accuracy that papers give."""
-        accuracies = [name for name in reversed(scores) if name.endswith("acc_2")]
-        names = dict.fromkeys(["Loss", "Corr", self.experiment.config.KeyEval, *accuracies])
-        return shown({re.sub("^(Has0|Non0|Mult)_", "", name): scores[name] for name in list(names)[:3]})
 
     def _leave_other_checkpoints(self) -> None:
         """Adds the hash to the folder's name if it is another experiment's with the same words, as after an edit of a table."""

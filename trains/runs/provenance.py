@@ -45,7 +45,7 @@ class Provenance:
     def suffix(self) -> str:
         """Of a checkpoint's name: what differs from the default settings, which have none."""
         words = [word.split("=", 1)[-1] if word.startswith(NAMES) else word for word in self.settings.split()]
-        suffix = "" if words == presets_of(self.dataset)[:1] else f"-{'-'.join(words)}"
+        suffix = "" if self.settings == presets_of(self.dataset)[0] else f"-{'-'.join(words)}"
         return suffix if len(suffix) <= LONGEST_SUFFIX else f"-{self.config_hash}"
 
     def metadata(self) -> dict[str, object]:
@@ -59,8 +59,8 @@ def in_words(dataset: str, config: Config, others: dict[str, str]) -> str:
     others: key -> value of differences outside the table; "" as the value: the key says it all.
     """
     values = asdict(config) | {"max_clips_per_pass": 0}
-    tables = {name: asdict(Config(**PRESETS[name][dataset])) for name in presets_of(dataset)}
-    differing = {name: {key for key in values if values[key] != table[key]} for name, table in tables.items()}
+    tables = {name: vars(Config(**PRESETS[name][dataset])) for name in presets_of(dataset)}
+    differing = {name: [key for key in values if values[key] != table[key]] for name, table in tables.items()}
     nearest = min(tables, key=lambda name: len(differing[name]))
     words = [] if nearest == next(iter(tables)) else [nearest]
     for key in (key for key in {"tasks": "", "precision": ""} | values if key in differing[nearest]):

@@ -3,6 +3,7 @@
 Accuracy and F1 are in percent here, as papers print them.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -40,10 +41,13 @@ def closing_report(title: str, tests: list[Scores], guess: Scores, published: di
     return "\n".join(tables)
 
 
-def shown(scores: Scores) -> str:
-    """Scores in a line, written as in the table."""
+def brief(scores: Scores, key: str) -> str:
+    """Three scores in a line, written as in the table: loss, correlation, and `key` or the accuracy that papers give."""
+    accuracies = [name for name in reversed(scores) if name.endswith("acc_2")]
+    names = list(dict.fromkeys(["Loss", "Corr", key, *accuracies]))[:3]
+    texts = [f"{100 * scores[name]:.2f}" if _is_percentage(name) else f"{scores[name]:.4f}" for name in names]
     return "  ".join(
-        f"{name} {100 * value:.2f}" if _is_percentage(name) else f"{name} {value:.4f}" for name, value in scores.items()
+        f"{re.sub('^(Has0|Non0|Mult)_', '', name)} {text}" for name, text in zip(names, texts, strict=True)
     )
 
 
