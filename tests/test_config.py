@@ -8,6 +8,7 @@ import pytest
 
 from config.command_line import parse_arguments, parse_setting
 from config.config_regression import DATASETS, PRESETS, REPOSITORY, Config, make_config
+from trains.runs.open import find_features
 from trains.runs.report import published_scores
 from utils.errors import UserError
 
@@ -132,8 +133,21 @@ def test_every_field_is_read_somewhere():
 
 def test_an_environment_variable_sets_the_data_root(monkeypatch, tmp_path):
     monkeypatch.setenv("SELF_MM_DATA", str(tmp_path))
-    assert DATASETS["sims"].feature_file(False) == tmp_path / "SIMS" / "Processed" / "features" / "unaligned_39.pkl"
-    assert DATASETS["mosei"].feature_file(True) == tmp_path / "MOSEI" / "Processed" / "aligned_50.pkl"
+    assert DATASETS["simsv2"].feature_files(False) == [tmp_path / "SIMSv2" / "Processed" / "sims_unaligned.pkl"]
+    assert DATASETS["mosei"].feature_files(True) == [tmp_path / "MOSEI" / "Processed" / "aligned_50.pkl"]
+
+
+def test_sims_is_found_where_self_mm_or_mmsa_has_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("SELF_MM_DATA", str(tmp_path))
+    of_mmsa = tmp_path / "SIMS" / "Processed" / "unaligned_39.pkl"
+    of_self_mm = of_mmsa.parent / "features" / of_mmsa.name
+    with pytest.raises(UserError, match="no such feature file") as caught:
+        find_features(None, DATASETS["sims"], aligned=False)
+    assert str(of_mmsa) in str(caught.value) and str(of_self_mm) in str(caught.value)
+    of_self_mm.parent.mkdir(parents=True)
+    for file in (of_mmsa, of_self_mm):  # with both, the released code's
+        file.touch()
+        assert find_features(None, DATASETS["sims"], aligned=False) == file
 
 
 def test_published_scores_depend_on_the_tasks():

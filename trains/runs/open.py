@@ -115,10 +115,11 @@ def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
     """The feature file: --dataPath, or the dataset's own; the demo's is created. Raises UserError if it is missing."""
     if dataset.name == "demo":
         ensure_demo(data_root() / "DEMO")
-    path = named or dataset.feature_file(aligned)
-    if not path.exists():
+    places = [named] if named else dataset.feature_files(aligned)
+    path = next(filter(Path.exists, places), None)
+    if path is None:
         advice = "name one with --dataPath, or set SELF_MM_DATA to the datasets' folder; --datasetName demo needs none"
-        raise UserError(f"{path}: no such feature file; {advice}")
+        raise UserError(f"{' or '.join(map(str, places))}: no such feature file; {advice}")
     return path
 
 
