@@ -18,7 +18,7 @@ from data.builders.from_parts import build_from_parts
 from data.builders.label_table import read_label_table
 from data.doubts import find_doubts
 from data.extractors import ClipError
-from data.schema import OFFICIAL_SHA1, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
+from data.schema import OFFICIAL, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
 from utils.errors import Parser, UserError, at_least, first_line, printable, run_program
 
 BAR = 40  # characters of the longest histogram bar
@@ -26,7 +26,9 @@ BAR = 40  # characters of the longest histogram bar
 
 def describe(file: FeatureFile, dataset: Dataset) -> str:
     """A report on a feature file."""
-    lines = [str(file.path), f"SHA-1 {file.sha1}: {OFFICIAL_SHA1.get(file.sha1, 'not one of the official files')}"]
+    sums = {"SHA-1": file.sha1, "SHA-256": file.sha256()}
+    lines = [str(file.path)]
+    lines += [f"{kind} {found}: {OFFICIAL.get(found, 'not one of the official files')}" for kind, found in sums.items()]
     for modality, facts in sorted(file.extractors.items()):
         settings = " ".join(f"{name}={value}" for name, value in facts.get("settings", {}).items())
         name = f"{facts.get('name', '')} {facts.get('version', '')}"

@@ -11,6 +11,7 @@ The layout is {"train" | "valid" | "test": {key: array}}, with N clips in a spli
 """
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -39,6 +40,13 @@ OFFICIAL_SHA1 = {
     "ef49589349bc1c2bc252ccc0d4657a755c92a056": "the official MOSEI aligned_50",
     "a00c73e92f66896403c09dbad63e242d5af756f8": "the official SIMS unaligned_39",
 }
+OFFICIAL = OFFICIAL_SHA1 | {  # Self-MM publishes SHA-1s, MMSA SHA-256s; whether of the same files is not known
+    "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524": "MMSA's MOSI unaligned_50",
+    "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9": "MMSA's MOSI aligned_50",
+    "ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f": "MMSA's MOSEI unaligned_50",
+    "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791": "MMSA's MOSEI aligned_50",
+    "c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f": "MMSA's SIMS unaligned_39",
+}
 
 
 @dataclass
@@ -65,6 +73,11 @@ class FeatureFile:
     sha1: str
     splits: dict[str, FeatureSplit]
     extractors: dict[str, dict]  # modality -> name, version, width, settings, padded length; {} if unknown
+
+    def sha256(self) -> str:
+        """Reads the whole file again, so a run asks for it only if the content is in doubt."""
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_feature_file(path: Path, dataset: Dataset, aligned: bool, to_score: str | None = None) -> FeatureFile:
@@ -110,13 +123,11 @@ def load_splits(path: Path, names: Iterable[str] = SPLITS) -> tuple[dict, str]:
 
 def plain_extractors(content: object) -> dict[str, dict]:
     """The extractors entry of any file, in JSON's types. Raises ValueError unless it is a few small dicts."""
-    try:
+    with contextlib.suppress(TypeError, AttributeError, RecursionError):
         written = json.dumps(content or {})
         extractors = json.loads(written)
         if len(written) < 10_000 and all(isinstance(facts.get("settings", {}), dict) for facts in extractors.values()):
             return extractors
-    except (TypeError, AttributeError, RecursionError):
-        pass
     raise ValueError(f"{EXTRACTORS}: expected a dict for each modality, with plain values")
 
 

@@ -13,7 +13,7 @@ from transformers import BertModel
 import run
 from data import feature_file
 from data.doubts import find_doubts
-from data.schema import read_feature_file
+from data.schema import OFFICIAL, read_feature_file
 from models.pretrained_bert import load_tokenizer
 
 
@@ -85,10 +85,18 @@ def test_labels_of_a_smaller_range_are_another_datasets(tmp_path, mosi):
     assert "does --datasetName" in doubts(tmp_path, mosi, tiny.make_features(bound=1.0))[0]
 
 
-def test_official_files_are_taken_as_they_are(tmp_path, mosi, monkeypatch):
+@pytest.mark.parametrize("known", ["sha1", "sha256"])
+def test_official_files_are_taken_as_they_are(tmp_path, mosi, monkeypatch, known):
     file = read_feature_file(tiny.write_features(tmp_path / "f.pkl", changed(vision_lengths=[1] * 21)), mosi, False)
     assert find_doubts(file, mosi)
-    monkeypatch.setitem(__import__("data.doubts").doubts.OFFICIAL_SHA1, file.sha1, "an official file")
+    monkeypatch.setitem(OFFICIAL, {"sha1": file.sha1, "sha256": file.sha256()}[known], "an official file")
+    assert find_doubts(file, mosi) == []
+
+
+def test_a_file_without_doubts_is_hashed_once(tmp_path, mosi):
+    """A training must not wait for a second hash."""
+    file = read_feature_file(tiny.write_features(tmp_path / "f.pkl", tiny.make_features()), mosi, False)
+    file.path.unlink()  # reading it again would fail
     assert find_doubts(file, mosi) == []
 
 

@@ -1,9 +1,12 @@
 """CHECK reports the content of a feature file or a folder of clips, and lists its mistakes."""
 
+import hashlib
+
 import numpy as np
 import tiny
 
 from data import feature_file
+from data.schema import OFFICIAL
 from utils.metrics import sentiment_class
 
 
@@ -24,6 +27,18 @@ def test_report_has_classes_padding_and_extractors(tmp_path, capsys):
     lengths = features["train"]["audio_lengths"]
     assert f"{1 - sum(lengths) / (21 * 15):.0%} padding, 1 non-finite values" in report
     assert "audio by librosa 1: width 5 hop_length=7" in report and "strongly negative" in report
+
+
+def test_both_sums_are_compared_with_the_official_files(tmp_path, capsys, monkeypatch):
+    path = tiny.write_features(tmp_path / "f.pkl")
+    sums = {kind: hashlib.new(kind.replace("-", ""), path.read_bytes()).hexdigest() for kind in ("SHA-1", "SHA-256")}
+    for official in sums:
+        with monkeypatch.context() as patch:
+            patch.setitem(OFFICIAL, sums[official], "Somebody's MOSI")
+            report = check(path, capsys)[1].splitlines()
+        for kind, value in sums.items():
+            verdict = "Somebody's MOSI" if kind == official else "not one of the official files"
+            assert f"{kind} {value}: {verdict}" in report
 
 
 def test_repeated_ids_are_mistakes(tmp_path, capsys):
