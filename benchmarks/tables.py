@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from statistics import median
 
+from benchmarks.corpora import SHAPES
+
 GIB = 2**30
 RELEASED = "released way"  # the baseline's name in tables, figures and JSON
 
@@ -30,6 +32,11 @@ def as_table(name: str, result: dict) -> str:
     def row(title: str, cell: Callable[[dict], str]) -> list[str]:
         return [title, *map(cell, columns.values())]
 
+    def epoch(figures: dict) -> str:
+        """Of the dataset's real size: its windows, and its validation split."""
+        train = SHAPES[name].clips["train"] / clips * median(figures["seconds"])
+        return f"{train + SHAPES[name].clips['valid'] / evaluated * median(figures['evaluation_seconds']):.0f}"
+
     def times_as_fast(key: str) -> list[str]:
         return row("**times as fast**", lambda figures: f"**{ratio(baseline[key], figures[key]):.1f}**")
 
@@ -48,6 +55,7 @@ def as_table(name: str, result: dict) -> str:
     rows += [
         row("evaluation, clips a second", lambda figures: f"{evaluated / median(figures['evaluation_seconds']):.1f}"),
         times_as_fast("evaluation_seconds"),
+        row("seconds for an epoch with validation", epoch),
     ]
     real, padded = median(result["tokens"]), result["padded_tokens"]
     return (

@@ -50,6 +50,16 @@ def test_table_and_figure_show_the_median_ratio(figures):
     assert "4.0 times as fast" in svg and "8.0 times as fast" in svg and "MOSI" in svg
 
 
+def test_an_epoch_has_all_windows_and_the_validation_split(figures):
+    for way in figures["ways"].values():  # 16 clips a window, 6 evaluated
+        way["seconds"], way["evaluation_seconds"] = [1.6] * 2, [0.06] * 2
+    clips = SHAPES["mosi"].clips
+    expected = f"{clips['train'] * 0.1 + clips['valid'] * 0.01:.0f}"
+    assert f"| seconds for an epoch with validation | {expected} | {expected} | {expected} |" in as_table(
+        "mosi", figures
+    )
+
+
 def test_needed_flops_of_one_layer_by_hand():
     """Two tokens, width 16: keys and values of both tokens, everything else of the first token only."""
     encoder = BertConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1)
