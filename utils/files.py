@@ -43,12 +43,9 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
         remove(previous_folder(path))
     except Exception as error:
-        if isinstance(error, OSError):
-            reason = error.strerror or type(error).__name__
-        elif "os error" in str(error):  # a Rust library's
-            reason = first_line(error)
-        else:
+        if not isinstance(error, OSError) and "os error" not in str(error):  # the latter is a Rust library's
             raise
+        reason = getattr(error, "strerror", None) or first_line(error) or type(error).__name__
         raise UserError(
             f"{path}: cannot be written ({reason}); is the disk full, or the file open in another program? The previous "
             "version is intact; make room and repeat the command (run.py: with --resume)"
