@@ -20,6 +20,7 @@ from config.command_line import SECRET_URL, hide_password, parse_arguments
 from config.config_regression import REPOSITORY
 from trains.runs import provenance
 from trains.sweep import storage
+from utils.files import replacing
 
 SECRET = "S3cret"
 
@@ -265,3 +266,23 @@ def test_the_commit_of_a_surrounding_repository_is_not_recorded(tmp_path, monkey
     assert provenance.commit() == ""
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as in a hook
     assert provenance.commit() == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0o002, 0o664)])
+def test_the_umask_decides_who_can_read_what_is_written(tmp_path, umask, mode):
+    def private(path: Path) -> None:  # as safetensors writes its files
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "file") as work:
+            private(work)
+        with replacing(tmp_path / "folder") as work:
+            (work / "tokenizer").mkdir(parents=True)
+            private(work / "model.safetensors")
+            private(work / "tokenizer" / "vocab.txt")
+    finally:
+        os.umask(before)
+    written = ("file", "folder/model.safetensors", "folder/tokenizer/vocab.txt")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in written] == [mode] * 3

@@ -115,8 +115,12 @@ def remove(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or a folder and its contents, is on disk."""
+    """Waits until a file, or a folder and its contents, is on disk. Files get the permissions that the umask gives."""
+    mode = (path if path.is_dir() else path.parent).stat().st_mode & 0o666  # a new folder's, so it shows the umask
     for part in [*path.rglob("*"), path] if path.is_dir() else [path]:
+        if part.is_file():
+            with contextlib.suppress(OSError):  # not on every file system
+                part.chmod(mode)  # safetensors makes files that only their owner can read
         _sync(part)
 
 
