@@ -52,7 +52,7 @@ def prepare(folder: Path, args: argparse.Namespace, jobs: int) -> tuple[float, s
     command = [sys.executable, REPOSITORY / "data" / "DataPre.py", *flags, "--jobs", str(jobs)]
     shutil.rmtree(folder / "Processed", ignore_errors=True)
     start = time.perf_counter()
-    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    process = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     return time.perf_counter() - start, process.stdout
 
 

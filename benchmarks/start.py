@@ -69,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_python(*argv: str) -> str:
     """Runs Python in the repository's root. Returns its stdout."""
-    return subprocess.run([sys.executable, *argv], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(
+        [sys.executable, *argv], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, encoding="utf-8"
+    ).stdout
 
 
 def write(shape: str, path: str) -> None:

@@ -4,7 +4,6 @@ With it, the program can be tried in a minute without any download. Audio and vi
 sometimes contradict it, as irony does. All random numbers come from streams with a fixed seed: it is always the same.
 """
 
-import os
 import pickle
 import tempfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from data.schema import UNIMODAL_LABELS
-from utils.files import flush
+from utils.files import flush, rename
 
 SEED = 2021
 CLIPS = {"train": 600, "valid": 100, "test": 150}
@@ -51,7 +50,7 @@ def ensure_demo(folder: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as work:
             make_demo(made := Path(work) / folder.name)
             flush(made)
-            os.replace(made, folder)
+            rename(made, folder)
     except OSError:
         if not complete.exists():  # otherwise another process has just made the same corpus
             raise

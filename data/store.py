@@ -10,7 +10,6 @@ A store that exists is complete, and never modified: a changed pickle has anothe
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from data.ragged import Ragged, Split
 from data.schema import SPLITS, FeatureFile, check_aligned, plain_extractors, read_feature_file
 from data.tokens import encode, rules_hash
 from utils.errors import UserError, first_line, printable
-from utils.files import flush, remove
+from utils.files import flush, remove, rename
 
 FORMAT = 6  # of the files above; stores of other formats are removed
 SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # of a pickle's content, hashed to notice a change
@@ -83,7 +82,7 @@ def open_store(
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as work:
             _write(file, dataset, Path(work) / key, aligned, tokenizer)
-            os.replace(Path(work) / key, folder)
+            rename(Path(work) / key, folder)
     except OSError:
         if not folder.exists():  # otherwise another process has written the same store
             raise

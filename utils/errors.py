@@ -135,8 +135,10 @@ def run_program(work: Callable[[], int | None], if_stopped: str = "", broken_pip
 
     if_stopped: advice after a signal. broken_pipe_status: if the reader of the output has gone, as after `| head`.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # None if it is closed
-        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the console lacks
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            # Windows would write a pipe or file in another encoding. Elsewhere, for characters that the console lacks.
+            stream.reconfigure(encoding="utf-8" if os.name == "nt" else None, errors="backslashreplace")
     status = 0
     try:
         with stop_signals():

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
             if not work.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "it is a folder")
             remove(previous_folder(path))
-            os.replace(path, previous_folder(path))
-        os.replace(work, path)
+            rename(path, previous_folder(path))
+        rename(work, path)
         _sync(path.parent)
         remove(previous_folder(path))
     except Exception as error:
@@ -85,6 +86,15 @@ def check_output(path: Path, *inputs: Path) -> None:
     if path.resolve() in [source.resolve() for source in inputs]:
         raise UserError(f"{path}: is an input; write to another file")
     make_folder(path.resolve().parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """os.replace, on Windows tried again for five seconds, since virus scanners hold fresh files there."""
+    for _ in range(50 if os.name == "nt" else 0):
+        with contextlib.suppress(PermissionError):
+            return os.replace(source, target)
+        time.sleep(0.1)
+    os.replace(source, target)
 
 
 def previous_folder(folder: Path) -> Path:

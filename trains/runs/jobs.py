@@ -26,6 +26,7 @@ class Job:
             [sys.executable, str(PROGRAM), *argv],
             stdin=subprocess.PIPE,  # never written to; closing it stops the child: see stop_with_parent
             stderr=self._stderr,
+            env=os.environ | ({"PYTHONUTF8": "1"} if os.name == "nt" else {}),  # for its very first lines, too
             start_new_session=True,  # so that Ctrl-C reaches the child once, through this process; on Windows:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
