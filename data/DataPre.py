@@ -14,10 +14,6 @@ if not __package__:  # started by its path: Python then looks for modules in dat
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from config.config_regression import DATASETS
-from data.extractors import MODALITIES, Extractor
-from data.extractors.audio import LibrosaAudio
-from data.extractors.openface import find_openface
-from data.extractors.vision import NO_FACE, MediapipeFaces, NoFaces, OpenFace
 from utils.errors import Parser, UserError, at_least, run_program
 
 
@@ -29,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_arguments(argv)
         # The worker processes, which import this file, do not need PyTorch.
         from data.builders.prepare import prepare
+        from data.extractors.audio import LibrosaAudio
 
         tables = args.openface_csv or args.data_dir / "OpenFace"
         same = ("data_dir", "output", "language", "bert", "allow_missing", "jobs")
@@ -37,14 +34,17 @@ def main(argv: list[str] | None = None) -> int:
             dataset_name=args.datasetName,
             extractors={"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": vision_extractor(args)},
             openface_tables=tables if args.vision == "openface-csv" else None,
-            padded={modality: getattr(args, f"{modality}_length") for modality in MODALITIES},
+            padded={modality: getattr(args, f"{modality}_length") for modality in ("text", "audio", "vision")},
         )
 
     return run_program(work, f"the same command resumes: python data/DataPre.py {shlex.join(argv)}")
 
 
-def vision_extractor(args: argparse.Namespace) -> Extractor:
-    """Raises UserError if --openface2Path names no program."""
+def vision_extractor(args: argparse.Namespace):
+    """An Extractor. Raises UserError if --openface2Path names no program."""
+    from data.extractors.openface import find_openface
+    from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
+
     if args.vision == "none":
         return NoFaces()
     if args.vision == "mediapipe":
@@ -54,6 +54,8 @@ def vision_extractor(args: argparse.Namespace) -> Extractor:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    from data.extractors.vision import NO_FACE  # here, so that a missing package is one line
+
     parser = Parser(prog="data/DataPre.py", description="Makes a feature file from raw clips and their label table.")
     add = parser.add_argument
     # fmt: off

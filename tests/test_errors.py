@@ -39,6 +39,10 @@ def full_disk_in_rust() -> None:
     raise RuntimeError("I/O error: No space left on device (os error 28)")
 
 
+def missing_package() -> None:
+    raise ModuleNotFoundError("No module named 'optuna'", name="optuna")
+
+
 def full_gpu() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
@@ -55,6 +59,7 @@ def full_gpu_by_cublas() -> None:
         (too_much_memory, "this machine is out of memory", "--num_workers"),
         (lost_worker, "a data worker died", "--num_workers 0"),
         (full_disk, "No space left on device", "make room"),
+        (missing_package, "optuna is not installed", "pip install -r requirements.txt"),
         (full_disk_in_rust, "No space left on device", "make room"),
     ],
 )
@@ -71,6 +76,9 @@ def test_a_library_error_is_one_line_with_advice(fail, fact, advice, capsys):
         FileNotFoundError(errno.ENOENT, "no such file"),
         RuntimeError("x"),
         ValueError("Caught ValueError in DataLoader worker process 0."),
+        ModuleNotFoundError("No module named 'utils.nothing'", name="utils.nothing"),
+        ModuleNotFoundError("No module named '_sqlite3'", name="_sqlite3"),  # Python was built without it
+        ImportError("cannot import name 'nothing'", name="utils"),
     ],
 )
 def test_a_bug_is_not_translated(bug):

@@ -110,6 +110,9 @@ def _explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, MemoryError) or CPU_ALLOCATION in message:
         advice = "process fewer clips at once (run.py: --jobs, --num_workers, --max_clips_per_pass)"
         return "this machine is out of memory", advice
+    missing = (isinstance(error, ModuleNotFoundError) and error.name) or "."
+    if "." not in missing and missing not in sys.stdlib_module_names:  # a dot: a mistake in our own imports
+        return f"{missing} is not installed in {sys.prefix}", "pip install -r requirements.txt"
     frames = traceback.extract_tb(error.__traceback__)
     lost_pipe = isinstance(error, OSError | EOFError) and any(frame.name == "_try_get_data" for frame in frames)
     if lost_pipe or any(text in message for text in LOST_WORKER):

@@ -12,8 +12,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from utils.errors import UserError, first_line
 
 LOCK_TIMEOUT = 10  # seconds; the worker processes of a killed run may hold its lock for half of that
@@ -62,6 +60,8 @@ def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
     Waits for them or, with `otherwise`, raises UserError with this text. flock's lock, on a file beside the path, ends
     with its process, and works over NFS 4, or NFS 3 with its lock service (not mounted with nolock or local_lock).
     """
+    from filelock import FileLock, Timeout  # here, so that --help and the line about missing packages do without it
+
     try:
         lock = FileLock(f"{path}.lock").acquire(timeout=-1 if otherwise is None else LOCK_TIMEOUT)
     except Timeout:
