@@ -1,12 +1,15 @@
-"""What a newcomer meets first: an old Python, or a missing package."""
+"""What a newcomer meets first: an old Python, a package that is missing, a PyTorch that sees no GPU."""
 
 import ast
+import platform
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from config.config_regression import REPOSITORY
+from utils.device import describe_device
 
 PROGRAMS = {  # file -> flags with which it gets beyond reading them
     "run.py": "",
@@ -58,3 +61,24 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(program
 def test_help_needs_no_package(program):
     process = without_packages(program, "--help")
     assert process.returncode == 0 and "usage: " in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "hip", "gpus", "system", "expected"),
+    [
+        ("cuda", "13.0", None, True, "Linux", "on NVIDIA H200"),
+        ("cuda", None, "6.4", True, "Linux", "on NVIDIA H200"),  # AMD's GPUs, which PyTorch calls cuda
+        ("cpu", "13.0", None, True, "Linux", "on the CPU"),  # --gpu_ids -1
+        ("cpu", "13.0", None, False, "Linux", "on the CPU: PyTorch sees no GPU"),
+        ("cpu", None, "6.4", False, "Linux", "on the CPU: PyTorch sees no GPU"),
+        ("cpu", None, None, False, "Windows", "on the CPU: this PyTorch is a build without CUDA"),
+        ("cpu", None, None, False, "Darwin", "on the CPU"),
+    ],
+)
+def test_a_run_says_where_it_computes_and_why(monkeypatch, device, cuda, hip, gpus, system, expected):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    monkeypatch.setattr(platform, "system", lambda: system)
+    assert describe_device(torch.device(device)) == expected

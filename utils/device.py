@@ -37,6 +37,16 @@ def pick_device(gpu_ids: Sequence[int] | None) -> torch.device:
     return torch.device("cuda", gpu)
 
 
+def describe_device(device: torch.device) -> str:
+    """Where a run computes and, if a GPU might be expected, why not there."""
+    if device.type == "cuda":
+        return f"on {torch.cuda.get_device_name(device)}"
+    if torch.cuda.is_available() or platform.system() == "Darwin":  # by choice; macOS has no CUDA
+        return "on the CPU"
+    can_use_gpus = torch.version.cuda or torch.version.hip  # HIP: AMD's GPUs, which PyTorch calls CUDA, too
+    return f"on the CPU: {'PyTorch sees no GPU' if can_use_gpus else 'this PyTorch is a build without CUDA'}"
+
+
 def make_deterministic() -> None:
     """Makes a GPU reproduce its results to the bit. Call before its first use."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
