@@ -213,8 +213,9 @@ def test_unimodal_labels_in_the_file_are_for_testing_only(workplace, capsys):
     assert rows["Loss"][0] == rows["Loss"][1]
 
 
-def test_importing_run_has_no_side_effects_and_does_not_load_torch(tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import run; assert 'torch' not in sys.modules"
+def test_importing_run_or_compare_has_no_side_effects_and_does_not_load_torch(tmp_path):
+    programs = "import run, trains.runs.compare"
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); {programs}; assert 'torch' not in sys.modules"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())

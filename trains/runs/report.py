@@ -4,6 +4,7 @@ Accuracy and F1 are in percent here, as papers print them.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def published_scores(dataset: str, tasks: str) -> dict[str, Scores]:
 
 def closing_report(title: str, tests: list[Scores], guess: Scores, published: dict[str, Scores]) -> str:
     """tests: of each seed. guess: of guessing the mean label. published: of each source."""
-    scale = pd.Series({metric: 100 if _is_percentage(metric) else 1 for metric in tests[0]})
+    scale = scale_of(tests[0])
     scores = pd.DataFrame(tests) * scale
     columns = {"mean": scores.mean(skipna=False), "std": scores.std(ddof=0, skipna=False)}
     table = pd.DataFrame(columns | {"guessing the mean": pd.Series(guess) * scale}).loc[scores.columns]
@@ -34,10 +35,11 @@ def closing_report(title: str, tests: list[Scores], guess: Scores, published: di
         table = table.drop(columns="std")
     unimodal = table.index.str.startswith(TASKS)
     fusion = table[~unimodal].assign(**{source: pd.Series(values) for source, values in published.items()})
-    tables = [title, _format(fusion)]
+    tables = [title, as_printed(fusion).to_string(index=False)]
     if unimodal.any():
         tables += ["each modality alone, against its own human labels, which training never uses"]
-        tables += [_format(table[unimodal].rename(index=lambda metric: metric.replace("_", " ")))]
+        alone = table[unimodal].rename(index=lambda metric: metric.replace("_", " "))
+        tables += [as_printed(alone).to_string(index=False)]
     return "\n".join(tables)
 
 
@@ -45,17 +47,21 @@ def brief(scores: Scores, key: str) -> str:
     """Three scores in a line, written as in the table: loss, correlation, and `key` or the accuracy that papers give."""
     accuracies = [name for name in reversed(scores) if name.endswith("acc_2")]
     names = list(dict.fromkeys(["Loss", "Corr", key, *accuracies]))[:3]
-    texts = [f"{100 * scores[name]:.2f}" if _is_percentage(name) else f"{scores[name]:.4f}" for name in names]
-    return "  ".join(
-        f"{re.sub('^(Has0|Non0|Mult)_', '', name)} {text}" for name, text in zip(names, texts, strict=True)
-    )
+    printed = as_printed(pd.DataFrame({"score": pd.Series(scores)[names] * scale_of(names)}))
+    return "  ".join(f"{re.sub('^(Has0|Non0|Mult)_', '', name)} {score}" for name, score in printed.to_numpy())
 
 
-def _format(table: pd.DataFrame) -> str:
+def scale_of(metrics: Iterable[str]) -> pd.Series:
+    """By metric: 100 for those in percent, else 1."""
+    return pd.Series({metric: 100 if _is_percentage(metric) else 1 for metric in metrics})
+
+
+def as_printed(table: pd.DataFrame) -> pd.DataFrame:
+    """A row for each metric, as text: percentages with 2 digits, other numbers with 4; the metrics are the first column."""
     rows = {
         metric: row.map(("{:.2f}" if _is_percentage(metric) else "{:.4f}").format) for metric, row in table.iterrows()
     }
-    return pd.DataFrame(rows).T.replace("nan", "-").rename_axis("").reset_index().to_string(index=False)
+    return pd.DataFrame(rows).T.replace("nan", "-").rename_axis("").reset_index()
 
 
 def _is_percentage(metric: str) -> bool:
