@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import pandas as pd
@@ -35,6 +36,8 @@ def place(workplace, monkeypatch):
 
 def test_sweep_writes_csv_best_trial_table_and_plots(place, capsys, monkeypatch):
     monkeypatch.setattr(SweepReport, "draw", DRAW)
+    savefig, figures = plt.savefig, []
+    monkeypatch.setattr(plt, "savefig", lambda *path, **how: figures.append(plt.gcf()) or savefig(*path, **how))
     assert tune(place, times=5) == 0
     table = rows()
     columns = ["study", "trial", "state", "batch_size", "learning_rate_other", "post_fusion_dim", "post_text_dropout"]
@@ -53,6 +56,17 @@ def test_sweep_writes_csv_best_trial_table_and_plots(place, capsys, monkeypatch)
     for name in ("history", "importances", "slices"):
         plot = TUNES / f"mosi-self_mm-regression-{name}.png"
         assert plot.read_bytes().startswith(b"\x89PNG") and plot.stat().st_size > 5000
+    *_, last, colour_bar = (axes.get_position() for axes in figures[-1].axes)
+    assert 0.1 < (colour_bar.x0 - last.x1) * figures[-1].get_figwidth() < 0.4  # inches
+
+
+def test_the_screen_shows_four_digits_and_the_csv_all(place, capsys):
+    assert tune(place, times=1) == 0
+    rate = rows()["learning_rate_other"][0]
+    output = capsys.readouterr().out
+    assert len(str(rate)) > 12 and str(rate) not in output
+    assert f"learning_rate_other={rate:.4g} " in output
+    assert output.split("learning_rate_other")[-1].split()[0] == f"{rate:.4g}"
 
 
 def test_every_combination_is_tried_although_trials_were_killed_while_their_values_were_drawn(place, monkeypatch):

@@ -12,7 +12,7 @@ from config.config_tune import varied
 from config.tuned import sweep_file
 from trains.runs.results import read_rows, write_rows
 from trains.sweep.storage import storage_errors
-from trains.sweep.study import RESULT, Sweep
+from trains.sweep.study import RESULT, Sweep, short
 from utils.errors import UserError, csv_text, first_line
 from utils.files import exclusive_lock, replacing
 from utils.metrics import lower_is_better
@@ -41,7 +41,7 @@ class SweepReport:
             if "complete" in rows["state"].to_numpy():
                 best = self.study.best_trial
                 self._write_best(best)
-                progress += f", best {self.sweep.key} {best.value:.4f} by trial {best.number}"
+                progress += f", best {self.sweep.key} {short(best.value)} by trial {best.number}"
         self.log.info(progress)
 
     def close(self) -> None:
@@ -87,9 +87,8 @@ class SweepReport:
             return f"{title}; none is complete"
         best = best.sort_values(f"valid_{self.sweep.key}", ascending=lower_is_better(self.sweep.key), kind="stable")
         scores = [column for column in best if column.startswith("valid_")]
-        best[scores] = best[scores].astype(float).round(4)
         shown = best[[*scores, "best_epoch", "epochs", "seconds", *varied(self.sweep.space)]].head(SHOWN)
-        return f"{title}; the best of {self.study.study_name}:\n{shown.astype(object).T.to_string()}"
+        return f"{title}; the best of {self.study.study_name}:\n{shown.map(short).T.to_string()}"
 
     def draw(self) -> None:
         """Plots the study's history, the importance of its hyper-parameters, and slices through the space, as PNG files."""
@@ -99,10 +98,21 @@ class SweepReport:
         plt.switch_backend("Agg")  # needs no display
         warnings.simplefilter("ignore")  # Optuna's and Matplotlib's advice on plots
         target, params = {"target_name": f"validation {self.sweep.key}"}, {"params": varied(self.sweep.space)}
+
+        def plot_slices() -> None:
+            plots.plot_slice(self.study, **target, **params)
+            *slices, colour_bar = plt.gcf().axes
+            for axes in slices:
+                axes.tick_params("x", which="both", rotation=45)  # side by side, a logarithm's labels overlap
+            # Optuna leaves a share of the width before the bar: some inches beside many slices.
+            left, bottom, width, height = colour_bar.get_position(original=True).bounds
+            left = slices[-1].get_position().x1 + 0.3 / plt.gcf().get_figwidth()
+            colour_bar.set_position([left, bottom, width, height])
+
         for name, plot in (
             ("history", lambda: plots.plot_optimization_history(self.study, **target)),
             ("importances", lambda: plots.plot_param_importances(self.study, **target, **params)),
-            ("slices", lambda: plots.plot_slice(self.study, **target, **params)),
+            ("slices", plot_slices),
         ):
             try:
                 plot()

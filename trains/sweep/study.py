@@ -55,6 +55,11 @@ PRUNERS = {
 RESULT = "result"  # user attribute: a trial's scores, and how it was trained
 
 
+def short(value: object) -> str:
+    """A value for the screen; files have all its digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class LostTrialError(BaseException):
     """Another worker retries this trial. Not an Exception: Optuna would fail the trial a second time."""
 
@@ -121,8 +126,8 @@ class Sweep:
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             self.storage.heartbeat_stale_trial_callback(self.study, self.study.trials[trial.number])
             raise
-        outcome = result["note"] or f"{self.key} {score:.4f} at epoch {result['best_epoch']} of {result['epochs']}"
-        params = " ".join(f"{key}={trial.params[key]}" for key in varied(self.space))
+        outcome = result["note"] or f"{self.key} {short(score)} at epoch {result['best_epoch']} of {result['epochs']}"
+        params = " ".join(f"{key}={short(trial.params[key])}" for key in varied(self.space))
         self.log.info(f"trial {trial.number}  {result['state']}  {outcome}  {result['seconds']:.1f} s  {params}")
         if result["state"] == "pruned":
             raise TrialPruned
