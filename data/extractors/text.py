@@ -1,11 +1,11 @@
 """Text -> BERT token ids and last-layer vectors."""
 
-import importlib.metadata
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
+import transformers
 
 from data.extractors import LOCAL
 from data.tokens import vocabulary_hash
@@ -22,6 +22,7 @@ class BertText:
     pretrained: Pretrained = field(metadata=LOCAL, repr=False)
 
     name: ClassVar[str] = "bert"
+    version: ClassVar[str] = transformers.__version__
 
     @classmethod
     def load(cls, source: str) -> "BertText":
@@ -31,10 +32,6 @@ class BertText:
             raise UserError(f"--bert {source}: has no vocab.txt or tokenizer.json to read text with")
         pretrained.bert.eval()
         return cls(vocabulary_hash(pretrained.tokenizer), fingerprint(pretrained.bert), pretrained)
-
-    @property
-    def version(self) -> str:
-        return importlib.metadata.version("transformers")
 
     @property
     def width(self) -> int:

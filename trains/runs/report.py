@@ -53,16 +53,11 @@ def brief(scores: Scores, key: str) -> str:
 
 def scale_of(metrics: Iterable[str]) -> pd.Series:
     """By metric: 100 for those in percent, else 1."""
-    return pd.Series({metric: 100 if _is_percentage(metric) else 1 for metric in metrics})
+    return pd.Series({metric: 100 if "acc" in metric or "F1" in metric else 1 for metric in metrics})
 
 
 def as_printed(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each metric, as text: percentages with 2 digits, other numbers with 4; the metrics are the first column."""
-    rows = {
-        metric: row.map(("{:.2f}" if _is_percentage(metric) else "{:.4f}").format) for metric, row in table.iterrows()
-    }
+    digits = scale_of(table.index).map({100: "{:.2f}", 1: "{:.4f}"})
+    rows = {metric: row.map(digits[metric].format) for metric, row in table.iterrows()}
     return pd.DataFrame(rows).T.replace("nan", "-").rename_axis("").reset_index()
-
-
-def _is_percentage(metric: str) -> bool:
-    return "acc" in metric or "F1" in metric

@@ -105,9 +105,8 @@ class SweepReport:
             for axes in slices:
                 axes.tick_params("x", which="both", rotation=45)  # side by side, a logarithm's labels overlap
             # Optuna leaves a share of the width before the bar: some inches beside many slices.
-            left, bottom, width, height = colour_bar.get_position(original=True).bounds
-            left = slices[-1].get_position().x1 + 0.3 / plt.gcf().get_figwidth()
-            colour_bar.set_position([left, bottom, width, height])
+            last = slices[-1].get_position()
+            colour_bar.set_position(last.translated(last.width + 0.3 / plt.gcf().get_figwidth(), 0))
 
         for name, plot in (
             ("history", lambda: plots.plot_optimization_history(self.study, **target)),
