@@ -19,6 +19,7 @@ from trains.runs.provenance import Provenance, make_provenance
 from trains.runs.report import closing_report, published_scores
 from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
+from utils.device import describe_device
 from utils.errors import UserError
 from utils.metrics import METRICS, metric_names
 from utils.ranks import ALONE, Ranks
@@ -64,7 +65,7 @@ class Experiment:
         clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
         default, settings = presets_of(self.dataset.name)[0], self.provenance.settings
         differs = f"differs from the {default} table: {settings}" if settings != default else f"{default} table"
-        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips", differs]
+        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips, {describe_device(self.device)}", differs]
         if len(self.config.task_names) > 1:
             lines += ["in epochs 1 and 2 the unimodal tasks have weight 0: expect the train loss to jump in epoch 3"]
         if self.tuned is not None:

@@ -6,26 +6,27 @@ state, keeps in it whatever resuming needs, and yields an EpochResult after each
 PyTorch's generators, which resuming restores. Under torchrun it shards windows as `fit` does, with `train.ranks`.
 """
 
+import pkgutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from torch import nn
-
-from models.self_mm import SelfMM
-from trains.self_mm import fit
 from utils.errors import UserError
+
+MODELS = {"self_mm": ("models.self_mm:SelfMM", "trains.self_mm:fit")}  # imported when needed: they import torch
 
 
 class ModelKind(NamedTuple):
-    network: type[nn.Module]
+    network: type  # of nn.Module
     fit: Callable
 
 
-MODELS = {"self_mm": ModelKind(SelfMM, fit)}
+def check_model(name: str) -> None:
+    """Raises UserError for an unknown name."""
+    if name not in MODELS:
+        raise UserError(f"--modelName {name}: unknown model; expected one of: {', '.join(MODELS)}")
 
 
 def model_kind(name: str) -> ModelKind:
     """Raises UserError for an unknown name."""
-    if name not in MODELS:
-        raise UserError(f"--modelName {name}: unknown model; expected one of: {', '.join(MODELS)}")
-    return MODELS[name]
+    check_model(name)
+    return ModelKind(*map(pkgutil.resolve_name, MODELS[name]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from config import inputs
 from config.config_regression import DATASETS, Config, Dataset, data_root
 from data.demo import ensure_demo
 from data.extractors import difference
@@ -67,7 +68,6 @@ def open_experiment(
 
     features, bert: None for the dataset's own. splits: those to see; not test in a sweep. settings: of the Experiment.
     """
-    model_kind(model_name)
     keys = metric_names(METRICS[dataset.metrics])
     if config.KeyEval not in keys:
         raise UserError(f"config: KeyEval = {config.KeyEval!r}: not a metric of {dataset.name}: {', '.join(keys)}")
@@ -112,15 +112,10 @@ def open_checkpoint(
 
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
-    """The feature file: --dataPath, or the dataset's own; the demo's is created. Raises UserError if it is missing."""
+    """As config.inputs.find_features, which the demo's file is created for."""
     if dataset.name == "demo":
         ensure_demo(data_root() / "DEMO")
-    places = [named] if named else dataset.feature_files(aligned)
-    path = next(filter(Path.exists, places), None)
-    if path is None:
-        advice = "name one with --dataPath, or set SELF_MM_DATA to the datasets' folder; --datasetName demo needs none"
-        raise UserError(f"{' or '.join(map(str, places))}: no such feature file; {advice}")
-    return path
+    return inputs.find_features(named, dataset, aligned)
 
 
 def open_features(
