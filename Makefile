@@ -10,8 +10,9 @@ BIN = .venv/$(SCRIPTS)
 INSTALLED = .venv/installed
 WITH_FEATURES = .venv-features
 FLOORS = .venv-floors
+NEWEST = .venv-install
 
-.PHONY: demo test test-core test-features test-floors test-tensorflow fuzz lint clean
+.PHONY: demo test test-core test-features test-floors test-install test-tensorflow fuzz lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run.py --modelName self_mm --datasetName demo --seeds 1111 1112 1113
@@ -47,6 +48,23 @@ $(FLOORS)/installed: requirements.txt requirements/dev.txt
 	$(FLOORS)/$(SCRIPTS)/python -m pip install -q --disable-pip-version-check -r $(FLOORS)/floors.txt
 	$(FLOORS)/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
+# The newest versions that the requirements allow, installed as the README says: first the program's, then those for feature
+# extraction. On Linux this, too, brings several gigabytes of CUDA, so the environment goes at the end. The name of a
+# checkpoint's folder may end with its settings, hence the asterisk.
+test-install: export SELF_MM_DATA := $(NEWEST)/demo/datasets
+test-install:
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/$(SCRIPTS)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(NEWEST)/$(SCRIPTS)/python -m pip install -q --disable-pip-version-check -r requirements/features.txt
+	$(NEWEST)/$(SCRIPTS)/python -m pip check
+	for program in run.py predict.py data/DataPre.py; do $(NEWEST)/$(SCRIPTS)/python $$program --help > $(NEWEST)/help.txt || exit; done
+	$(NEWEST)/$(SCRIPTS)/python -c "import av, librosa.feature, pebble, sys; sys.version_info >= (3, 13) or __import__('mediapipe')"
+	$(NEWEST)/$(SCRIPTS)/python run.py --datasetName demo --seeds 1111 --max_epochs 2 \
+		--model_save_dir $(NEWEST)/demo/models --res_save_dir $(NEWEST)/demo/results --log_dir $(NEWEST)/demo/logs
+	$(NEWEST)/$(SCRIPTS)/python predict.py --checkpoint $(NEWEST)/demo/models/self_mm-demo-regression-1111*/ \
+		--features $(NEWEST)/demo/datasets/DEMO/Processed/unaligned.pkl > $(NEWEST)/demo/scores.txt
+	$(PYTHON) -c "import shutil; shutil.rmtree('$(NEWEST)')"
+
 # Takes some ten minutes; the statistics show how many files were loaded and how many refused.
 FUZZ_EXAMPLES ?= 5000
 
@@ -73,4 +91,4 @@ $(WITH_FEATURES)/installed: requirements.txt requirements/dev.txt requirements/f
 	$(WITH_FEATURES)/$(SCRIPTS)/python -c "open('$@', 'w').close()"
 
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(name, ignore_errors=True) for name in ('.venv', '$(WITH_FEATURES)', '$(FLOORS)', '.venv-tensorflow')]"
+	$(PYTHON) -c "import shutil; [shutil.rmtree(name, ignore_errors=True) for name in ('.venv', '$(WITH_FEATURES)', '$(FLOORS)', '$(NEWEST)', '.venv-tensorflow')]"
