@@ -61,6 +61,11 @@ def rounded(value: float) -> float:
     return round(float(np.round(value, 4)), 4)  # 0.7717, not 0.77170002
 
 
+def short_floats(values: np.ndarray) -> np.ndarray:
+    """As float64, for CSV and JSON: float32's 0.8 becomes 0.8, not 0.800000011920929."""
+    return values.astype(str).astype(np.float64)
+
+
 def lower_is_better(name: str) -> bool:
     return name in ("Loss", "MAE")
 

@@ -18,7 +18,7 @@ from data.tokens import encode
 from trains.runs.open import Trained
 from trains.self_mm import predict
 from utils.errors import UserError, warn
-from utils.metrics import sentiment_class
+from utils.metrics import sentiment_class, short_floats
 
 DTYPES = {"text": np.int32, "audio": np.float32, "vision": np.float32}
 FPS_TOLERANCE = 0.1  # relative difference from the training clips
@@ -147,11 +147,11 @@ def score_split(trained: Trained, split: Split, device: torch.device) -> pd.Data
     """One row per clip: id, score, class, unimodal scores, and the human label if the split has labels."""
     model = trained.model.to(device)
     windows = evaluation_windows(ClipDataset(split, device, model.hyper_parameters.max_clips_per_pass))
-    scores = {task: np.asarray(values, np.float64) for task, values in predict(model, windows).items()}
+    scores = {task: short_floats(values) for task, values in predict(model, windows).items()}
     fusion = scores.pop("fusion")
     classes = [sentiment_class(score, trained.dataset.metrics) for score in fusion]
     columns = {"id": split.ids, "score": fusion, "class": classes}
     columns |= {f"{task}_score": values for task, values in scores.items()}
     if "fusion" in split.labels:
-        columns["label"] = split.labels["fusion"].astype(np.float64)
+        columns["label"] = short_floats(split.labels["fusion"])
     return pd.DataFrame(columns)
