@@ -3,9 +3,11 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from config.config_regression import DATASETS
+from data.extractors import Clip, ClipError
 from utils.errors import Parser, UserError, at_least, complain, csv_text, printable, run_program
 from utils.files import check_output, replacing
 
@@ -19,16 +21,19 @@ def main(argv: list[str] | None = None) -> int:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="predict.py", description="Scores clips, or a feature file, with a trained model.")
     # fmt: off
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("clips", type=Path, nargs="*", default=[], metavar="CLIP", help="video files or folders")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("clips", type=Path, nargs="*", default=[], metavar="CLIP",
+        help="video files or folders; without any, the --text alone is scored, by the model's text head")
     source.add_argument("--features", type=Path, metavar="FILE", help="score a feature file instead of clips")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", required=True, help="a folder in results/models")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--text", help="transcript of the clip; default: the file next to each clip")
-    text.add_argument("--text_file", type=Path, metavar="FILE",
+    text.add_argument("--text_file", dest="text", type=Path, metavar="FILE",
         help="a file with the clip's transcript: .txt, .srt, .vtt or Whisper's .json")
     parser.add_argument("--segments", type=at_least(0.1, float, most=86400), nargs="?", const=0, metavar="SECONDS",
         help="score parts of the clips: the timed lines of their transcripts, or windows of this length")
+    parser.add_argument("--jobs", type=at_least(1), metavar="N",
+        help="read the clips in N worker processes; one that crashes or hangs costs one clip; default: in this process")
     parser.add_argument("--split", choices=["train", "valid", "test"], help="split of the feature file; default test")
     parser.add_argument("--allow_missing", action="store_true",
         help="also score clips without text, audio or a face, replaced by an empty text or one frame of zeros")
@@ -44,95 +49,137 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--gpu_ids", type=int, nargs=1, metavar="N", help="as in run.py")
     # fmt: on
     args = parser.parse_args(argv)
-    for_clips = (args.text, args.text_file, args.openface2Path, args.openface_csv, args.segments, args.face)
-    if any(flag is not None for flag in for_clips) if args.features else args.split:
-        raise UserError("--split needs --features, which replaces clips, their texts and OpenFace's flags")
+    for_clips = (args.segments, args.jobs, args.openface2Path, args.openface_csv, args.face)
+    if not args.clips and any(flag is not None for flag in for_clips):
+        raise UserError("--segments, --jobs and OpenFace's flags need clips")
+    if args.split and not args.features or args.features and args.text is not None:
+        raise UserError("--split needs --features, which replaces clips and their texts")
+    if not (args.clips or args.features or args.text is not None):
+        raise UserError("nothing to score: name clips or folders, a --features file, or a --text")
     return args
 
 
 def run(args: argparse.Namespace) -> int:
-    from trains.runs.checkpoint import read_metadata
-    from trains.runs.clip_scorer import score_split
-    from trains.runs.open import find_features, load_trained, open_features
-    from utils.device import pick_device
+    import pandas as pd
 
     if args.csv is not None:
-        check_output(args.csv, *args.clips, *filter(None, [args.features, args.text_file]))
-    device = pick_device(args.gpu_ids)
-    dataset = read_metadata(args.checkpoint).get("dataset")
-    if args.datasetName and dataset not in (None, args.datasetName):
-        raise UserError(f"--datasetName {args.datasetName}: {args.checkpoint} was trained on {dataset}; leave it out")
-    trained = load_trained(args.checkpoint, dataset_name=args.datasetName)
+        check_output(args.csv, *(path for path in (*args.clips, args.features, args.text) if isinstance(path, Path)))
+    scorer = Scorer(args.checkpoint, args.gpu_ids, args.datasetName)
     failures: dict[str, str] = {}
     if args.features:
-        split, what = args.split or "test", (trained.dataset, bool(trained.aligned))
-        path = find_features(args.features, *what)
-        store = open_features(path, *what, trained.encoder, args.cache_dir, to_score=split)
-        trained.check_features(store, path)
-        for note in store.notes:
-            complain(note)
-        table = score_split(trained, store.splits[split], device)
+        rows = scorer.score_file(args.features, args.split or "test", args.cache_dir)
+    elif args.clips:
+        how = {name: getattr(args, name) for name in ("segments", "jobs", "allow_missing", "openface_csv", "face")}
+        rows, failures = scorer.score_clips(args.clips, args.text, openface=args.openface2Path, **how)
     else:
-        table, failures = score_videos(args, trained, device)
-    column = "id" if args.features else "clip"
-    if args.csv is not None and not table.empty:
+        rows = [scorer.score(text=args.text)]
+    table = pd.DataFrame(rows)
+    name = "id" if args.features else "clip" if args.clips else "text"
+    if args.csv is not None and rows:
         with replacing(args.csv) as work:
-            table.assign(**{column: table[column].map(csv_text)}).to_csv(work, index=False)
+            table.assign(**{name: table[name].map(csv_text)}).to_csv(work, index=False)
     if args.json:
-        print(json.dumps(table.to_dict("records"), indent=2))
-    elif table.empty:
+        print(json.dumps(rows, indent=2))
+    elif not rows:
         print("no clip could be scored")
     else:
-        bound = trained.dataset.label_bound
-        print(f"scores from {-bound:g} (negative) to {bound:g} (positive)")
+        bound = scorer.trained.dataset.label_bound
+        remark = "; text_score is the text head's, not the score of a clip" if name == "text" else ""
+        print(f"scores from {-bound:g} (negative) to {bound:g} (positive){remark}")
         # Not columns that are empty for all clips, or say that all of each clip is used.
         plain = {"seconds_used": table.get("seconds"), "tokens_used": table.get("tokens")}
-        telling = [name for name in table if (table[name] != plain.get(name, "")).any()]
-        shown = table.assign(**{column: table[column].map(printable)})
+        telling = [column for column in table if (table[column] != plain.get(column, "")).any()]
+        shown = table.assign(**{name: table[name].map(printable)})
         print(shown[telling].to_string(index=False, float_format="%.3f"))
-    for name, reason in failures.items():
-        complain(f"error: {name}: {reason}")
+    for file, reason in failures.items():
+        complain(f"error: {file}: {reason}")
     return 2 if failures else 0
 
 
-def score_videos(args: argparse.Namespace, trained, device):
-    """Returns the table of score_clips, and the reason for each clip that cannot be scored, by file name."""
-    from data.builders.transcript import beside, find_clips, parse_cues, read_cues, split
-    from data.extractors import Clip, ClipError
-    from data.extractors.openface import find_openface
-    from trains.runs.clip_scorer import ClipReader, score_clips
-    from utils.progress import progress
+class Scorer:
+    """A trained model, loaded once: Scorer("MODEL").score("clip.mp4", text="...") returns what predict.py prints.
 
-    clips, tables, given = find_clips(args.clips), args.openface_csv, None
-    if args.text_file is not None:
-        given = read_cues(args.text_file)
-    elif args.text is not None:
-        given = parse_cues(args.text, "--text")
-    if len(clips) > 1 and (given or (tables and tables.is_file())):
-        mend = "put a .txt or .srt file next to each clip, and give --openface_csv a folder of tables"
-        raise UserError(f"one text or OpenFace table for {len(clips)} clips; {mend}")
-    extractor = trained.extractors.get("vision", {}).get("name", "an unknown extractor")
-    with_openface = bool(args.openface2Path or tables)
-    if (extractor == "openface") != with_openface or (args.face is not None and not with_openface):
-        fix = "add --openface2Path or --openface_csv" if extractor == "openface" else "leave out OpenFace's flags"
-        raise UserError(f"{trained.folder} was trained on vision features from {extractor}: {fix}")
-    read = ClipReader(trained, args.allow_missing, args.openface2Path and find_openface(args.openface2Path), args.face)
-    readings, failures = [], {}
-    for file in progress(clips, "reading", unit="clip"):
-        name = f"{file.stem}.csv"
-        table = tables and next(filter(Path.is_file, [tables, tables / file.parent.name / name]), tables / name)
-        try:
-            cues = given or beside(file, args.segments is not None) or []
-            parts = split(Clip(file, table), cues, args.segments, args.allow_missing)
-        except UserError as error:
-            parts, failures[str(file)] = [], str(error)
-        for part, text in parts:
+    Arguments are predict.py's flags. Raises UserError, with one line; its ClipError if a clip cannot be scored.
+    """
+
+    def __init__(self, checkpoint: str | Path, gpu_ids: Sequence[int] | None = None, dataset_name: str | None = None):
+        from trains.runs.checkpoint import read_metadata
+        from trains.runs.open import load_trained
+        from utils.device import pick_device
+
+        folder, self.device = Path(checkpoint), pick_device(gpu_ids)
+        dataset = read_metadata(folder).get("dataset")
+        if dataset_name and dataset not in (None, dataset_name):
+            raise UserError(f"--datasetName {dataset_name}: {folder} was trained on {dataset}; leave it out")
+        self.trained = load_trained(folder, dataset_name=dataset_name)
+
+    def score(self, clip: str | Path | None = None, text: str | Path | None = None, **how: object) -> dict[str, object]:
+        """A clip's row; without a clip, the text head's score of the text, text_score.
+
+        text: the transcript, or the Path of one; None: the file next to the clip. how: as for score_clips.
+        """
+        from data.builders.transcript import join, read_cues
+        from trains.runs.clip_scorer import score_text
+
+        if clip is None:
+            return score_text(self.trained, join(read_cues(text or "")), self.device)
+        if not Path(clip).is_file():
+            raise ClipError(f"{clip}: no such file")
+        rows, failures = self.score_clips([clip], text, segments=None, **how)
+        for file, reason in failures.items():
+            raise ClipError(f"{file}: {reason}")
+        return rows[0]
+
+    def score_file(self, features: str | Path, split: str = "test", cache_dir: Path | None = None) -> list[dict]:
+        """A row for each clip of a feature file's split: train, valid or test."""
+        from trains.runs.clip_scorer import score_split
+        from trains.runs.open import find_features, open_features
+
+        what = (self.trained.dataset, bool(self.trained.aligned))
+        path = find_features(Path(features), *what)
+        store = open_features(path, *what, self.trained.encoder, cache_dir, to_score=split)
+        self.trained.check_features(store, path)
+        for note in store.notes:
+            complain(note)
+        return score_split(self.trained, store.splits[split], self.device).to_dict("records")
+
+    def score_clips(
+        self, clips: Sequence[str | Path], text: str | Path | None = None, *, segments: float | None = None,
+        jobs: int | None = None, allow_missing: bool = False, openface: str | Path | None = None,
+        openface_csv: str | Path | None = None, face: int | None = None,
+    ) -> tuple[list[dict], dict[str, str]]:  # fmt: skip
+        """Files and folders -> a row for each clip, and the reason for each that cannot be scored, by file name.
+
+        segments: seconds; 0: the lines of the transcripts. jobs: worker processes. openface: the program.
+        """
+        from data.builders.transcript import beside, find_clips, read_cues, split
+        from trains.runs.clip_scorer import ClipReader, score_clips
+        from utils.progress import slow_progress
+
+        files, tables = find_clips(list(map(Path, clips))), openface_csv and Path(openface_csv)
+        given = None if text is None else read_cues(text)
+        if len(files) > 1 and (given or (tables and tables.is_file())):
+            mend = "put a .txt or .srt file next to each clip, and give --openface_csv a folder of tables"
+            raise UserError(f"one text or OpenFace table for {len(files)} clips; {mend}")
+        read = ClipReader(self.trained, allow_missing, openface and Path(openface), tables, face)
+        parts, readings, failures = [], [], {}
+        for file in files:
+            name = f"{file.stem}.csv"
+            table = tables and next(filter(Path.is_file, [tables, tables / file.parent.name / name]), tables / name)
             try:
-                readings.append(read(part, text))
+                cues = given or beside(file, segments is not None) or []
+                parts += split(Clip(file, table), cues, segments, allow_missing)
+            except UserError as error:
+                failures[str(file)] = str(error)
+        wanted = [part for part, words in parts if words or allow_missing]
+        extracted = read.extract_all(wanted, min(jobs, len(wanted))) if jobs and wanted else {}
+        for part, words in slow_progress(parts, "reading", unit="clip", disable=bool(jobs) or len(parts) < 2):
+            try:
+                readings.append(read(part, words, extracted.get(part)))
             except (ClipError, MemoryError) as error:
-                name = str(file) if part.end is None else f"{file} from {part.start:g} to {part.end:g} s"
+                name = str(part.file) if part.end is None else f"{part.file} from {part.start:g} to {part.end:g} s"
                 failures[name] = str(error) or "not enough memory"
-    return score_clips(trained, readings, device), failures
+        return score_clips(self.trained, readings, self.device), failures
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """Progress bars: they disappear when done, and are shown only on a terminal, unless a caller says otherwise."""
 
 import functools
+import os
 
 from tqdm import tqdm
 
 progress = functools.partial(tqdm, leave=False, disable=None)
+# For hours of work: without a terminal, as under nohup or Slurm, a line each minute after the first.
+PAUSE = 0 if os.isatty(2) else 60
+slow_progress = functools.partial(progress, disable=False, mininterval=PAUSE or 0.1, delay=PAUSE)

@@ -9,6 +9,7 @@ from concurrent.futures import as_completed
 
 from data.extractors import ClipError, import_optional
 from utils.errors import UserError, first_line
+from utils.progress import slow_progress
 
 TIME_LIMIT = 600  # seconds for one item
 
@@ -17,18 +18,18 @@ class CrashedError(ClipError):
     """The worker process died, hung, or raised an unexpected exception."""
 
 
-def run_isolated(function: Callable, items: Sequence, jobs: int, time_limit: float = TIME_LIMIT) -> Iterator[tuple]:
+def run_isolated(function: Callable, items: Sequence, jobs: int, title="", time_limit=TIME_LIMIT) -> Iterator[tuple]:
     """Yields each item with its result, or with the ClipError that took its place, in order of completion.
 
-    function: picklable, like the items and results. jobs: number of worker processes. time_limit: seconds for one item.
-    A UserError raised by the function ends the iteration. No worker outlives it, nor the main process.
+    function: picklable, like the items and results. jobs: number of worker processes. title: of the progress bar.
+    time_limit: seconds for one item. A UserError raised by the function ends the iteration. No worker outlives it, nor the main process.
     """
     pebble = import_optional("pebble")
     # Forked workers would inherit locks that other threads hold.
     pool = pebble.ProcessPool(jobs, initializer=_start_worker, context=multiprocessing.get_context("spawn"))
     try:
         futures = {pool.schedule(function, (item,), timeout=time_limit): item for item in items}
-        for future in as_completed(futures):
+        for future in slow_progress(as_completed(futures), title, len(futures), unit="clip"):
             error = future.exception()
             if isinstance(error, TimeoutError):
                 error = CrashedError(f"not done after {time_limit:g} seconds")

@@ -1,6 +1,5 @@
 """Extracts the clips of a label table in parallel and writes a feature file: the work of DataPre.py."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,6 @@ from data.extractors.text import BertText
 from models.pretrained_bert import find_bert
 from utils.errors import UserError, warn
 from utils.files import make_folder
-from utils.progress import progress
 
 DATASET_OF_LANGUAGE = {"en": "mosi", "cn": "sims"}
 MAX_CRASHES = 4  # before any clip succeeds; more mean that the clips are not at fault
@@ -93,15 +91,13 @@ def _extract_all(extract: Callable, clips: list[LabelledClip], refused: dict[str
     """Returns clip id -> modality -> CachedFeatures; adds the clips that failed, with the reason, to `refused`."""
     compile_librosa()
     cached: dict[str, dict[str, CachedFeatures]] = {}
-    crashes, interval = 0, 0.1 if sys.stderr.isatty() else 60  # seconds, at least, between updates of the bar
-    with progress(desc="extracting", total=len(clips), unit="clip", disable=False, mininterval=interval) as bar:
-        for clip, result in run_isolated(extract, clips, min(jobs, len(clips))):
-            if isinstance(result, ClipError):
-                refused[clip.id] = str(result)
-                crashes += isinstance(result, CrashedError)
-                if crashes > MAX_CRASHES and not cached:
-                    raise UserError(f"none of the first {len(refused)} clips could be extracted: {result}")
-            else:
-                cached[clip.id] = result
-            bar.update()
+    crashes = 0
+    for clip, result in run_isolated(extract, clips, min(jobs, len(clips)), "extracting"):
+        if isinstance(result, ClipError):
+            refused[clip.id] = str(result)
+            crashes += isinstance(result, CrashedError)
+            if crashes > MAX_CRASHES and not cached:
+                raise UserError(f"none of the first {len(refused)} clips could be extracted: {result}")
+        else:
+            cached[clip.id] = result
     return cached

@@ -59,8 +59,10 @@ def beside(clip: Path, timed: bool = False) -> list[Cue] | None:
     return read_cues(files[0]) if files else None
 
 
-def read_cues(path: Path) -> list[Cue]:
+def read_cues(path: Path | str) -> list[Cue]:
     """The parts of a transcript; one without times if it has none. Raises UserError if it cannot be read for certain."""
+    if isinstance(path, str):  # the words themselves
+        return parse_cues(path, "text")
     if path.suffix.lower() not in ("", *TRANSCRIPTS):
         raise UserError(f"{path}: a transcript must be one of {', '.join(TRANSCRIPTS)}")
     return parse_cues(read_text(path), str(path))

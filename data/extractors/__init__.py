@@ -54,6 +54,11 @@ class Extracted:
 Extractor = Callable[..., Extracted]
 
 
+def extract(extractors: dict[str, Extractor], longest: dict[str, int | None], clip: Clip) -> dict[str, Extracted]:
+    """Returns the clip's features by modality. Raises ClipError."""
+    return {modality: extractor(clip, longest[modality]) for modality, extractor in extractors.items()}
+
+
 def describe(extractor: Extractor) -> dict[str, object]:
     """Returns an extractor's name, version, width and settings as plain values."""
     settings = {field.name: getattr(extractor, field.name) for field in fields(extractor) if field.metadata != LOCAL}

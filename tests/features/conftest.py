@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,17 @@ def checkpoint(prepared, corpus, tmp_path_factory) -> Path:
         flags += ["--set", "keep_last_window=True"]  # six clips do not fill a window
         assert run.main([str(flag) for flag in flags]) == 0
         return next(path for path in folder.glob("results/models/*") if path.is_dir())
+
+
+@pytest.fixture
+def altered(checkpoint, tmp_path):
+    """Copies the checkpoint, with changed metadata about its training features."""
+
+    def alter(change) -> Path:
+        shutil.copytree(checkpoint, folder := tmp_path / "altered")
+        settings = json.loads((folder / "config.json").read_text())
+        change(settings["trained_on"])
+        (folder / "config.json").write_text(json.dumps(settings))
+        return folder
+
+    return alter

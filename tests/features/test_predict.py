@@ -27,20 +27,6 @@ def scored(checkpoint, capsys):
     return call
 
 
-@pytest.fixture
-def altered(checkpoint, tmp_path):
-    """Copies the checkpoint, with changed metadata about its training features."""
-
-    def alter(change) -> str:
-        shutil.copytree(checkpoint, folder := tmp_path / "altered")
-        settings = json.loads((folder / "config.json").read_text())
-        change(settings["trained_on"])
-        (folder / "config.json").write_text(json.dumps(settings))
-        return folder
-
-    return alter
-
-
 def test_a_clip_scores_as_its_row_in_the_feature_file(scored, corpus, prepared):
     rows = {}
     for split in ("train", "test"):
@@ -150,6 +136,12 @@ def test_wrong_flags_are_one_line(scored, corpus, prepared, tmp_path):
         [clip, "--text", "NaN"],
         [clip, "--text", "a", "--face", "1"],
         ["--features", prepared, "--segments"],
+        ["--features", prepared, "--jobs", 2],
+        ["--features", prepared, "--text", "a"],
+        ["--text", "a", "--jobs", 2],
+        ["--text", "a", "--segments"],
+        ["--text", ""],
+        [clip, "--text", "a", "--jobs", 0],
         [clip, "--text", "a", "--datasetName", "sims"],
         [clip, "--text", "a", "--openface_csv", tmp_path, "--openface2Path", tmp_path],
     ):

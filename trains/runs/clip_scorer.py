@@ -2,19 +2,23 @@
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from data.extractors import Clip, ClipError, Extracted, Extractor, describe, difference, is_too_long_for
-from data.extractors.audio import LibrosaAudio
+from data.builders.isolated import run_isolated
+from data.extractors import Clip, ClipError, Extracted, Extractor, describe, difference, extract, is_too_long_for
+from data.extractors.audio import LibrosaAudio, compile_librosa
+from data.extractors.openface import find_openface
 from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 from data.load_data import ClipDataset, evaluation_windows
 from data.ragged import Ragged, Split
 from data.store import cut_text
 from data.tokens import encode
+from trains.runs.checkpoint import read_metadata
 from trains.runs.open import Trained
 from trains.self_mm import predict
 from utils.errors import UserError, warn
@@ -22,62 +26,66 @@ from utils.metrics import sentiment_class, short_floats
 
 DTYPES = {"text": np.int32, "audio": np.float32, "vision": np.float32}
 FPS_TOLERANCE = 0.1  # relative difference from the training clips
+OTHERWISE = "retrain on a file made here by data/DataPre.py, or score feature files with --features"
 EXTRACTORS = {"audio": [LibrosaAudio], "vision": [OpenFace, MediapipeFaces, NoFaces]}
 
 
 class ClipReader:
     """Extracts a clip's features as the model's training features were extracted."""
 
-    def __init__(self, trained: Trained, allow_missing: bool, openface: Path | None, face: int | None = None):
-        """openface: its program; None: clips have tables. face: its id; None: the most confident. Raises UserError."""
-        fix = "retrain on a file made here by data/DataPre.py, or score feature files with --features"
+    def __init__(
+        self, trained: Trained, allow_missing: bool, openface: Path | None, tables: Path | None, face: int | None
+    ):
+        """openface: its program. tables: those it wrote. face: its id; None: the most confident. Raises UserError."""
+        needed, given = trained.extractors.get("vision", {}).get("name", "an unknown extractor"), openface or tables
+        if (needed == "openface") != bool(given) or (face is not None and not given):
+            fix = "add --openface2Path or --openface_csv" if needed == "openface" else "leave out OpenFace's flags"
+            raise UserError(f"{trained.folder} was trained on vision features from {needed}: {fix}")
         if not trained.extractors or trained.encoder.tokenizer is None:
             missing = "does not record the extractors of its training features, or has no tokenizer"
-            raise UserError(f"{trained.folder} cannot score clips: it {missing}; {fix}")
-        described = {modality: trained.extractors.get(modality) or {} for modality in DTYPES}
-        try:
-            self.audio, self.vision = (_rebuild(modality, described[modality]) for modality in EXTRACTORS)
-        except ValueError as error:
-            raise UserError(f"{trained.folder} was trained on {error}; install that version, {fix}") from None
+            raise UserError(f"{trained.folder} cannot score clips: it {missing}; {OTHERWISE}")
+        self.audio, self.vision = (_rebuild(trained, modality) for modality in EXTRACTORS)
         if isinstance(self.vision, OpenFace):
-            self.vision = replace(self.vision, program=openface, face=face)
+            self.vision = replace(self.vision, program=openface and find_openface(openface), face=face)
         # Longer training clips were cut to these lengths.
-        self.lengths = {modality: facts.get("length") for modality, facts in described.items()}
-        self.text_length = self.lengths["text"] or trained.dataset.text_length
-        self.tokenizer = trained.encoder.tokenizer
-        self.allow_missing = allow_missing
+        self.lengths = {modality: trained.extractors[modality].get("length") for modality in EXTRACTORS}
+        self.trained, self.allow_missing = trained, allow_missing
+        self.extract = partial(extract, {"audio": self.audio, "vision": self.vision}, self.lengths)
 
-    def __call__(self, clip: Clip, text: str) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    def extract_all(self, clips: list[Clip], jobs: int) -> dict[Clip, dict[str, Extracted] | ClipError]:
+        """Extracts audio and vision in worker processes: one that crashes or hangs costs one clip."""
+        compile_librosa()
+        return dict(run_isolated(self.extract, clips, jobs, "reading"))
+
+    def __call__(self, clip: Clip, text: str, extracted=None) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Returns the features by modality, (L, width), and what to report about the clip. text: its transcript, or "".
 
-        text's width is 2: token and segment ids. Raises ClipError if the clip is unreadable or a modality is missing.
+        text's width is 2: token and segment ids. extracted: the clip's part of what extract_all returns. Raises ClipError
+        if the clip is unreadable or a modality is missing.
         """
         if not (text or self.allow_missing):
             mend = "add --text, --text_file or a .txt or .srt file next to it, or --allow_missing"
             raise ClipError(f"no text, or none with words: {mend}")
+        extracted = extracted or self.extract(clip)
+        if isinstance(extracted, ClipError):
+            raise extracted
+        audio, vision = extracted["audio"], extracted["vision"]
         substituted = [] if text else ["no text: read as an empty one"]
-        audio, vision = self.audio(clip, self.lengths["audio"]), self.vision(clip, self.lengths["vision"])
         for missing in filter(None, (audio.missing, vision.missing)):
             if not self.allow_missing:
                 raise ClipError(f"{missing}; --allow_missing scores the clip without it")
             substituted.append(f"{missing}: one frame of zeros")
-        tokens = np.array(encode(self.tokenizer, [text])[0])
-        ids = cut_text(tokens, self.text_length)
-        sequences = {
-            "text": np.stack([ids, np.zeros_like(ids)], axis=1),
-            "audio": audio.frames[: self.lengths["audio"]],
-            "vision": vision.frames[: self.lengths["vision"]],
-        }
+        tokens, counts = read_text(self.trained, text)
         facts: dict[str, object] = {"clip": str(clip.file)}
         if clip.end is not None:
             facts |= {"start": round(clip.start, 3), "end": round(clip.end, 3)}
         seconds = max(audio.seconds, vision.seconds)
-        facts |= {"seconds": round(seconds, 3), "seconds_used": round(self._seconds_used(audio, vision), 3)}
-        facts |= {"tokens": len(tokens), "tokens_used": len(ids)}
+        facts |= {"seconds": round(seconds, 3), "seconds_used": round(self._seconds_used(audio, vision), 3), **counts}
         if not isinstance(self.vision, NoFaces):
             facts |= {"fps": round(vision.fps, 2), "video_frames": vision.video_frames, "faces": vision.faces}
             facts["face_share"] = round(vision.frames_with_face / max(1, vision.video_frames), 4)
-        return sequences, facts | {"substituted": "; ".join(substituted)}
+        features = {name: part.frames[: self.lengths[name]] for name, part in extracted.items()} | {"text": tokens}
+        return features, facts | {"substituted": "; ".join(substituted)}
 
     def _seconds_used(self, audio: Extracted, vision: Extracted) -> float:
         """The least part of the clip that audio and vision use."""
@@ -93,8 +101,9 @@ class ClipReader:
         return used
 
 
-def _rebuild(modality: str, description: dict) -> Extractor:
-    """Returns the extractor with this description. Raises ValueError, with the difference, if it is not available here."""
+def _rebuild(trained: Trained, modality: str) -> Extractor:
+    """Returns the extractor of the training features. Raises UserError if it is not available here."""
+    description = trained.extractors.get(modality, {})
     try:
         kind = next(kind for kind in EXTRACTORS[modality] if kind.name == description.get("name"))
         extractor = kind(**description.get("settings", {}))
@@ -102,16 +111,42 @@ def _rebuild(modality: str, description: dict) -> Extractor:
     except (StopIteration, TypeError):
         mismatch = f"{description.get('name') or 'unknown origin'}, which cannot be extracted here"
     if mismatch:
-        raise ValueError(f"{modality} features of {mismatch}")
+        problem = f"was trained on {modality} features of {mismatch}"
+        raise UserError(f"{trained.folder} {problem}; install that version, {OTHERWISE}")
     return extractor
 
 
-def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: torch.device) -> pd.DataFrame:
+def read_text(trained: Trained, text: str) -> tuple[np.ndarray, dict[str, int]]:
+    """Token and segment ids, (L, 2), cut as in training, and the numbers of tokens."""
+    tokens = np.array(encode(trained.encoder.tokenizer, [text])[0])
+    ids = cut_text(tokens, trained.extractors.get("text", {}).get("length") or trained.dataset.text_length)
+    return np.stack([ids, np.zeros_like(ids)], axis=1), {"tokens": len(tokens), "tokens_used": len(ids)}
+
+
+def score_text(trained: Trained, text: str, device: torch.device) -> dict[str, object]:
+    """The score of a text alone, by its own head. Raises UserError if the head learned nothing, or can't read the text."""
+    epoch = read_metadata(trained.folder).get("epoch")
+    if "text" not in trained.model.hyper_parameters.task_names or epoch in (1, 2):
+        rule = "it learns with T among --tasks, from epoch 3 on"
+        raise UserError(
+            f"{trained.folder} (epoch {epoch}) cannot score a text alone: its text head is untrained; {rule}"
+        )
+    if trained.encoder.tokenizer is None or not text:
+        raise UserError(f"{trained.folder} has no tokenizer to read a text with" if text else "the text has no words")
+    tokens, counts = read_text(trained, text)
+    # The other heads' scores, of these zeros, mean nothing.
+    zeros = {name: np.zeros((1, width), np.float32) for name, width in trained.model.frame_widths.items()}
+    facts = {"clip": "the text", "seconds": 0, "seconds_used": 0, **counts}
+    (row,) = score_clips(trained, [({"text": tokens, **zeros}, facts)], device)
+    return {"text": text, "text_score": row["text_score"], **counts}
+
+
+def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: torch.device) -> list[dict[str, object]]:
     """One row per clip: its name, what score_split returns, and the other facts. readings: from a ClipReader."""
     if not readings:
-        return pd.DataFrame()
+        return []
     facts = pd.DataFrame([facts for _, facts in readings])
-    _warn_of_losses(facts, trained.extractors["vision"].get("fps"))
+    _warn_of_losses(facts, trained.extractors.get("vision", {}).get("fps"))
     names = facts.pop("clip").tolist()
     with tempfile.TemporaryDirectory() as folder:
         ragged = []
@@ -121,7 +156,7 @@ def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: tor
             Ragged.write(Path(folder), modality, sequences, lengths, sequences[0].shape[1], dtype)
             ragged.append(Ragged(Path(folder), modality))
         table = score_split(trained, Split(names, None, {}, *ragged), device)
-    return table.rename(columns={"id": "clip"}).join(facts)
+    return table.rename(columns={"id": "clip"}).join(facts).to_dict("records")
 
 
 def _warn_of_losses(facts: pd.DataFrame, usual_fps: object) -> None:
