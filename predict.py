@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.config_regression import DATASETS
-from data.extractors import Clip, ClipError
 from utils.errors import Parser, UserError, at_least, complain, csv_text, printable, run_program
 from utils.files import check_output, replacing
 
@@ -119,6 +118,7 @@ class Scorer:
         text: the transcript, or the Path of one; None: the file next to the clip. how: as for score_clips.
         """
         from data.builders.transcript import join, read_cues
+        from data.extractors import ClipError
         from trains.runs.clip_scorer import score_text
 
         if clip is None:
@@ -153,6 +153,7 @@ class Scorer:
         segments: seconds; 0: the lines of the transcripts. jobs: worker processes. openface: the program.
         """
         from data.builders.transcript import beside, find_clips, read_cues, split
+        from data.extractors import Clip, ClipError
         from trains.runs.clip_scorer import ClipReader, score_clips
         from utils.progress import slow_progress
 
