@@ -11,18 +11,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Subprocesses inherit this. With more threads than cores, idle threads spin and slow down the others.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import cmu_pickles  # noqa: E402
-import google_checkpoints  # noqa: E402
 import pytest  # noqa: E402
-import tiny  # noqa: E402
-import torch  # noqa: E402
 
 import run  # noqa: E402
-from data import TextPre  # noqa: E402
-from utils import convert_bert  # noqa: E402
 
+# What imports torch is imported where it is used: the process that hands the tests out to others needs none of it, and
+# starts the others when it has read this file.
 pytest.register_assert_rewrite("recorded")
-torch.set_num_threads(1)  # the models are too small for more
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")  # which Windows lacks
 
@@ -31,6 +26,8 @@ class Workplace:
     """A working directory for run.py, with a tiny corpus and text encoder."""
 
     def __init__(self, folder: Path):
+        import tiny
+
         self.folder = folder
         self.features = tiny.write_features(folder / "data" / "unaligned.pkl")
         self.bert = tiny.write_bert(folder / "bert")
@@ -55,6 +52,14 @@ class Workplace:
 
     def remember_inputs(self) -> None:
         self.inputs = {path for path in self.folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The models are too small for more."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -106,6 +111,9 @@ def label_table(tmp_path) -> Callable[..., Path]:
 @pytest.fixture(scope="module")
 def text_pre_bert(tmp_path_factory) -> Path:
     """A text encoder with the vocabulary of cmu_pickles."""
+    import cmu_pickles
+    import tiny
+
     folder = tiny.write_bert(tmp_path_factory.mktemp("bert"), vocab_size=len(cmu_pickles.VOCABULARY))
     (folder / "vocab.txt").write_text("\n".join(cmu_pickles.VOCABULARY) + "\n")
     return folder
@@ -114,6 +122,9 @@ def text_pre_bert(tmp_path_factory) -> Path:
 @pytest.fixture
 def prepare(tmp_path, text_pre_bert, capsys):
     """Writes a CMU pickle and runs TextPre.py. Returns its exit status, features (None if not written) and output."""
+    import tiny
+
+    from data import TextPre
 
     def run_text_pre(content: object, *argv: str):
         tiny.write_features(tmp_path / "cmu.pkl", content)
@@ -128,6 +139,8 @@ def prepare(tmp_path, text_pre_bert, capsys):
 
 @pytest.fixture(scope="module")
 def intact_google_checkpoint(tmp_path_factory) -> Path:
+    import google_checkpoints
+
     return google_checkpoints.write_checkpoint(tmp_path_factory.mktemp("intact") / "checkpoint")
 
 
@@ -140,6 +153,7 @@ def google_checkpoint(intact_google_checkpoint, tmp_path) -> Path:
 @pytest.fixture
 def refused(tmp_path, capsys):
     """Converts a checkpoint that convert_bert must reject with one error line, status 2 and no files. Returns the line."""
+    from utils import convert_bert
 
     def check(folder: Path, out: Path | None = None) -> str:
         before = sorted(tmp_path.rglob("*"))

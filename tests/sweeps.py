@@ -1,12 +1,17 @@
 """Helpers for the tests of sweeps."""
 
+import functools
 from pathlib import Path
 
+import alembic.util.pyfiles
 import optuna
 import pandas as pd
 
 import run
 from config.config_tune import Range
+
+# Otherwise Alembic compiles Optuna's migrations, which none of these tests change, several times for each database.
+alembic.util.pyfiles.load_module_py = functools.cache(alembic.util.pyfiles.load_module_py)
 
 TUNES = Path("results/results/tunes")
 CSV = TUNES / "mosi-self_mm-regression-tune.csv"
