@@ -38,7 +38,7 @@ def in_window(monkeypatch, epoch: int, number: int, change) -> list[int]:
 
 def complaint(workplace, capsys, *flags: str) -> str:
     capsys.readouterr()
-    assert workplace.run("--max_epochs", "5", *flags) == 2
+    assert workplace.run("--max_epochs", "3", *flags) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return error
@@ -113,7 +113,7 @@ def test_a_full_gpu_names_a_flag_with_its_value_and_saves_the_state(workplace, m
         error = complaint(workplace, capsys)
     assert "add --max_clips_per_pass 4 (now 8;" in error
     assert "--resume continues after epoch 2, window 1" in error
-    assert workplace.run("--max_epochs", "5", "--max_clips_per_pass", "4", "--resume") == 0
+    assert workplace.run("--max_epochs", "3", "--max_clips_per_pass", "4", "--resume") == 0
     assert "resumes after epoch 2, window 1" in capsys.readouterr().out
 
 
@@ -130,10 +130,10 @@ def test_a_gpu_that_is_full_during_an_optimizer_step_keeps_the_last_state(workpl
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", full)
         assert "--resume continues from the last saved state" in complaint(workplace, capsys)
-    assert workplace.run("--max_epochs", "5", "--resume") == 0
+    assert workplace.run("--max_epochs", "3", "--resume") == 0
     resumed = outcome(workplace.folder)
     shutil.rmtree("results")
-    assert workplace.run("--max_epochs", "5") == 0
+    assert workplace.run("--max_epochs", "3") == 0
     assert outcome(workplace.folder) == resumed
 
 
@@ -152,10 +152,10 @@ def test_a_lost_worker_keeps_the_last_state_and_the_run_resumes_to_the_same_file
         patch.setattr(SelfMM, "forward", lost)
         error = complaint(workplace, capsys)
     assert "--num_workers 0" in error and "--resume continues from the last saved state" in error
-    assert workplace.run("--max_epochs", "5", "--resume") == 0
+    assert workplace.run("--max_epochs", "3", "--resume") == 0
     resumed = outcome(workplace.folder)
     shutil.rmtree("results")
-    assert workplace.run("--max_epochs", "5") == 0
+    assert workplace.run("--max_epochs", "3") == 0
     assert outcome(workplace.folder) == resumed
 
 

@@ -3,7 +3,6 @@
 The hosts are network namespaces of this machine.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -14,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tiny
 import torch
 from ranks import INTERFACE, fork_ranks, start_torchrun_on, two_hosts, vanish
 from run_files import SEEDS_CSV
 from safetensors.torch import load_file
 
 import run
-from data.demo import ensure_demo
 from models.self_mm import SelfMM
 from utils import ranks
 from utils.ranks import join_ranks
@@ -41,14 +40,10 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
-def test_torchrun_over_two_hosts_trains_what_one_process_trains(hosts, tmp_path, monkeypatch):
-    ensure_demo(tmp_path / "DEMO")
-    bert = tmp_path / "DEMO" / "bert" / "config.json"
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    bert.write_text(json.dumps(json.loads(bert.read_text()) | no_dropout))
-    monkeypatch.setenv("SELF_MM_DATA", str(tmp_path))
-    flags = ["--datasetName", "demo", "--seeds", "1", "--gpu_ids", "-1", "--threads", "1", "--max_epochs", "2"]
-    flags += ["--set", "precision=float64", *NO_DROPOUT]
+def test_torchrun_over_two_hosts_trains_what_one_process_trains(hosts, workplace, tmp_path, monkeypatch):
+    tiny.write_bert(workplace.bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    flags = ["--datasetName", "mosi", "--max_epochs", "3", "--threads", "1", "--set", "precision=float64", *NO_DROPOUT]
+    flags = workplace.command(*flags, "batch_size=4", "update_epochs=2")
     folders = [tmp_path / name for name in ("first", "second", "alone")]
     for folder in folders:
         folder.mkdir()
@@ -66,8 +61,8 @@ def test_torchrun_over_two_hosts_trains_what_one_process_trains(hosts, tmp_path,
         torch.testing.assert_close(
             over_two_hosts[name], tensor, atol=1e-9, rtol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
         )
-    row = pd.read_csv(tmp_path / "first" / "results/results/normals/demo-regression-seeds.csv").iloc[0]
-    assert row["ranks"] == 2 and row["epochs"] == 2
+    row = pd.read_csv(tmp_path / "first" / SEEDS_CSV).iloc[0]
+    assert row["ranks"] == 2 and row["epochs"] == 3
     assert not list((tmp_path / "second").iterdir()), "only the first host writes"
 
 

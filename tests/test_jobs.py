@@ -10,31 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TextIO
 
-import pandas as pd
 import pytest
 from conftest import needs_fork
+from sweeps import rows
 
 import run
 from benchmarks.faults import outcome
 from config.config_regression import REPOSITORY
 from trains.runs import jobs
 from trains.runs.jobs import run_side_by_side
+from trains.sweep.report import SweepReport
 
 SEEDS_CSV = Path("results/results/normals/mosi-regression-seeds.csv")
-
-
-def test_parallel_seeds_leave_the_same_files_as_sequential_ones(workplace, capfd):
-    flags = ("--seeds", "2", "1", "--threads", "1")
-    assert workplace.run(*flags) == 0
-    sequential, table = outcome(workplace.folder), capfd.readouterr().out.split("test, 2 seeds")[1]
-    os.rename("results", "sequential")
-    assert workplace.run(*flags, "--jobs", "2") == 0
-    parallel, printed = outcome(workplace.folder), capfd.readouterr().out
-    rows = [sorted(files.pop(str(SEEDS_CSV)).splitlines()) for files in (sequential, parallel)]
-    assert parallel == sequential  # weights, labels, configs and the summary, bit for bit
-    assert rows[0] == rows[1]  # in any order
-    assert printed.split("test, 2 seeds")[1] == table
-    assert printed.count("seed 1  test ") == 1 and printed.count("self_mm on mosi: 21 train") == 1
 
 
 class Forked:
@@ -61,8 +48,26 @@ class Forked:
 
 
 @needs_fork
+def test_parallel_seeds_leave_the_same_files_as_sequential_ones(workplace, capfd, monkeypatch):
+    assert jobs.PROGRAM == REPOSITORY / "run.py"
+    monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
+    flags = ("--seeds", "2", "1", "--threads", "1")
+    assert workplace.run(*flags) == 0
+    sequential, table = outcome(workplace.folder), capfd.readouterr().out.split("test, 2 seeds")[1]
+    os.rename("results", "sequential")
+    assert workplace.run(*flags, "--jobs", "2") == 0
+    parallel, printed = outcome(workplace.folder), capfd.readouterr().out
+    seeds = [sorted(files.pop(str(SEEDS_CSV)).splitlines()) for files in (sequential, parallel)]
+    assert parallel == sequential  # weights, labels, configs and the summary, bit for bit
+    assert seeds[0] == seeds[1]  # in any order
+    assert printed.split("test, 2 seeds")[1] == table
+    assert printed.count("seed 1  test:") == 1 and printed.count("self_mm on mosi: 21 train") == 1
+
+
+@needs_fork
 def test_workers_of_a_sweep_continue_without_one_that_fails(workplace, capfd, monkeypatch):
     monkeypatch.setattr(jobs, "subprocess", SimpleNamespace(Popen=Forked, PIPE=None))
+    monkeypatch.setattr(SweepReport, "draw", lambda self: None)
     begin = jobs.Job
 
     def begin_second_badly(name: str, argv: list[str]) -> jobs.Job:
@@ -71,7 +76,7 @@ def test_workers_of_a_sweep_continue_without_one_that_fails(workplace, capfd, mo
     monkeypatch.setattr(jobs, "Job", begin_second_badly)
     flags = ["--is_tune", "--tune_times", "3", "--jobs", "3", "--threads", "1", "--set", "update_epochs=1"]
     assert run.main(workplace.command("--datasetName", "mosi", "--seeds", "1111", "--max_epochs", "1", *flags)) == 0
-    table = pd.read_csv("results/results/tunes/mosi-self_mm-regression-tune.csv")
+    table = rows()
     assert len(table) in (3, 4, 5) and (table["threads"] == 1).all()
     printed = capfd.readouterr().out
     assert printed.count("the best of mosi-self_mm-regression-") == 1

@@ -153,7 +153,7 @@ def rank_of(process: Path) -> str:
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the ranks through /proc")
 def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_resumes(place):
-    flags = place.command("--datasetName", "mosi", "--max_epochs", "30", "--save_every", "0", *SETTINGS, "batch_size=4")
+    flags = place.command("--datasetName", "mosi", "--max_epochs", "12", "--save_every", "0", *SETTINGS, "batch_size=4")
     process = start_torchrun(2, *flags, cwd=place.folder)
     while not state().exists():
         assert process.poll() is None, process.communicate()
@@ -167,7 +167,7 @@ def test_a_killed_rank_ends_the_run_with_one_line_and_one_process_resumes(place)
     assert re.search(r"another rank of this run is gone \(.*\); --resume .* any number of ranks", line)
     assert run.main([*flags, "--resume"]) == 0
     row = pd.read_csv("results/results/normals/mosi-regression-seeds.csv").iloc[0]
-    assert row["epochs"] == 30 and row["ranks"] == 1
+    assert row["epochs"] == 12 and row["ranks"] == 1
     assert "resumes after" in Path("logs/self_mm-mosi.log").read_text()
 
 

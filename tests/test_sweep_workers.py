@@ -7,6 +7,7 @@ import time
 
 import optuna
 import pytest
+import sqlalchemy
 from conftest import needs_fork
 from optuna.trial import TrialState
 from postgres import PASSWORD, postgres
@@ -71,7 +72,10 @@ def test_trial_of_a_killed_worker_is_retried_with_the_same_values(place, databas
         patch.setattr(study.Sweep, "_train", kill_at_second_trial)
         assert exit_status(fork(lambda: tune(place, "--storage", database, times=3))) == -signal.SIGKILL
     assert rows()["trial"].tolist() == [0]
-    time.sleep(3)  # longer than the grace period, two heartbeats
+    with study.open_storage(
+        database, 1
+    ).engine.begin() as connection:  # as if the grace period, two heartbeats, were over
+        connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00'"))
     assert tune(place, "--storage", database, times=3) == 0
     assert rows()["trial"].tolist() == [0, 2, 3]
     study_trials = optuna.load_study(study_name=rows()["study"][0], storage=study.open_storage(database, 1)).trials
