@@ -14,8 +14,6 @@ from trains.runs.report import as_printed, scale_of
 from trains.runs.results import RUN, read_rows
 from utils.errors import Parser, UserError, first_line, printable, run_program
 
-FLIPS = 2**14  # of the differences' signs: all of them for up to 14 seeds, as many random ones for more
-
 
 def compare(seeds_csv: Path, names: list[str], dataset: str) -> str:
     """Means and paired differences of two lines. Raises UserError unless they have two seeds in common."""
@@ -40,8 +38,8 @@ def compare(seeds_csv: Path, names: list[str], dataset: str) -> str:
     margin = stats.t.ppf(0.975, len(seeds) - 1) * (b - a).sem(skipna=False)
     columns = {"A": a.mean(skipna=False), "B": b.mean(skipna=False), "B - A": change}
     table = as_printed(pd.DataFrame(columns | {"from": change - margin, "to": change + margin}))
-    # The share of all choices of the differences' signs whose mean is as far from 0.
-    flips = stats.permutation_test((b - a,), np.mean, permutation_type="samples", n_resamples=FLIPS, rng=0)
+    # The share of all choices of the differences' signs whose mean is as far from 0; from 15 seeds on, of random choices.
+    flips = stats.permutation_test((b - a,), np.mean, permutation_type="samples", n_resamples=2**14, rng=0)
     table["p"] = np.where(change.isna(), "-", [f"{p:.4f}" for p in flips.pvalue])
     gain = change * [-1 if lower_is_better(metric) else 1 for metric in metrics]
     table["better"] = np.select([gain > 0, gain < 0], ["B", "A"], "")
@@ -61,9 +59,8 @@ def _line(rows: pd.DataFrame, name: str, seeds_csv: Path) -> pd.DataFrame:
     named = settings == name
     found = rows[named if named.any() else hashes.str.startswith(name)]
     if found["config_hash"].nunique() != 1:
-        what = "names several lines" if len(found) else "names no line"
-        listed = ", ".join((found if len(found) else rows)["name"].unique()) or "none; run.py writes them"
-        raise UserError(f"{name}: {what} of {seeds_csv}: {listed}")
+        listed = ", ".join((rows if found.empty else found)["name"].unique()) or "none; run.py writes them"
+        raise UserError(f"{name}: names {'no line' if found.empty else 'several lines'} of {seeds_csv}: {listed}")
     return rows[hashes == found["config_hash"].iloc[0]].set_index("seed")
 
 

@@ -79,11 +79,9 @@ class Sweep:
         search_all = count(self.space) <= options.tune_times
         sampler = BruteForceSampler() if search_all else SAMPLERS[options.sampler]()
         direction = "minimize" if lower_is_better(self.key) else "maximize"
-        settings = {"sampler": sampler, "pruner": PRUNERS[options.pruner](), "direction": direction}
+        how = {"storage": self.storage, "sampler": sampler, "pruner": PRUNERS[options.pruner](), "direction": direction}
         with storage_errors(self.storage):
-            self.study = optuna.create_study(
-                study_name=self._name(), storage=self.storage, load_if_exists=True, **settings
-            )
+            self.study = optuna.create_study(study_name=self._name(), load_if_exists=True, **how)
 
     def _name(self) -> str:
         """The study's name, a hash of all that its trials share: other data, space or settings make another study."""
