@@ -61,7 +61,7 @@ def test_parallel_seeds_leave_the_same_files_as_sequential_ones(workplace, capfd
     assert parallel == sequential  # weights, labels, configs and the summary, bit for bit
     assert seeds[0] == seeds[1]  # in any order
     assert printed.split("test, 2 seeds")[1] == table
-    assert printed.count("seed 1  test:") == 1 and printed.count("self_mm on mosi: 21 train") == 1
+    assert printed.count("seed 1  test ") == 1 and printed.count("self_mm on mosi: 21 train") == 1
 
 
 @needs_fork
