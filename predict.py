@@ -133,12 +133,8 @@ class Scorer:
     def score_file(self, features: str | Path, split: str = "test", cache_dir: Path | None = None) -> list[dict]:
         """A row for each clip of a feature file's split: train, valid or test."""
         from trains.runs.clip_scorer import score_split
-        from trains.runs.open import find_features, open_features
 
-        what = (self.trained.dataset, bool(self.trained.aligned))
-        path = find_features(Path(features), *what)
-        store = open_features(path, *what, self.trained.encoder, cache_dir, to_score=split)
-        self.trained.check_features(store, path)
+        store = self.trained.open_features(Path(features), bool(self.trained.aligned), cache_dir, to_score=split)
         for note in store.notes:
             complain(note)
         return score_split(self.trained, store.splits[split], self.device).to_dict("records")

@@ -97,7 +97,9 @@ class Keeper:
                 raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
             tensors, values = load_state(self.state)
             before, now = values["provenance"], asdict(self.provenance)
-            changes = [f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key, now[key]) != now[key]]
+            changes = [
+                f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key, now[key]) != now[key]
+            ]
             if before["config_hash"] == now["config_hash"]:
                 if changes:
                     self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")

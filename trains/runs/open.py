@@ -34,14 +34,19 @@ class Trained:
     aligned: bool | None  # None: unknown
     extractors: dict[str, dict]  # modality -> the extractor of its training features; {} if unknown
 
-    def check_features(self, store: FeatureStore, path: Path) -> None:
-        """Raises UserError if features have another extractor or width than the training features."""
+    def open_features(
+        self, named: Path | None, aligned: bool, cache_dir: Path | None, to_score: str | None = None
+    ) -> FeatureStore:
+        """As open_features below. Raises UserError, also for another extractor or width than the training features'."""
+        path = find_features(named, self.dataset, aligned)
+        store = open_features(path, self.dataset, aligned, self.encoder, cache_dir, to_score)
         for key, width in (("audio", store.audio_width), ("vision", store.vision_width)):
             trained_on, extractor = self.extractors.get(key), store.extractors.get(key)
             if trained_on and extractor and (differs := difference(trained_on, extractor)):
                 raise UserError(f"{path}: {self.folder} was trained on {key} features of {differs}")
             if width != (expected := self.model.frame_widths[key]):
                 raise UserError(f"{path}: {key} is {width} wide, but {self.folder} was trained on width {expected}")
+        return store
 
 
 def load_trained(folder: Path, model_name: str | None = None, dataset_name: str | None = None) -> Trained:
@@ -102,13 +107,11 @@ def open_checkpoint(
     trained = load_trained(folder, model_name, dataset_name)
     if aligned and trained.aligned is False:
         raise UserError(f"--aligned: {folder} was trained on unaligned features; leave the flag out")
-    model, dataset, aligned = trained.model, trained.dataset, aligned or bool(trained.aligned)
+    model = trained.model
     model.hyper_parameters = config = dataclasses.replace(model.hyper_parameters, **overrides)
     model.to(DTYPES[config.precision])
-    path = find_features(features, dataset, aligned)
-    store = open_features(path, dataset, aligned, trained.encoder, cache_dir)
-    trained.check_features(store, path)
-    return Experiment(model_name, dataset, config, device, store, trained.encoder, num_workers), model
+    store = trained.open_features(features, aligned or bool(trained.aligned), cache_dir)
+    return Experiment(model_name, trained.dataset, config, device, store, trained.encoder, num_workers), model
 
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
