@@ -73,7 +73,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     log = make_log(options.log_dir / f"{options.model_name}-{dataset}.log")
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:
-        log.info(experiment.describe())
+        log.info(experiment.describe(options.jobs))
         log.debug(experiment.details())
     if options.jobs > 1:
         if failures := run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds}):

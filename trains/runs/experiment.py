@@ -60,12 +60,13 @@ class Experiment:
         other.__dict__.pop("provenance", None)
         return other
 
-    def describe(self) -> str:
-        """The first lines on the screen."""
+    def describe(self, jobs: int) -> str:
+        """The first lines on the screen. jobs: of this run; each has its own device."""
         clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
         default, settings = presets_of(self.dataset.name)[0], self.provenance.settings
         differs = f"differs from the {default} table: {settings}" if settings != default else f"{default} table"
-        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips, {describe_device(self.device)}", differs]
+        where = describe_device(self.device) if jobs == 1 else f"{jobs} jobs at once"
+        lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips, {where}", differs]
         if len(self.config.task_names) > 1:
             lines += ["in epochs 1 and 2 the unimodal tasks have weight 0: expect the train loss to jump in epoch 3"]
         if self.tuned is not None:

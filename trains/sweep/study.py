@@ -94,7 +94,7 @@ class Sweep:
         """The first lines of the log."""
         sweep = f"sweep {self.study.study_name} in {self.storage.engine.url.render_as_string()}, seed {self.seed}"
         searched = f"{self.budget} of {count(self.space):g} combinations of {', '.join(varied(self.space))}"
-        return f"{self.experiment.describe()}\n{sweep}\n{searched}"
+        return f"{self.experiment.describe(self.options.jobs)}\n{sweep}\n{searched}"
 
     def finished(self) -> list[FrozenTrial]:
         """The complete and pruned trials of all workers, in order."""
