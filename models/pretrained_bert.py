@@ -1,12 +1,9 @@
 """Finds and loads the pretrained text encoder and its tokenizer, from a folder or from the hub."""
 
-import contextlib
 import hashlib
 import json
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from transformers import BertModel, BertTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from config.config_regression import Dataset
+from models.hub import quiet
 from models.weights_file import check_finite
 from utils.bert_config import bert_config, is_cased
 from utils.errors import UserError, first_line
@@ -109,7 +107,7 @@ def _from_disk_or_hub(source: str, load: Callable):
         if not where:
             print(f"{source} is not on this disk: downloading it")
         try:
-            with _quiet(bars=not where):
+            with quiet(bars=not where):
                 return load(**where)
         except UserError:
             raise
@@ -129,16 +127,3 @@ def fingerprint(bert: BertModel) -> str:
     for name, tensor in sorted(bert.state_dict().items()):
         digest.update(json.dumps([name, list(tensor.shape), tensor.flatten()[:8].tolist()]).encode())
     return digest.hexdigest()[:10]
-
-
-@contextlib.contextmanager
-def _quiet(bars: bool = False) -> Iterator[None]:
-    """Silences the reports, warnings and retries of transformers and the hub. bars: shows their progress bars."""
-    set_bars = transformers.logging.enable_progress_bar if bars else transformers.logging.disable_progress_bar
-    set_bars()
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -1,18 +1,15 @@
 """Self-MM's network (section 3.2 of the paper): three encoders, their concatenation, and one head per task."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
-from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertModel
 
 from config.config_regression import TASKS, Config
 from models.batch import Batch
 from models.bert_text_encoder import BertTextEncoder
+from models.hub import HubModel
 from models.lstm_encoder import LSTMEncoder
 
 DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}  # of weights, by precision
@@ -43,14 +40,8 @@ class Head(nn.Module):
         return score[:, 0], feature
 
 
-class SelfMM(
-    nn.Module, PyTorchModelHubMixin, library_name="self-mm", tags=["multimodal-sentiment-analysis"],
-    paper_url="https://arxiv.org/abs/2102.04830",
-):  # fmt: skip
-    """Maps text, audio and vision of B clips to a sentiment score and a feature for each task.
-
-    `save_pretrained(folder)` and `SelfMM.from_pretrained(folder)` write and read config.json and model.safetensors.
-    """
+class SelfMM(nn.Module, HubModel):
+    """Maps text, audio and vision of B clips to a sentiment score and a feature for each task."""
 
     def __init__(
         self, hyper_parameters: Config, bert_config: dict, audio_width: int, vision_width: int,
@@ -100,13 +91,3 @@ class SelfMM(
         """Runs encoders and heads in bfloat16 if the config asks for it. LSTMs follow on a CPU only."""
         in_bf16 = self.hyper_parameters.precision == "bf16"
         return torch.autocast(batch.clips.device.type, torch.bfloat16, enabled=in_bf16)
-
-    @classmethod
-    def _from_pretrained(cls, **settings: object) -> "SelfMM":
-        # Always strict: a file without some tensors is an error, not random weights. Old hub libraries leave dropout on.
-        return super()._from_pretrained(**settings | {"strict": True}).eval()
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        # cuDNN keeps an LSTM's weights in one block of memory, which the mixin refuses to save. Copies are separate.
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, save_directory / SAFETENSORS_SINGLE_FILE)

@@ -6,7 +6,6 @@ Files: config.json and model.safetensors, as SelfMM.from_pretrained reads them, 
 import contextlib
 import io
 import json
-import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +13,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data.schema import EXTRACTORS, plain_extractors
+from models.hub import METADATA, WEIGHTS, checksum
 from models.weights_file import check_finite
 from utils.errors import UserError, csv_text, first_line
 from utils.files import current_folder, replacing
-
-METADATA = "trained_on"  # the key of config.json for dataset, seed, epoch, versions
-WEIGHTS = "model.safetensors"
 
 
 def save_checkpoint(
@@ -32,7 +29,7 @@ def save_checkpoint(
     with replacing(folder) as work:
         model.save_pretrained(work, config=model._hub_mixin_config)
         config = json.loads((work / "config.json").read_text(encoding="utf-8"))
-        config[METADATA] = metadata | {"checksum": zlib.crc32((work / WEIGHTS).read_bytes())}
+        config[METADATA] = metadata | {"checksum": checksum(work)}
         (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         labels.assign(id=labels["id"].map(csv_text)).to_csv(work / "labels.csv", index=False)
         if tokenizer is not None:
@@ -55,7 +52,7 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
     expected = read_metadata(folder).get("checksum")
     current = current_folder(folder)
     try:
-        if expected not in (None, zlib.crc32((current / WEIGHTS).read_bytes())):
+        if expected not in (None, checksum(current)):
             raise ValueError(f"{WEIGHTS} does not match its checksum in config.json")
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints to it
             model = model_class.from_pretrained(current)
