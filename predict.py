@@ -24,7 +24,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     source.add_argument("clips", type=Path, nargs="*", default=[], metavar="CLIP",
         help="video files or folders; without any, the --text alone is scored, by the model's text head")
     source.add_argument("--features", type=Path, metavar="FILE", help="score a feature file instead of clips")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", required=True, help="a folder in results/models")
+    parser.add_argument("--checkpoint", metavar="DIR", required=True, help="a folder in results/models, or a hub name")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--text", help="transcript of the clip; default: the file next to each clip")
     text.add_argument("--text_file", dest="text", type=Path, metavar="FILE",
@@ -102,11 +102,12 @@ class Scorer:
     """
 
     def __init__(self, checkpoint: str | Path, gpu_ids: Sequence[int] | None = None, dataset_name: str | None = None):
+        from models.hub import find_checkpoint
         from trains.runs.checkpoint import read_metadata
         from trains.runs.open import load_trained
         from utils.device import pick_device
 
-        folder, self.device = Path(checkpoint), pick_device(gpu_ids)
+        folder, self.device = find_checkpoint(str(checkpoint), "--checkpoint"), pick_device(gpu_ids)
         dataset = read_metadata(folder).get("dataset")
         if dataset_name and dataset not in (None, dataset_name):
             raise UserError(f"--datasetName {dataset_name}: {folder} was trained on {dataset}; leave it out")

@@ -45,7 +45,7 @@ def run(argv: list[str]) -> None:
     with ranks.one_rank_reports():
         gpu_ids = ranks.choose_gpus(options.gpu_ids)
         device = pick_device([-1] if options.jobs > 1 else gpu_ids)  # with --jobs, only the jobs compute
-        if options.test_only:
+        if options.test_only is not None:
             test_checkpoint(options, device)
         elif options.is_tune:
             tune(options, device)
@@ -112,14 +112,12 @@ def tune(options: RunOptions, device) -> None:
 
 
 def test_checkpoint(options: RunOptions, device) -> None:
-    """Tests the checkpoint folder or released .pth that --test_only names, and prints a table. Writes no CSV row."""
+    """Tests the checkpoint or released .pth that --test_only names, and prints a table. Writes no CSV row."""
+    from models.hub import find_checkpoint
     from models.weights_file import load_released_weights, read_weights
     from trains.runs.open import open_checkpoint
-    from utils.files import current_folder
 
-    path = current_folder(options.test_only)
-    if not path.exists():
-        raise UserError(f"--test_only {path}: not found; expected a checkpoint folder or a .pth of the released code")
+    path = find_checkpoint(options.test_only, "--test_only")
     if path.is_file():
         experiment = new_experiment(options, device)
         model = experiment.new_model()

@@ -74,9 +74,9 @@ class RunOptions:
         help="upper limit of epochs; default 0: none, stop after early_stop epochs without improvement")
     train_mode: str = _flag(type=str.lower, choices=["regression", "classification"], default="regression",
         help="default regression. classification is rejected: generated labels are numbers")
-    test_only: Path | None = _flag(type=Path, metavar="PATH",
-        help="test without training: a checkpoint folder, or a .pth of the released code. A .pth contains no config: "
-        "give the dataset, preset and --bert it was trained with")
+    test_only: str | None = _flag(metavar="PATH",
+        help="test without training: a checkpoint folder, a hub name (owner/name, or owner/name@revision), or a .pth of "
+        "the released code. A .pth contains no config: give the dataset, preset and --bert it was trained with")
     resume: bool = _flag(action="store_true",
         help="continue a stopped run, given the same flags; skips finished seeds. Harmless if nothing was stopped")
 

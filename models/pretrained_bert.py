@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,17 @@ from transformers import BertModel, BertTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from config.config_regression import Dataset
-from models.hub import quiet
+from models.hub import NAME, from_disk_or_hub
 from models.weights_file import check_finite
 from utils.bert_config import bert_config, is_cased
 from utils.errors import UserError, first_line
 
 HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+ADVICE = (
+    "on a machine with internet download config.json, model.safetensors and vocab.txt, and put them into "
+    "pretrained_model/bert_en/ (Chinese: bert_cn/), or name their folder with --bert"
+)
 # Of the weights that are no part of the encoder (the pooler, heads), and of old constants, a file may hold any.
 ENCODER_TENSOR = re.compile(r"(^|\.)(encoder|embeddings)\.(?!position_ids$)")
 
@@ -44,8 +47,7 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
         named = str(dataset.bert_folder) if dataset.bert_folder.exists() else HUB[dataset.language]
     folder = Path(named)
     if not folder.is_dir():
-        # A hub name is `name` or `owner/name`, without a leading dot, slash or drive.
-        if folder.exists() or folder.is_absolute() or named.startswith((".", "~")) or len(folder.parts) > 2:
+        if folder.exists() or not NAME.fullmatch(named):
             raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
     elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
         raise UserError(f"--bert {named}: lacks config.json or model.safetensors; see {HUB[dataset.language]}")
@@ -60,6 +62,8 @@ def load_bert(source: str) -> BertModel:
     """BERT with its pretrained weights, in float32, without the pooler. Raises UserError if it cannot be loaded."""
 
     def load(**where: bool) -> BertModel:
+        if not where:
+            print(f"{source} is not on this disk: downloading it")
         for index in Path(source).glob("*.index.json"):
             parts = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
             if outside := [name for name in parts.values() if Path(name).name != name]:
@@ -78,7 +82,7 @@ def load_bert(source: str) -> BertModel:
         check_finite(bert.state_dict(), f"--bert {source}")
         return bert
 
-    return _from_disk_or_hub(source, load)
+    return from_disk_or_hub(source, load, "--bert", ADVICE)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
@@ -98,27 +102,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase | None:
             settings["do_lower_case"] = not is_cased([*BertTokenizer.from_pretrained(source, **where).get_vocab()])
         return BertTokenizer.from_pretrained(source, **settings, **where)
 
-    return _from_disk_or_hub(source, load)
-
-
-def _from_disk_or_hub(source: str, load: Callable):
-    """Loads from the disk or, only if that fails, from the hub, whose library retries for minutes without internet."""
-    for where in [{"local_files_only": True}] if Path(source).is_dir() else [{"local_files_only": True}, {}]:
-        if not where:
-            print(f"{source} is not on this disk: downloading it")
-        try:
-            with quiet(bars=not where):
-                return load(**where)
-        except UserError:
-            raise
-        except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            reason = first_line(error) or type(error).__name__
-    raise UserError(
-        f"--bert {source}: cannot be loaded ({reason}); on a machine with internet download config.json, model.safetensors "
-        "and vocab.txt, and put them into pretrained_model/bert_en/ (Chinese: bert_cn/), or name their folder with --bert"
-    )
+    return from_disk_or_hub(source, load, "--bert", ADVICE)
 
 
 def fingerprint(bert: BertModel) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -11,8 +12,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from models.batch import Frames, PackedText
 from models.bert_text_encoder import BertTextEncoder
 from models.cpu_kernels import dropout
+from models.hub import from_disk_or_hub
 from models.lstm_encoder import LSTMEncoder
-from models.pretrained_bert import _from_disk_or_hub, fingerprint, load_bert, load_tokenizer
+from models.pretrained_bert import fingerprint, load_bert, load_tokenizer
+from utils.errors import UserError
 
 sentence_lengths = st.lists(st.integers(1, 12), min_size=1, max_size=9)
 
@@ -136,18 +139,22 @@ def test_a_folder_without_vocabulary_has_no_tokenizer(tmp_path):
 
 def test_an_earlier_download_needs_no_hub():
     calls = []
-    assert _from_disk_or_hub("owner/name", lambda **where: calls.append(where) or "loaded") == "loaded"
+    assert from_disk_or_hub("owner/name", lambda **where: calls.append(where) or "loaded", "--bert", "") == "loaded"
     assert calls == [{"local_files_only": True}]
 
 
-def test_a_model_that_is_not_on_the_disk_is_downloaded(capsys):
-    def load(local_files_only: bool = False) -> str:
-        if local_files_only:
-            raise OSError("not there")
-        return "downloaded"
+def test_a_model_that_is_not_on_the_disk_is_downloaded(monkeypatch, capsys):
+    calls = []
 
-    assert _from_disk_or_hub("owner/name", load) == "downloaded"
-    assert "owner/name is not on this disk: downloading it" in capsys.readouterr().out
+    def not_there(*_, **where: bool):
+        calls.append(where)
+        raise OSError("not there")
+
+    monkeypatch.setattr(transformers.PretrainedConfig, "get_config_dict", not_there)
+    with pytest.raises(UserError, match="--bert owner/name: .*not there"):
+        load_bert("owner/name")
+    assert calls == [{"local_files_only": True}, {}]
+    assert capsys.readouterr().out == "owner/name is not on this disk: downloading it\n"
 
 
 def test_the_fingerprint_distinguishes_weights():
