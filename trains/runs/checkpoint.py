@@ -1,6 +1,7 @@
 """A seed's checkpoint: a folder with the model of its best epoch. Reading it runs no code.
 
-Files: config.json and model.safetensors, as SelfMM.from_pretrained reads them, labels.csv (generated), and tokenizer/.
+Files: config.json and model.safetensors, as SelfMM.from_pretrained reads them, labels.csv (generated), tokenizer/, and
+README.md, the model card.
 """
 
 import contextlib
@@ -13,8 +14,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from data.schema import EXTRACTORS, plain_extractors
-from models.hub import METADATA, WEIGHTS, checksum
+from models.hub import CARD, CONFIG, LABELS, METADATA, NAME, TOKENIZER, WEIGHTS, checksum
 from models.weights_file import check_finite
+from trains.runs.model_card import model_card
 from utils.errors import UserError, csv_text, first_line
 from utils.files import current_folder, replacing
 
@@ -28,18 +30,29 @@ def save_checkpoint(
     """
     with replacing(folder) as work:
         model.save_pretrained(work, config=model._hub_mixin_config)
-        config = json.loads((work / "config.json").read_text(encoding="utf-8"))
-        config[METADATA] = metadata | {"checksum": checksum(work)}
-        (work / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        labels.assign(id=labels["id"].map(csv_text)).to_csv(work / "labels.csv", index=False)
+        config = json.loads((work / CONFIG).read_text(encoding="utf-8"))
+        encoder = model.text_encoder.bert.config.name_or_path
+        is_on_hub = NAME.fullmatch(encoder) and not Path(encoder).exists()  # a local path may not be published
+        config[METADATA] = metadata | {"base_model": encoder if is_on_hub else None, "checksum": checksum(work)}
+        (work / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (work / CARD).write_text(model_card(config), encoding="utf-8")
+        labels.assign(id=labels["id"].map(csv_text)).to_csv(work / LABELS, index=False)
         if tokenizer is not None:
-            tokenizer.save_pretrained(work / "tokenizer")
+            tokenizer.save_pretrained(work / TOKENIZER)
+
+
+def add_test_scores(folder: Path, test: dict[str, float]) -> None:
+    """Writes the scores of the test, by metric, into a checkpoint's model card. Raises UserError if the disk is full."""
+    current = current_folder(folder)
+    config = json.loads((current / CONFIG).read_text(encoding="utf-8"))
+    with replacing(current / CARD) as work:
+        work.write_text(model_card(config, test), encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> dict:
     """How a checkpoint was trained, as far as it is recorded. Raises UserError if config.json is missing or damaged."""
     try:
-        config = json.loads((current_folder(folder) / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((current_folder(folder) / CONFIG).read_text(encoding="utf-8"))
         metadata = config.get(METADATA, {})
         plain_extractors(metadata.get(EXTRACTORS))  # raises ValueError if they are malformed
         return metadata

@@ -1,0 +1,41 @@
+"""The model card of a checkpoint: its README.md, which the Hugging Face hub shows and indexes. Its text: model_card.md."""
+
+import math
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from config.config_regression import DATASETS, TASKS
+from data.schema import OFFICIAL_SHA1
+from models.hub import METADATA
+
+CORPORA = {"MOSI": "CMU-MOSI", "MOSEI": "CMU-MOSEI", "SIMS": "CH-SIMS"}
+KINDS = {"MAE": "mae", "Corr": "pearsonr", "acc": "accuracy", "F1": "f1"}  # part of a metric's name -> the hub's name
+
+
+def model_card(config: dict, test: dict[str, float] | None = None) -> str:
+    """The card as Markdown. config: the content of config.json. test: the test's metrics; None before the training ended."""
+    facts = config[METADATA]
+    name, sha1 = str(facts.get("dataset")), str(facts.get("features_sha1"))
+    dataset, official = DATASETS.get(name), OFFICIAL_SHA1.get(sha1)
+    # Another feature file than the authors' may hold any clips, whatever dataset's settings it is trained with.
+    corpus = next((CORPORA[word] for word in (official or "").split() if word in CORPORA), None)
+    task = {"task_type": "video-classification", "task_name": "Multimodal sentiment analysis", "dataset_split": "test"}
+    task |= {"dataset_type": (corpus or "other").lower(), "dataset_name": corpus or f"feature file {sha1[:10]}"}
+    results = [
+        EvalResult(**task, metric_name=metric, metric_type=kind, metric_value=round(value, 4))
+        for metric, value in (test or {}).items()
+        for part, kind in KINDS.items()
+        if part in metric and not metric.startswith(TASKS) and math.isfinite(value)  # of all modalities together
+    ]
+    front = {"license": "mit", "library_name": "self-mm", "tags": ["multimodal-sentiment-analysis"]}
+    front |= {"pipeline_tag": task["task_type"], "base_model": facts.get("base_model")}
+    front |= {"language": dataset and dataset.language.replace("cn", "zh"), "datasets": corpus and [corpus.lower()]}
+    if results:
+        front |= {"metrics": sorted({result.metric_type for result in results}), "eval_results": results}
+        front["model_name"] = f"{facts.get('model')}-{name}-{facts.get('seed')}"
+    template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    words = {"facts": facts, "settings": config["hyper_parameters"], "dataset": dataset, "official": official}
+    return str(
+        ModelCard.from_template(ModelCardData(**front), template_str=template, **words, corpus=corpus, test=test)
+    )
