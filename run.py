@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from config.command_line import RunOptions, hide_password, parse_arguments
+from trains.runs.model_names import check_model
 from utils.errors import UserError, complain, run_program
 from utils.files import make_folder
 from utils.log import make_log
@@ -22,6 +23,8 @@ def run(argv: list[str]) -> None:
     """Reads the flags and sets up this process, then trains, tunes or tests."""
     try:
         options = parse_arguments(argv)
+        options.check_paths()
+        check_model(options.model_name)
     except UserError:
         if os.environ.get("RANK", "0") != "0":  # under torchrun, every rank sees the error and rank 0 reports it
             raise SystemExit(2) from None

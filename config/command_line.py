@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from config.config_regression import DATASETS, PRECISIONS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
+from config.inputs import find_bert, find_features, find_on_disk
 from config.tuned import Tuned, read_tuned, sweep_file
 from utils.errors import Parser, UserError, at_least, without_passwords
 
@@ -144,6 +145,16 @@ class RunOptions:
         """Where and how to open the features, as keyword arguments for trains/runs/open.py."""
         where = {"features": self.data_path, "cache_dir": self.cache_dir}
         return where | {"aligned": self.aligned, "num_workers": self.num_workers}
+
+    def check_paths(self) -> None:
+        """Raises UserError for an input that does not exist, before torch is imported. The demo's files are generated."""
+        trains = self.test_only is None and self.dataset.name != "demo"
+        if trains:
+            find_bert(self.bert, self.dataset)
+        if trains or self.data_path:
+            find_features(self.data_path, self.dataset, self.aligned)
+        if self.test_only is not None:
+            find_on_disk(self.test_only, "--test_only")
 
     def config(self, **overrides: object) -> Config:
         """The hyper-parameters, with overrides. Raises UserError for an unknown key or a bad value."""

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import re
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,14 +12,13 @@ import transformers
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors.torch import save_file
 
+from config.inputs import find_on_disk
 from utils.errors import UserError, first_line
-from utils.files import current_folder
 
 CONFIG, WEIGHTS, CARD, LABELS, TOKENIZER = "config.json", "model.safetensors", "README.md", "labels.csv", "tokenizer"
 VOCABULARY = [f"{TOKENIZER}/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")]
 FILES = [CONFIG, WEIGHTS, CARD, LABELS, *VOCABULARY]  # of a checkpoint folder; no others are downloaded or published
 METADATA = "trained_on"  # the key of config.json for dataset, seed, epoch, versions and the weights' checksum
-NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)  # `name` or `owner/name`
 
 
 class HubModel(PyTorchModelHubMixin, library_name="self-mm", paper_url="https://arxiv.org/abs/2102.04830"):
@@ -61,11 +59,9 @@ def checksum(folder: Path) -> int:
 
 def find_checkpoint(named: str, flag: str) -> Path:
     """A path; or else, for owner/name or owner/name@revision, the hub's cache or a download. Raises UserError."""
-    path, (name, _, revision) = Path(named), named.partition("@")
-    if current_folder(path).exists():
+    if path := find_on_disk(named, flag):
         return path
-    if "/" not in name or not NAME.fullmatch(name):
-        raise UserError(f"{flag} {named}: not found; expected a checkpoint folder, or owner/name for one on the hub")
+    name, _, revision = named.partition("@")
 
     def load(**where: bool) -> Path:
         folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=FILES, **where))

@@ -1,4 +1,4 @@
-"""Finds and loads the pretrained text encoder and its tokenizer, from a folder or from the hub."""
+"""Loads the pretrained text encoder and its tokenizer, from a folder or from the hub."""
 
 import hashlib
 import json
@@ -11,14 +11,11 @@ import transformers
 from transformers import BertModel, BertTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from config.config_regression import Dataset
-from models.hub import NAME, from_disk_or_hub
+from models.hub import from_disk_or_hub
 from models.weights_file import check_finite
 from utils.bert_config import bert_config, is_cased
 from utils.errors import UserError, first_line
 
-HUB = {"en": "google-bert/bert-base-uncased", "cn": "google-bert/bert-base-chinese"}
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 ADVICE = (
     "on a machine with internet download config.json, model.safetensors and vocab.txt, and put them into "
     "pretrained_model/bert_en/ (Chinese: bert_cn/), or name their folder with --bert"
@@ -39,23 +36,6 @@ class Pretrained:
 def load_pretrained(source: str) -> Pretrained:
     """The encoder of a folder or hub name. Raises UserError if it cannot be loaded."""
     return Pretrained(load_bert(source), load_tokenizer(source), source)
-
-
-def find_bert(named: str | None, dataset: Dataset) -> str:
-    """--bert, else the dataset's folder, else its language's hub name. Raises UserError for an incomplete folder."""
-    if named is None:
-        named = str(dataset.bert_folder) if dataset.bert_folder.exists() else HUB[dataset.language]
-    folder = Path(named)
-    if not folder.is_dir():
-        if folder.exists() or not NAME.fullmatch(named):
-            raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
-    elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
-        raise UserError(f"--bert {named}: lacks config.json or model.safetensors; see {HUB[dataset.language]}")
-    else:
-        for file in filter(Path.is_file, folder.iterdir()):
-            if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
-                raise UserError(f"--bert {file}: is a Git LFS pointer; fetch the file itself with `git lfs pull`")
-    return named
 
 
 def load_bert(source: str) -> BertModel:

@@ -29,7 +29,8 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer, BertModel
 
 from config.config_regression import REPOSITORY
-from models.pretrained_bert import find_bert, load_pretrained
+from config.inputs import find_bert
+from models.pretrained_bert import load_pretrained
 from utils.convert_bert import main
 from utils.files import previous_folder
 

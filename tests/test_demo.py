@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 import run
 from config.config_regression import DATASETS
+from config.inputs import find_bert
 from data import demo
 from data.schema import SPLITS, FeatureFile, read_feature_file
-from models.pretrained_bert import find_bert, load_bert, load_tokenizer
+from models.pretrained_bert import load_bert, load_tokenizer
 from trains.runs.open import open_checkpoint
 from utils.safe_pickle import load_pickle
 

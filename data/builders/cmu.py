@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import Dataset
+from config.inputs import find_bert
 from data.builders.assemble import SEQUENCES, ClipFeatures, assemble, writing
 from data.builders.label_table import LabelledClip, parse_label, words_of
 from data.builders.transcripts import ClipName, Transcripts
 from data.extractors import describe
 from data.extractors.text import BertText
 from data.schema import SPLITS, SplitChecker, load_splits
-from models.pretrained_bert import find_bert
 from utils.errors import UserError, first_line
 
 SHORTEST_TEXT = 3  # [CLS], one token, [SEP]

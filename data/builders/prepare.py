@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from config.config_regression import DATASETS
+from config.inputs import find_bert
 from data.builders.assemble import USUAL_NAME, ClipFeatures, assemble, padded_length, writing
 from data.builders.clip_cache import CachedFeatures, extract_clip
 from data.builders.isolated import CrashedError, run_isolated
@@ -15,7 +16,6 @@ from data.builders.label_table import LabelledClip, read_label_table
 from data.extractors import ClipError, Extractor, describe, is_too_long_for
 from data.extractors.audio import compile_librosa
 from data.extractors.text import BertText
-from models.pretrained_bert import find_bert
 from utils.errors import UserError, warn
 from utils.files import make_folder
 

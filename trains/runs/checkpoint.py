@@ -13,8 +13,9 @@ import pandas as pd
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from config.inputs import HUB_NAME
 from data.schema import EXTRACTORS, plain_extractors
-from models.hub import CARD, CONFIG, LABELS, METADATA, NAME, TOKENIZER, WEIGHTS, checksum
+from models.hub import CARD, CONFIG, LABELS, METADATA, TOKENIZER, WEIGHTS, checksum
 from models.weights_file import check_finite
 from trains.runs.model_card import model_card
 from utils.errors import UserError, csv_text, first_line
@@ -32,7 +33,7 @@ def save_checkpoint(
         model.save_pretrained(work, config=model._hub_mixin_config)
         config = json.loads((work / CONFIG).read_text(encoding="utf-8"))
         encoder = model.text_encoder.bert.config.name_or_path
-        is_on_hub = NAME.fullmatch(encoder) and not Path(encoder).exists()  # a local path may not be published
+        is_on_hub = HUB_NAME.fullmatch(encoder) and not Path(encoder).exists()  # a local path may not be published
         config[METADATA] = metadata | {"base_model": encoder if is_on_hub else None, "checksum": checksum(work)}
         (work / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
         (work / CARD).write_text(model_card(config), encoding="utf-8")

@@ -9,12 +9,13 @@ from torch import nn
 
 from config import inputs
 from config.config_regression import DATASETS, Config, Dataset, data_root
+from config.inputs import HUB, find_bert
 from data.demo import ensure_demo
 from data.extractors import difference
 from data.schema import EXTRACTORS, OFFICIAL_SHA1, SPLITS
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, vocabulary_hash
-from models.pretrained_bert import HUB, Pretrained, find_bert, load_pretrained, load_tokenizer
+from models.pretrained_bert import Pretrained, load_pretrained, load_tokenizer
 from models.self_mm import DTYPES
 from models.ulgm import ULGM
 from trains.runs.checkpoint import load_checkpoint, read_metadata
