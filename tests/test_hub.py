@@ -12,7 +12,7 @@ import tiny
 import torch
 from fake_hub import FakeHub
 from huggingface_hub import ModelCard
-from run_files import CHECKPOINT
+from run_files import checkpoint
 
 import predict
 import run
@@ -53,7 +53,7 @@ def trained(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert Workplace(folder).run() == 0
-        add_test_scores(CHECKPOINT, SCORES)
+        add_test_scores(checkpoint(), SCORES)
     return folder
 
 
@@ -102,15 +102,15 @@ def test_no_text_of_a_feature_file_can_change_the_card():
 
 
 def test_a_run_writes_the_card_without_local_paths(trained):
-    assert set(content(trained / CHECKPOINT)) <= set(FILES)
-    for path, data in content(trained / CHECKPOINT).items():
+    assert set(content(checkpoint(models=trained / "results/models"))) <= set(FILES)
+    for path, data in content(checkpoint(models=trained / "results/models")).items():
         assert str(trained).encode() not in data, path
-    card = ModelCard((trained / CHECKPOINT / "README.md").read_text())
+    card = ModelCard((checkpoint(models=trained / "results/models") / "README.md").read_text())
     assert card.data.license == "mit" and "| MAE | 0.7123 |" in card.text and "| seed | 1 |" in card.text
 
 
 def test_scores_of_a_checkpoint_whose_replacement_was_interrupted_are_added(trained, tmp_path):
-    shutil.copytree(trained / CHECKPOINT, tmp_path / "former-one")
+    shutil.copytree(checkpoint(models=trained / "results/models"), tmp_path / "former-one")
     add_test_scores(tmp_path / "one", {"MAE": 0.5})
     assert "| MAE | 0.5000 |" in (tmp_path / "former-one" / "README.md").read_text()
 
@@ -118,7 +118,7 @@ def test_scores_of_a_checkpoint_whose_replacement_was_interrupted_are_added(trai
 def test_an_encoder_of_the_hub_is_recorded_and_a_folder_is_not(trained, tmp_path, monkeypatch):
     from trains.runs.checkpoint import read_metadata, save_checkpoint
 
-    model = load_checkpoint(trained / CHECKPOINT, SelfMM)
+    model = load_checkpoint(checkpoint(models=trained / "results/models"), SelfMM)
     monkeypatch.chdir(tmp_path)
     Path("my/bert").mkdir(parents=True)
     for source, expected in (("owner/bert", "owner/bert"), ("my/bert", None), (str(tmp_path / "bert"), None)):
@@ -131,41 +131,46 @@ def test_an_encoder_of_the_hub_is_recorded_and_a_folder_is_not(trained, tmp_path
 def test_a_published_model_is_complete_and_gives_the_same_scores(hub, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     flags = ["--dataPath", "data/unaligned.pkl", "--gpu_ids", "-1"]
-    assert run.main(["--test_only", str(CHECKPOINT), *flags]) == 0
+    folder = checkpoint()
+    assert run.main(["--test_only", str(folder), *flags]) == 0
     expected = capsys.readouterr().out
-    SelfMM.from_pretrained(CHECKPOINT).push_to_hub(NAME)
-    assert hub.repositories[NAME] == content(trained / CHECKPOINT)
+    SelfMM.from_pretrained(folder).push_to_hub(NAME)
+    assert hub.repositories[NAME] == content(trained / folder)
 
     hub.repositories[NAME] |= {"setup.py": b"1", "pytorch_model.bin": b"1", "tokenizer/x/tokenizer.json": b"1"}
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained / "data", "data")
     capsys.readouterr()
     assert run.main(["--test_only", NAME, *flags]) == 0
-    assert capsys.readouterr().out.replace(NAME, str(CHECKPOINT)) == expected
-    assert set(hub.downloads) == set(content(trained / CHECKPOINT)) and len(hub.downloads) == len(set(hub.downloads))
+    assert capsys.readouterr().out.replace(NAME, str(folder)) == expected
+    assert set(hub.downloads) == set(content(checkpoint(models=trained / "results/models"))) and len(
+        hub.downloads
+    ) == len(set(hub.downloads))
 
     hub.requests.clear()
     for name in (NAME, f"{NAME}@{hub.commit(NAME)}"):
         assert predict.main(["--checkpoint", name, "--features", "data/unaligned.pkl", "--json"]) == 0
         assert len(json.loads(capsys.readouterr().out)) == tiny.SIZES["test"]
     SelfMM.from_pretrained(find_checkpoint(NAME, "--checkpoint")).save_pretrained("copy")
-    assert content(Path("copy")) == content(trained / CHECKPOINT)
+    assert content(Path("copy")) == content(checkpoint(models=trained / "results/models"))
     assert not hub.requests  # the cache sufficed
 
 
 def test_from_pretrained_by_name_fetches_all_that_publishing_needs(hub, trained, tmp_path):
-    hub.repositories[NAME] = content(trained / CHECKPOINT)
+    hub.repositories[NAME] = content(checkpoint(models=trained / "results/models"))
     model = SelfMM.from_pretrained(NAME)
     model.save_pretrained(tmp_path / "copy")
-    assert content(tmp_path / "copy") == content(trained / CHECKPOINT)
+    assert content(tmp_path / "copy") == content(checkpoint(models=trained / "results/models"))
 
 
 def test_a_model_that_was_trained_further_keeps_no_scores_of_the_old_one(trained, tmp_path):
-    model = SelfMM.from_pretrained(trained / CHECKPOINT)
+    model = SelfMM.from_pretrained(checkpoint(models=trained / "results/models"))
     with torch.no_grad():
         model.heads["fusion"].layer_3.bias += 1
     model.save_pretrained(tmp_path / "new")
-    assert set(content(tmp_path / "new")) == {name for name in content(trained / CHECKPOINT) if name != "labels.csv"}
+    assert set(content(tmp_path / "new")) == {
+        name for name in content(checkpoint(models=trained / "results/models")) if name != "labels.csv"
+    }
     assert "trained_on" not in json.loads((tmp_path / "new" / "config.json").read_text())
     assert "0.7123" not in (tmp_path / "new" / "README.md").read_text()
     loaded = load_checkpoint(tmp_path / "new", SelfMM)
@@ -173,13 +178,13 @@ def test_a_model_that_was_trained_further_keeps_no_scores_of_the_old_one(trained
 
 
 def test_a_model_is_saved_over_the_folder_that_it_was_loaded_from(trained, tmp_path):
-    shutil.copytree(trained / CHECKPOINT, tmp_path / "one")
+    shutil.copytree(checkpoint(models=trained / "results/models"), tmp_path / "one")
     SelfMM.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "one")
-    assert content(tmp_path / "one") == content(trained / CHECKPOINT)
+    assert content(tmp_path / "one") == content(checkpoint(models=trained / "results/models"))
 
 
 def test_an_interrupted_download_is_completed(hub, trained, monkeypatch):
-    hub.repositories[NAME] = content(trained / CHECKPOINT)
+    hub.repositories[NAME] = content(checkpoint(models=trained / "results/models"))
     folder = find_checkpoint(NAME, "--checkpoint")
     (folder / "model.safetensors").unlink()
     assert find_checkpoint(NAME, "--checkpoint") == folder and (folder / "model.safetensors").exists()
@@ -187,7 +192,7 @@ def test_an_interrupted_download_is_completed(hub, trained, monkeypatch):
 
 def test_a_folder_is_preferred_to_the_hub(hub, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(trained / CHECKPOINT, NAME)
+    shutil.copytree(checkpoint(models=trained / "results/models"), NAME)
     assert find_checkpoint(NAME, "--checkpoint") == Path(NAME) and not hub.downloads
 
 

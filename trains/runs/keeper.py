@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.schema import EXTRACTORS
-from trains.runs.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from trains.runs.checkpoint import add_test_scores, load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
 from trains.runs.report import brief
 from trains.runs.results import add_seed_row, finished_rows, read_rows, write_rows
@@ -154,7 +154,10 @@ class Keeper:
         row = {"epoch": result.epoch, "seconds": round(result.seconds, 3), "train_loss": result.train_loss}
         row |= {f"valid_{name}": value for name, value in result.valid.items()}
         self.epochs = pd.concat([self.epochs, pd.DataFrame([row]).astype(object)], ignore_index=True)
-        write_rows(self.epochs, self.history)
+        try:
+            write_rows(self.epochs, self.history)
+        except UserError as error:  # perhaps a spreadsheet holds it; the next epoch writes all rows again
+            self._log(f"without this epoch's row: {error}")
         if self.training.at_best or time.monotonic() - self._last_save >= 60 * self.save_every:
             self._save_state()
         # After the state: at any moment, the best epoch is in the checkpoint or in the state.
@@ -169,6 +172,7 @@ class Keeper:
         self._log(f"ends after epoch {training.epochs}: {reason}; the best, {training.best_epoch}, is in {self.folder}")
         seconds = time.perf_counter() - self._start
         test = self.experiment.test(load_checkpoint(self.folder, self.experiment.kind.network))
+        add_test_scores(self.folder, test)
         row = {key: getattr(self.provenance, key) for key in ("model", "dataset", "settings")}
         row |= {"seed": self.seed} | test
         row[f"valid_{key}"] = training.best_score if lower_is_better(key) else -training.best_score
