@@ -172,3 +172,23 @@ def test_the_exit_status_is_2(workplace):
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: nowhere.json") and finished.stderr.count("\n") == 1
     assert not workplace.written()
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        ("--dataPath no.pkl", "no.pkl: no such feature file"),
+        ("--datasetName sims", "unaligned_39.pkl: no such feature file"),
+        ("--bert ./nowhere", "--bert ./nowhere: no such folder"),
+        ("--modelName selfmm", "--modelName selfmm: unknown model"),
+        ("--test_only ./nowhere", "--test_only ./nowhere: not found"),
+        ("--set batchsize=3", "did you mean 'batch_size'"),
+    ],
+)
+def test_a_typo_is_found_before_torch_is_imported(tmp_path, flags, named):
+    code = "import sys; sys.modules['torch'] = None; import run; sys.exit(run.main(sys.argv[1:]))"
+    environment = os.environ | {"SELF_MM_DATA": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", code, *flags.split()]
+    process = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert process.stderr.startswith("error: ") and named in process.stderr

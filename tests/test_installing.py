@@ -12,7 +12,7 @@ from config.config_regression import REPOSITORY
 from utils.device import describe_device
 
 PROGRAMS = {  # file -> flags with which it gets beyond reading them
-    "run.py": "",
+    "run.py": "--datasetName demo",
     "predict.py": "--checkpoint x --features y",
     "data/DataPre.py": "",
     "data/TextPre.py": "--features x --output y",
