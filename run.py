@@ -23,8 +23,8 @@ def run(argv: list[str]) -> None:
     """Reads the flags and sets up this process, then trains, tunes or tests."""
     try:
         options = parse_arguments(argv)
-        options.check_paths()
         check_model(options.model_name)
+        options.check_paths()
     except UserError:
         if os.environ.get("RANK", "0") != "0":  # under torchrun, every rank sees the error and rank 0 reports it
             raise SystemExit(2) from None
