@@ -65,18 +65,13 @@ def with_suffixes(path: Path, suffixes: Sequence[str]) -> list[Path]:
         names = [name for name in os.listdir(path.parent) if name.startswith(path.name)]  # folders can be large
     except OSError:  # no such folder, or a name that is too long
         return []
-    found = {name: name[len(path.name) :].lower() for name in names}
-    names = [name for name in names if found[name] in suffixes]
-    return [path.with_name(name) for name in sorted(names, key=lambda name: suffixes.index(found[name]))]
+    return [path.with_name(name) for end in suffixes for name in names if name[len(path.name) :].lower() == end]
 
 
 def read_label_table(
     path: Path, dataset: Dataset, may_be_silent: bool = False
 ) -> tuple[list[LabelledClip], dict[str, str]]:
-    """Reads the clips of a label table. Also returns the unusable rows: clip id -> reason.
-
-    may_be_silent: accepts clips without text. Raises UserError unless the file is a label table that can be trained on.
-    """
+    """The clips, and clip id -> reason for unusable rows. may_be_silent: also clips without text. Raises UserError."""
     clips: dict[str, LabelledClip] = {}
     refused: dict[str, str] = {}
     for line, row in read_table(path, COLUMNS):
@@ -108,10 +103,7 @@ def read_label_table(
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Reads a user's CSV table: the line number and the stripped values of each row.
-
-    columns: required; the table may have others. Raises UserError unless the file is such a table.
-    """
+    """The line number and the stripped values of each row of a CSV. columns: those that it needs. Raises UserError."""
     rows: list[tuple[int, dict[str, str]]] = []
     text = read_text(path)
     separator = max(",;\t", key=text.partition("\n")[0].count)  # Excel writes ; where the decimal point is a comma
@@ -170,8 +162,7 @@ def parse_number(value: str | float) -> float:
 def parse_label(column: str, value: str | float, dataset: Dataset) -> float:
     """Raises ValueError, with the reason, if the value is not a number in the dataset's range."""
     label, bound = parse_number(value), dataset.label_bound
-    # Also for NaN.
-    if not abs(label) <= bound + ROUNDING:
+    if not abs(label) <= bound + ROUNDING:  # also for NaN
         limits = f"[{-bound:g}, {bound:g}], the range of --datasetName {dataset.name}"
         raise ValueError(f"{column} is {value!r}; expected a number in {limits}")
     return label

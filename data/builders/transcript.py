@@ -15,7 +15,6 @@ from utils.errors import UserError, first_line, warn
 
 TRANSCRIPTS = (".txt", ".srt", ".vtt", ".json")
 OTHERS = (*TRANSCRIPTS, ".csv", ".tsv", ".pkl")  # not clips, but expected beside them
-SHOWN = 5  # names in a warning
 LATEST = 86400  # seconds: --segments splits clips of at most a day
 
 _CLOCK = r"(?:\d+:)?\d+:\d\d(?:[.,]\d+)?"
@@ -48,7 +47,7 @@ def find_clips(paths: list[Path]) -> list[Path]:
         names = {file.with_suffix("") for file in found}
         skipped = [file for file in files if file.with_suffix("") not in names and file.suffix.lower() not in OTHERS]
         if skipped:
-            shown = ", ".join(file.name for file in skipped[:SHOWN])
+            shown = ", ".join(file.name for file in skipped[:5])
             warn(f"{path}: {len(skipped)} other files are not scored: {shown}")
     return clips
 
