@@ -14,7 +14,6 @@ import numpy as np
 
 from utils.errors import UserError, first_line
 
-MODALITIES = ("text", "audio", "vision")
 LOCAL = {"local": True}
 
 

@@ -49,8 +49,7 @@ class LibrosaAudio:
     def features(self, samples: np.ndarray) -> np.ndarray:
         """(samples,) at `sample_rate` -> (L, 33) float32. Each frame depends on the whole clip: do not split it."""
         librosa, hop = import_optional("librosa"), {"hop_length": self.hop_length}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # librosa warns about silence and clips shorter than its windows
+        with warnings.catch_warnings(action="ignore"):  # about silence and clips shorter than librosa's windows
             try:
                 parts = [
                     librosa.feature.zero_crossing_rate(samples, **hop),  # (1, L)

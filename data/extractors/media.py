@@ -72,10 +72,7 @@ def read_sound(clip: Clip) -> tuple[np.ndarray, int]:
 
 
 def read_video_frames(clip: Clip, fps: float | None = None) -> Iterator[np.ndarray]:
-    """Yields the upright video frames: (height, width, 3) uint8, RGB. Raises ClipError.
-
-    fps: yields only the first frame of each 1 / fps seconds; None: all frames.
-    """
+    """Yields upright video frames, (height, width, 3) uint8, RGB; with fps, one for each 1 / fps s. Raises ClipError."""
     last_slot = None
     for frame, seconds in _decode(clip, "video"):
         slot = time_slot(seconds - clip.start, fps) if fps else None
@@ -118,8 +115,7 @@ def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
             reached = max(reached, end)  # around damage, frames can be out of order
         stated = min(_stated_end(container, stream, origin) or reached, limit) - begin
         if good < 0.95 * stated - 0.3:
-            found = f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded"
-            raise ClipError(f"{found}: damaged or cut off; download it again")
+            raise ClipError(f"only {good:.1f} of {stated:.1f} s of {kind} can be decoded: damaged; download it again")
 
 
 def _first_track(container, kind: str):

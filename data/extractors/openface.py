@@ -55,20 +55,18 @@ def read_table(path: Path, face: int | None = None) -> tuple[np.ndarray, np.ndar
         if bad.any():
             raise ValueError(f"video frame {bad.argmax() + 1} has missing or non-finite values, but not success 0")
     except (OSError, KeyError, ValueError, TypeError) as error:  # pandas' errors are ValueErrors
-        raise ClipError(
-            f"the OpenFace table {path} cannot be used ({first_line(error)}); run FeatureExtraction on the clip again, "
-            f"without flags or with {' '.join(OUTPUTS)}"
-        ) from None
+        mend = f"run FeatureExtraction on the clip again, without flags or with {' '.join(OUTPUTS)}"
+        raise ClipError(f"the OpenFace table {path} cannot be used ({first_line(error)}); {mend}") from None
     return values, times, has_face, faces
 
 
 @functools.lru_cache(maxsize=1)  # for the parts of one clip
 def run_openface(program: Path, clip: Path, face: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Runs FeatureExtraction on a clip and reads its table. Raises ClipError. The program's exit status means nothing."""
+    # A pipe, unlike a file, would stay open as long as any child process of the program runs.
     with (
         tempfile.TemporaryDirectory(prefix="openface-") as folder,
-        # A pipe would stay open as long as any child process of the program runs.
-        open(Path(folder) / "log", "w+", encoding="utf-8", errors="replace") as log,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
     ):
         command = [program, "-f", clip.resolve(), "-out_dir", folder, *OUTPUTS]
         try:

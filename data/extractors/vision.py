@@ -39,8 +39,7 @@ class _FaceExtractor:
         starts = np.arange(0, len(values), self.pool)  # the last group may be smaller
         counts = np.diff(starts, append=len(values))
         means = np.add.reduceat(values.astype(np.float64), starts) / counts[:, None]
-        means = means.astype(np.float32)
-        return Extracted(means, video_frames, int(has_face.sum()), "", facts.part, facts.fps, faces)
+        return Extracted(means.astype(np.float32), video_frames, int(has_face.sum()), "", facts.part, facts.fps, faces)
 
 
 @dataclass(frozen=True)
