@@ -74,8 +74,7 @@ def assemble(
         content[split] = {key: values[end - size : end] for key, values in arrays.items()}
     content[EXTRACTORS] = extractors
     with replacing(output) as work, open(work, "wb") as file:
-        # Protocols before 5 copy each array in memory first.
-        pickle.dump(content, file, protocol=5)
+        pickle.dump(content, file, protocol=5)  # earlier protocols copy each array in memory first
     print(f"{output}: " + ", ".join(f"{size} {split}" for split, size in sizes.items()) + " clips")
     shapes = [f"{key} {extractor['length']} x {extractor['width']}" for key, extractor in extractors.items()]
     print("  padded to", ", ".join(shapes))
@@ -86,8 +85,7 @@ def assemble(
         argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
     print(f"train on it: {shlex.join(argv)}")
     if refused:
-        fix = f"see {errors}; fix them and run the same command again"
-        raise UserError(f"{len(refused)} of {len(clips) + len(refused)} clips were left out: {fix}")
+        raise UserError(f"{len(refused)} of {len(clips) + len(refused)} clips were left out: mend those in {errors}; repeat")
 
 
 def padded_length(lengths: Iterable[int]) -> int:

@@ -41,10 +41,7 @@ class CachedFeatures:
 def extract_clip(
     extractors: dict, videos: Path, openface_tables: Path | None, cache: Path, allow_missing: bool, clip: LabelledClip
 ) -> dict[str, CachedFeatures]:
-    """Returns a clip's features by modality, as the extractors are. Runs in a worker process.
-
-    Raises ClipError; UserError if the disk is full.
-    """
+    """A clip's features by modality. Runs in a worker process. Raises ClipError; UserError if the disk is full."""
     file = clip.find_video(videos)
     table = openface_tables and openface_tables / clip.video_id / f"{clip.clip_id}.csv"
     if not os.path.isfile(file):

@@ -11,14 +11,12 @@ from data.extractors import ClipError, import_optional
 from utils.errors import UserError, first_line
 from utils.progress import slow_progress
 
-TIME_LIMIT = 600  # seconds for one item
-
 
 class CrashedError(ClipError):
     """The worker process died, hung, or raised an unexpected exception."""
 
 
-def run_isolated(function: Callable, items: Sequence, jobs: int, title="", time_limit=TIME_LIMIT) -> Iterator[tuple]:
+def run_isolated(function: Callable, items: Sequence, jobs: int, title="", time_limit=600) -> Iterator[tuple]:
     """Yields each item with its result, or with the ClipError that took its place, in order of completion.
 
     function: picklable, like the items and results. jobs: number of worker processes. title: of the progress bar.
