@@ -20,37 +20,31 @@ from utils.errors import Parser, UserError, at_least, run_program
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all clips are in the file; 2 if some were left out, or the input is bad."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def work() -> None:
-        args = parse_arguments(argv)
-        # The worker processes, which import this file, do not need PyTorch.
-        from data.builders.prepare import prepare
-        from data.extractors.audio import LibrosaAudio
-
-        tables = args.openface_csv or args.data_dir / "OpenFace"
-        same = ("data_dir", "output", "language", "bert", "allow_missing", "jobs")
-        prepare(
-            **{name: getattr(args, name) for name in same},
-            dataset_name=args.datasetName,
-            extractors={"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": vision_extractor(args)},
-            openface_tables=tables if args.vision == "openface-csv" else None,
-            padded={modality: getattr(args, f"{modality}_length") for modality in ("text", "audio", "vision")},
-        )
-
-    return run_program(work, f"the same command resumes: python data/DataPre.py {shlex.join(argv)}")
+    command = f"python data/DataPre.py {shlex.join(argv)}"
+    return run_program(lambda: run(parse_arguments(argv)), f"the same command resumes: {command}")
 
 
-def vision_extractor(args: argparse.Namespace):
-    """An Extractor. Raises UserError if --openface2Path names no program."""
+def run(args: argparse.Namespace) -> None:
+    # Not at the top: the worker processes, which import this file, do not need PyTorch.
+    from data.builders.prepare import prepare
+    from data.extractors.audio import LibrosaAudio
     from data.extractors.openface import find_openface
     from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 
+    frames = (args.pool, args.fps, args.no_face)
     if args.vision == "none":
-        return NoFaces()
-    if args.vision == "mediapipe":
-        return MediapipeFaces(args.pool, args.fps, args.no_face)
-    program = args.openface2Path and find_openface(args.openface2Path)
-    return OpenFace(args.pool, args.fps, args.no_face, program, args.face)
+        vision = NoFaces()
+    elif args.vision == "mediapipe":
+        vision = MediapipeFaces(*frames)
+    else:
+        vision = OpenFace(*frames, args.openface2Path and find_openface(args.openface2Path), args.face)
+    tables = (args.openface_csv or args.data_dir / "OpenFace") if args.vision == "openface-csv" else None
+    padded = {"text": args.text_length, "audio": args.audio_length, "vision": args.vision_length}
+    extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": vision}
+    prepare(
+        args.data_dir, args.output, args.language, args.datasetName, extractors=extractors, openface_tables=tables,
+        bert=args.bert, padded=padded, allow_missing=args.allow_missing, jobs=args.jobs,
+    )  # fmt: skip
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

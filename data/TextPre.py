@@ -19,19 +19,18 @@ from utils.errors import Parser, run_program
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 if all clips are in the file; 2 if some were left out, or after an error."""
     parser = Parser(prog="data/TextPre.py", description="Joins CMU's features of MOSI or MOSEI with transcripts.")
+    add = parser.add_argument
     # fmt: off
-    parser.add_argument("--features", type=Path, metavar="FILE", required=True,
+    add("--features", type=Path, metavar="FILE", required=True,
         help="CMU's pickle, as distributed with MulT and MFN (mosi_data.pkl, mosei_senti_data_noalign.pkl, ...)")
-    parser.add_argument("--transcripts", type=Path, metavar="PATH",
+    add("--transcripts", type=Path, metavar="PATH",
         help="a folder with MOSI's *.annotprocessed or MOSEI's *.txt anywhere below it, or a CSV table with video_id, "
         "clip_id, text and, if known, start and end; default: the pickle's raw_text")
-    parser.add_argument("--output", type=Path, metavar="FILE", required=True,
-        help="the feature file; NAME.errors.csv beside it lists the clips that were left out")
-    parser.add_argument("--aligned", action="store_true",
-        help="the pickle has one audio and one vision frame for each word: give each token its word's")
-    parser.add_argument("--datasetName", type=str.lower, choices=["mosi", "mosei"], default="mosi", help="default mosi")
-    parser.add_argument("--bert", metavar="DIR", help="the text encoder, a folder or hub name; default: run.py's")
-    parser.add_argument("--text_length", type=int, metavar="N", default=50,
+    add("--output", type=Path, metavar="FILE", required=True, help="feature file; NAME.errors.csv lists clips left out")
+    add("--aligned", action="store_true", help="the pickle has one frame for each word: give each token its word's")
+    add("--datasetName", type=str.lower, choices=["mosi", "mosei"], default="mosi", help="default mosi")
+    add("--bert", metavar="DIR", help="the text encoder, a folder or hub name; default: run.py's")
+    add("--text_length", type=int, metavar="N", default=50,
         help="tokens that each text is cut or padded to, [CLS] and [SEP] included; default 50, as released")
     # fmt: on
 
