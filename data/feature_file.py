@@ -21,8 +21,6 @@ from data.extractors import ClipError
 from data.schema import OFFICIAL, SPLITS, UNIMODAL_LABELS, FeatureFile, FeatureSplit, read_feature_file
 from utils.errors import Parser, UserError, at_least, first_line, printable, run_program
 
-BAR = 40  # characters of the longest histogram bar
-
 
 def describe(file: FeatureFile, dataset: Dataset) -> str:
     """A report on a feature file."""
@@ -64,7 +62,7 @@ def _histogram(labels: np.ndarray, dataset: Dataset) -> list[str]:
 
     classes = Counter(sentiment_class(label, dataset.metrics) for label in np.sort(labels))
     longest = max(classes.values())
-    lines = [f"    {name:17} {count:6} {'#' * round(BAR * count / longest)}" for name, count in classes.items()]
+    lines = [f"    {name:17} {count:6} {'#' * round(40 * count / longest)}" for name, count in classes.items()]
     return [f"  labels {labels.min():g} to {labels.max():g}, mean {labels.mean():.3f}", *lines]
 
 

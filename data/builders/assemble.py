@@ -85,7 +85,9 @@ def assemble(
         argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
     print(f"train on it: {shlex.join(argv)}")
     if refused:
-        raise UserError(f"{len(refused)} of {len(clips) + len(refused)} clips were left out: mend those in {errors}; repeat")
+        raise UserError(
+            f"{len(refused)} of {len(clips) + len(refused)} clips were left out: mend those in {errors}; repeat"
+        )
 
 
 def padded_length(lengths: Iterable[int]) -> int:

@@ -1,10 +1,8 @@
 """Extracts audio and vision features and caches them, so that a stopped run resumes and nothing is extracted twice.
 
-Each cache file holds one modality of one clip. Its name is a hash of everything the features depend on, so changed clips
-and settings are extracted again.
+Each file holds one modality of one clip. Its name is a hash of all that the features depend on, also clip and settings.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -51,10 +49,10 @@ def extract_clip(
         inputs = [file] if modality == "audio" else [file, table, getattr(extractor, "program", None)]
         origin = [CACHE_FORMAT, repr(extractor), extractor.version, clip.id, *map(_hash, inputs)]
         cached = cache / f"{hashlib.sha1(json.dumps(origin).encode()).hexdigest()}.npz"
-        arrays = extraction_seconds = None
-        with contextlib.suppress(Exception):  # damaged archives raise more types than numpy documents
+        extraction_seconds = None
+        try:
             arrays = _load(cached)
-        if arrays is None:
+        except Exception:  # damaged archives raise more types than numpy documents
             start = time.perf_counter()
             arrays = asdict(extractor(Clip(file, table)))
             extraction_seconds = time.perf_counter() - start

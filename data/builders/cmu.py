@@ -16,7 +16,6 @@ from data.extractors.text import BertText
 from data.schema import SPLITS, SplitChecker, load_splits
 from utils.errors import UserError, first_line
 
-SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
 Frames = tuple[np.ndarray, np.ndarray]  # audio, vision: (L, width) of the file's type, padded with zeros at either end
 
 
@@ -32,8 +31,8 @@ def join_cmu(
     corpus = None if transcripts is None else Transcripts(transcripts)
     text = BertText.load(find_bert(bert, dataset))
     longest = text.pretrained.bert.config.max_position_embeddings
-    if not SHORTEST_TEXT <= text_length <= longest:
-        raise UserError(f"--text_length {text_length}: expected {SHORTEST_TEXT} to {longest}, the text encoder's limit")
+    if not 3 <= text_length <= longest:  # [CLS], one token, [SEP]
+        raise UserError(f"--text_length {text_length}: expected 3 to {longest}, the text encoder's limit")
     with writing(output, *filter(None, [features, transcripts])):
         chosen, refused, shapes = read_cmu_file(features, corpus, dataset, aligned)
         extractors = {"text": describe(text) | {"length": text_length}}
@@ -93,8 +92,7 @@ def _read_split(checker: SplitChecker, with_texts: bool) -> Iterable[tuple[ClipN
     checker.clips = len(ids)
     audio, vision = map(checker.sequences, SEQUENCES)
     if checker.aligned and audio.shape[1] != vision.shape[1]:
-        lengths = f"{audio.shape[1]} audio and {vision.shape[1]} vision frames"
-        raise checker.error("audio", f"clips have {lengths}, so not one for each word; leave out --aligned")
+        raise checker.error("audio", f"{audio.shape[1]} frames, but {vision.shape[1]} of vision; leave out --aligned")
     labels = checker.array("labels", 1, "(N,), (N, 1) or (N, 1, 1)").tolist()
     if with_texts and "raw_text" not in checker.content:
         raise checker.error("raw_text", "missing; pass the transcripts with --transcripts")
@@ -102,8 +100,7 @@ def _read_split(checker: SplitChecker, with_texts: bool) -> Iterable[tuple[ClipN
     return zip(map(ClipName.read, ids), labels, texts, zip(audio, vision, strict=True), strict=True)
 
 
-# Values that are too large for float32 become infinite.
-@np.errstate(over="ignore")
+@np.errstate(over="ignore")  # values that are too large for float32 become infinite
 def join_clip(clip: LabelledClip, frames: Frames, text: BertText, text_length: int, aligned: bool) -> ClipFeatures:
     """text_length: tokens that a text is cut to, [CLS] and [SEP] included."""
     words = clip.text.split()
@@ -135,15 +132,13 @@ def without_padding(frames: np.ndarray) -> np.ndarray:
 def frames_of_tokens(frames: np.ndarray, words: int, word_ids: list[int | None]) -> np.ndarray:
     """(L, width), a frame for each word -> (n, width), for each token the frame of its word, as in the released files.
 
-    words: how many the clip has; those beyond the frames get zeros. word_ids: the word of each token; None for [CLS] and [SEP],
-    which get zeros.
+    words: in the clip. word_ids: the word of each token. None ([CLS], [SEP]) and words beyond the frames get zeros.
     """
     words = min(words, len(frames))
     front, back = _padding(frames)
     first = len(frames) - words if front >= back else 0
     rows = [first + word if word is not None and word < words else -1 for word in word_ids]
-    # Row -1 is a frame of zeros.
-    return np.pad(frames, ((0, 1), (0, 0)))[rows]
+    return np.pad(frames, ((0, 1), (0, 0)))[rows]  # row -1 is a frame of zeros
 
 
 def _padding(frames: np.ndarray) -> tuple[int, int]:

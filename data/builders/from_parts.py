@@ -27,11 +27,10 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
     for clip in labelled:
         try:
             found = {key: _load(parts / key, clip).shape for key in SEQUENCES}
-            for key, (frames, width) in found.items():
-                first_frames, first_width = (shapes or [found])[0][key]
-                if width != first_width:
-                    hint = f"; {SWAPPED}" if frames == first_frames else ""
-                    raise ValueError(f"{key} is {width} wide, in the first clip {first_width}{hint}")
+            for key, (_, width) in found.items():
+                _, expected = (shapes or [found])[0][key]
+                if width != expected:
+                    raise ValueError(f"{key} is {width} wide, in the first clip {expected}; {SWAPPED}")
             clips.append(clip)
             shapes.append(found)
         except (ValueError, ClipError) as error:
@@ -63,8 +62,7 @@ def _load(folder: Path, clip: LabelledClip) -> np.ndarray:
                     raise ValueError(f"{size >> 20} MiB unpacked, more than {MOST_BYTES >> 20}: save it as .npy")
                 array = archive[name]
     except Exception as error:  # damaged archives raise more types than numpy documents
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{file} (or .npz): cannot be read as one array ({reason})") from None
+        raise ValueError(f"{file} (or .npz): cannot be read as one array ({first_line(error)})") from None
     if array.ndim != 2 or array.dtype.kind not in "iuf" or 0 in array.shape:
         raise ValueError(f"{file}: expected numbers (frames, width); found {array.dtype} {array.shape}")
     return array

@@ -68,9 +68,7 @@ def with_suffixes(path: Path, suffixes: Sequence[str]) -> list[Path]:
     return [path.with_name(name) for end in suffixes for name in names if name[len(path.name) :].lower() == end]
 
 
-def read_label_table(
-    path: Path, dataset: Dataset, may_be_silent: bool = False
-) -> tuple[list[LabelledClip], dict[str, str]]:
+def read_label_table(path: Path, dataset: Dataset, may_be_silent=False) -> tuple[list[LabelledClip], dict[str, str]]:
     """The clips, and clip id -> reason for unusable rows. may_be_silent: also clips without text. Raises UserError."""
     clips: dict[str, LabelledClip] = {}
     refused: dict[str, str] = {}

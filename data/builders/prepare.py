@@ -30,8 +30,7 @@ def prepare(
     """Makes a feature file from label.csv and Raw/. Raises UserError, also, at the end, if clips were left out.
 
     language: "en" or "cn", selects the default BERT. dataset_name: gives the range of the labels; None: by language.
-    extractors: for audio and vision. openface_tables: folder of tables to read instead of videos. padded: modality ->
-    length to cut or pad to; None: by the released rule. jobs: number of worker processes.
+    extractors: of audio and vision. openface_tables: read instead of videos. padded: modality -> length; None: the rule.
     """
     dataset = DATASETS[dataset_name or DATASET_OF_LANGUAGE[language]]
     labels, output = data_dir / "label.csv", output or data_dir / "Processed" / USUAL_NAME
@@ -49,16 +48,14 @@ def prepare(
         tokens = {clip.id: text.tokens(clip.text) for clip in clips}
         if fps := _check_clips(cached, tokens, extractors["vision"]):
             descriptions["vision"]["fps"] = fps
-        lengths = {"text": [len(ids) for ids in tokens.values()]}
+        descriptions["text"]["length"] = padded["text"] or padded_length(map(len, tokens.values()))
         for modality in extractors:
             parts = [parts[modality] for parts in cached.values()]
-            lengths[modality] = [part.length for part in parts]
+            descriptions[modality]["length"] = padded[modality] or padded_length(part.length for part in parts)
             times = [part.extraction_seconds for part in parts if part.extraction_seconds is not None]
             print(f"  {modality}: " + (f"extracted in {np.mean(times):.2f} s per clip" if times else "from the cache"))
             for reason, count in Counter(part.missing.split(" in any")[0] for part in parts if part.missing).items():
                 print(f"  {count} clips with zeros: {reason}")
-        for modality, description in descriptions.items():
-            description["length"] = padded[modality] or padded_length(lengths[modality])
 
         def load(clip: LabelledClip) -> ClipFeatures:
             audio, vision = (cached[clip.id][modality].load() for modality in ("audio", "vision"))
@@ -68,10 +65,7 @@ def prepare(
 
 
 def _check_clips(cached: dict[str, dict], tokens: dict[str, np.ndarray], vision: Extractor) -> float | None:
-    """Warns of clips whose parts do not fit together. cached: as _extract_all returns. tokens: clip id -> token ids.
-
-    Returns the clips' median frame rate; None if it is unknown, or --fps replaces it.
-    """
+    """Warns of clips whose parts do not fit together. Returns the median frame rate; None: unknown, or --fps."""
     face, limit = getattr(vision, "face", None), getattr(vision, "fps", None)
     several = [clip for clip, parts in cached.items() if parts["vision"].faces > 1]
     if several and face is None:

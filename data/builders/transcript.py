@@ -70,10 +70,8 @@ def read_cues(path: Path | str) -> list[Cue]:
 def parse_cues(text: str, source: str) -> list[Cue]:
     """source: the file, or the name of the flag. Raises UserError."""
     try:
-        if source.lower().endswith(".json"):
-            cues = _parse_whisper(text)
-        else:
-            cues = _parse_subtitles(text) or _parse_plain(text)
+        is_json = source.lower().endswith(".json")
+        cues = _parse_whisper(text) if is_json else _parse_subtitles(text) or _parse_plain(text)
         return [replace(cue, text=words_of(cue.text, may_be_silent=True)) for cue in cues]
     except ValueError as error:
         raise UserError(f"{source}: {first_line(error)}") from None

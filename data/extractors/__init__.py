@@ -84,5 +84,6 @@ def import_optional(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         hint = " (MediaPipe needs Python before 3.13)" if package == "mediapipe" else ""
-        reason = f"{package} cannot be imported ({first_line(error)})"
-        raise UserError(f"{reason}; pip install -r requirements/features.txt{hint}") from None
+        raise UserError(
+            f"{package} is unusable ({first_line(error)}); pip install -r requirements/features.txt{hint}"
+        ) from None
