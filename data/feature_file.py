@@ -3,8 +3,7 @@
     python -m data.feature_file CHECK PATH [--datasetName mosi] [--aligned]
     python -m data.feature_file BUILD FILE --labels label.csv --parts DIR
 
-CHECK verifies a feature file, or a folder of your own clips, and reports its content and anything that would harm a training.
-BUILD makes a feature file from a label table and arrays.
+CHECK reports what a feature file, or a folder of your clips, contains, and its mistakes. BUILD makes one from arrays.
 """
 
 import sys
@@ -67,8 +66,8 @@ def _histogram(labels: np.ndarray, dataset: Dataset) -> list[str]:
 
 
 def _lengths(lengths: np.ndarray, padded: int, unit: str) -> str:
-    padding = 1 - lengths.mean() / padded
-    return f"{lengths.min()} to {lengths.max()} {unit}, mean {lengths.mean():.1f}, {padding:.0%} padding"
+    mean = lengths.mean()
+    return f"{lengths.min()} to {lengths.max()} {unit}, mean {mean:.1f}, {1 - mean / padded:.0%} padding"
 
 
 def describe_folder(folder: Path, dataset: Dataset) -> tuple[str, list[str]]:

@@ -49,9 +49,8 @@ def assemble(
 ) -> None:  # fmt: skip
     """Writes the clips to a feature file, lists the refused ones beside it, and prints the command that trains on it.
 
-    extractors: modality -> `data.extractors.describe`, with the `length` that its sequences are cut or padded to. aligned: audio
-    and vision have a frame for each token, and the file no lengths for them. Raises UserError if a split has no clips, and keeps
-    the previous file; also, at the end, if clips were refused.
+    extractors: modality -> `data.extractors.describe` and the `length` to cut or pad to. aligned: a frame per token,
+    no lengths. Raises UserError if a split is empty, and keeps the old file; also, at the end, if clips were refused.
     """
     errors = output.with_name("errors.csv" if output.name == USUAL_NAME else f"{output.stem}.errors.csv")
     if refused:
@@ -68,11 +67,10 @@ def assemble(
     arrays = _pad(clips, load, {key: extractor["length"] for key, extractor in extractors.items()}, counts)
     if aligned:
         del arrays["audio_lengths"], arrays["vision_lengths"]
-    content, end = {}, 0
+    content, end = {EXTRACTORS: extractors}, 0
     for split, size in sizes.items():
         end += size
         content[split] = {key: values[end - size : end] for key, values in arrays.items()}
-    content[EXTRACTORS] = extractors
     with replacing(output) as work, open(work, "wb") as file:
         pickle.dump(content, file, protocol=5)  # earlier protocols copy each array in memory first
     print(f"{output}: " + ", ".join(f"{size} {split}" for split, size in sizes.items()) + " clips")
@@ -97,10 +95,7 @@ def padded_length(lengths: Iterable[int]) -> int:
 
 
 def _pad(
-    clips: list[LabelledClip],
-    load: Callable[[LabelledClip], ClipFeatures],
-    lengths: dict[str, int],
-    counts: Counter[str],
+    clips: list[LabelledClip], load: Callable[[LabelledClip], ClipFeatures], lengths: dict[str, int], counts: Counter
 ) -> dict[str, np.ndarray]:
     """The clips in the official layout of a split. Counts the changes."""
     labels = np.array([clip.label for clip in clips], np.float32)

@@ -25,8 +25,7 @@ def join_cmu(
 ) -> None:  # fmt: skip
     """Writes the feature file, then raises UserError if clips were left out. Raises UserError first for unusable input.
 
-    transcripts: None: the pickle's raw_text. aligned: the pickle has one frame for each word, the feature file one for each
-    token. text_length: tokens that each text is cut or padded to.
+    transcripts: None: the raw_text. aligned: a frame for each word, in the output each token. text_length: in tokens.
     """
     corpus = None if transcripts is None else Transcripts(transcripts)
     text = BertText.load(find_bert(bert, dataset))
@@ -55,8 +54,7 @@ def read_cmu_file(
 ) -> tuple[dict[str, tuple[LabelledClip, Frames]], dict[str, str], dict[str, tuple[int, int]]]:
     """Reads and checks a CMU pickle. Raises UserError, which names the split and key.
 
-    Returns the clips with a transcript and a label, by id; the reason for each other one, by its id as written; and the shape
-    (L, width) that holds all audio, and all vision.
+    Returns the usable clips, by id; the reason for each other one, by its id as written; the largest shapes (L, width).
     """
     content, _ = load_splits(path)
     checkers = {split: SplitChecker(path, split, content[split], dataset, aligned) for split in SPLITS}

@@ -15,10 +15,7 @@ SWAPPED = "are the axes swapped? (frames, width) is expected; librosa returns (w
 
 
 def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, padded: dict[str, int | None]) -> None:
-    """Writes the feature file, then raises UserError if clips were left out. Raises UserError first for unusable input.
-
-    padded: modality -> frames that each clip is cut or padded to; None: the released rule.
-    """
+    """Writes the file, and raises, as `assemble` does. padded: modality -> frames to cut or pad to; None: as released."""
     if not parts.is_dir():
         raise UserError(f"--parts {parts}: no such folder; expected one with audio/ and vision/")
     labelled, refused = read_label_table(labels, dataset)

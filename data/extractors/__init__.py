@@ -49,7 +49,7 @@ class Extracted:
 
 
 # extractor(clip, longest=None), with attributes name, version and width. longest: the most frames that the caller will use;
-# decoding stops when they are safe. None: all.
+# decoding stops when they are safe. None: all. Raises ClipError if the file cannot be decoded.
 Extractor = Callable[..., Extracted]
 
 

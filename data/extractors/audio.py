@@ -29,7 +29,6 @@ class LibrosaAudio:
         return import_optional("librosa").__version__
 
     def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
-        """Raises ClipError if the file cannot be decoded."""
         # Each frame depends on all sound that is read. Twice the length keeps clips whole that training saw whole, mostly.
         part = clip
         if longest is not None:

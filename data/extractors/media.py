@@ -53,14 +53,12 @@ def read_facts(clip: Clip) -> Facts:
 
 
 def read_sound(clip: Clip) -> tuple[np.ndarray, int]:
-    """Returns the first audio track, (channels, samples) float32 in [-1, 1], and its rate in Hz; (0, 0) and 0 without audio.
-
-    The released code converts clips to wav files, so samples are rounded to 16 bits. Raises ClipError.
-    """
+    """The first audio track: (channels, samples) float32 in [-1, 1], its rate in Hz; 0: no audio. Raises ClipError."""
     chunks, rate, begin = [], 0, 0.0
     for frame, seconds in _decode(clip, "audio"):
         if not chunks:
             rate, begin = frame.sample_rate, seconds
+            # As the released code, which converts clips to wav files.
             to_16_bits = import_optional("av").AudioResampler(format="s16p", rate=rate)
         chunks += [chunk.to_ndarray() for chunk in to_16_bits.resample(frame)]
     if not chunks:
@@ -136,13 +134,11 @@ def _stated_end(container, stream, origin: float) -> float:
 
 
 def _upright(frame) -> np.ndarray:
-    """Returns the pixels as a player shows them: phones record sideways, or mirrored, and store a matrix with the clip.
-
-    The first two columns of its 3 x 3 fixed-point numbers say how x and y on the screen follow from those in the frame.
-    """
+    """Returns the pixels as a player shows them: phones record sideways or mirrored, and store a matrix."""
     pixels = frame.to_ndarray(format="rgb24")
     stored = frame.side_data.get("DISPLAYMATRIX")
     if stored is not None:
+        # Two columns of its 3 x 3 fixed-point numbers say how x and y on the screen follow from those in the frame.
         matrix = np.frombuffer(stored, np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
         if abs(matrix[0, 1]) > abs(matrix[0, 0]):  # x on the screen follows from y
             pixels, matrix = pixels.swapaxes(0, 1), matrix[::-1]

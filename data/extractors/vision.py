@@ -92,7 +92,6 @@ class MediapipeFaces(_FaceExtractor):
         return import_optional("mediapipe").__version__
 
     def __call__(self, clip: Clip, longest: int | None = None) -> Extracted:
-        """Raises ClipError if the file cannot be decoded."""
         values, has_face, used = [], [], 0
         landmarks = np.zeros(self.width, np.float32)
         # FaceMesh tracks a face from frame to frame, so each clip gets a new one.
