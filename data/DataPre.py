@@ -32,12 +32,8 @@ def run(args: argparse.Namespace) -> None:
     from data.extractors.vision import MediapipeFaces, NoFaces, OpenFace
 
     frames = (args.pool, args.fps, args.no_face)
-    if args.vision == "none":
-        vision = NoFaces()
-    elif args.vision == "mediapipe":
-        vision = MediapipeFaces(*frames)
-    else:
-        vision = OpenFace(*frames, args.openface2Path and find_openface(args.openface2Path), args.face)
+    openface = OpenFace(*frames, args.openface2Path and find_openface(args.openface2Path), args.face)
+    vision = {"none": NoFaces(), "mediapipe": MediapipeFaces(*frames)}.get(args.vision, openface)
     tables = (args.openface_csv or args.data_dir / "OpenFace") if args.vision == "openface-csv" else None
     padded = {"text": args.text_length, "audio": args.audio_length, "vision": args.vision_length}
     extractors = {"audio": LibrosaAudio(args.sample_rate, args.hop_length), "vision": vision}

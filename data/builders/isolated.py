@@ -19,8 +19,7 @@ class CrashedError(ClipError):
 def run_isolated(function: Callable, items: Sequence, jobs: int, title="", time_limit=600) -> Iterator[tuple]:
     """Yields each item with its result, or with the ClipError that took its place, in order of completion.
 
-    function: picklable, like the items and results. jobs: number of worker processes. title: of the progress bar.
-    time_limit: seconds for one item. A UserError raised by the function ends the iteration. No worker outlives it, nor the main process.
+    Function, items, results: picklable. time_limit: seconds for one item. A UserError ends it. No worker outlives it.
     """
     pebble = import_optional("pebble")
     # Forked workers would inherit locks that other threads hold.

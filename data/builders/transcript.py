@@ -47,8 +47,7 @@ def find_clips(paths: list[Path]) -> list[Path]:
         names = {file.with_suffix("") for file in found}
         skipped = [file for file in files if file.with_suffix("") not in names and file.suffix.lower() not in OTHERS]
         if skipped:
-            shown = ", ".join(file.name for file in skipped[:5])
-            warn(f"{path}: {len(skipped)} other files are not scored: {shown}")
+            warn(f"{path}: {len(skipped)} other files are not scored: {', '.join(file.name for file in skipped[:5])}")
     return clips
 
 
