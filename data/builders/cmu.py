@@ -67,8 +67,7 @@ def read_cmu_file(
         shapes[key] = max(lengths), widths[0]
     if corpus is not None:
         corpus.align_indices(name for _, name, *_ in sources)
-    chosen: dict[str, tuple[LabelledClip, Frames]] = {}
-    refused: dict[str, str] = {}
+    chosen, refused = {}, {}
     for number, (split, name, label, raw_text, frames) in enumerate(sources):
         try:
             video, clip_id, text = corpus.find(name) if corpus is not None else (*name.video_and_clip(), raw_text)

@@ -70,8 +70,7 @@ def with_suffixes(path: Path, suffixes: Sequence[str]) -> list[Path]:
 
 def read_label_table(path: Path, dataset: Dataset, may_be_silent=False) -> tuple[list[LabelledClip], dict[str, str]]:
     """The clips, and clip id -> reason for unusable rows. may_be_silent: also clips without text. Raises UserError."""
-    clips: dict[str, LabelledClip] = {}
-    refused: dict[str, str] = {}
+    clips, refused = {}, {}
     for line, row in read_table(path, COLUMNS):
         clip_id = f"{row['video_id']}$_${row['clip_id']}"
         split, annotation = row["mode"].lower(), row.get("annotation", "")

@@ -98,8 +98,7 @@ def _read_rows(path: Path) -> Iterator[dict[str, str]]:
             content = file.read_bytes()
             try:
                 text = content.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                # Some of MOSEI's files have Windows quotation marks.
+            except UnicodeDecodeError:  # some of MOSEI's files have Windows quotation marks
                 text = content.decode("cp1252", errors="replace")
             for match in filter(None, map(pattern.fullmatch, map(str.strip, text.split("\n")))):
                 yield {"video_id": file.stem} | match.groupdict()

@@ -20,7 +20,6 @@ class LibrosaAudio:
 
     sample_rate: int = 22050  # Hz, after resampling
     hop_length: int = 512  # samples; 512 are 23 ms
-
     name: ClassVar[str] = "librosa"
     width: ClassVar[int] = 33
 

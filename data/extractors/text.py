@@ -20,7 +20,6 @@ class BertText:
     vocabulary: str  # hash
     weights: str  # hash
     pretrained: Pretrained = field(metadata=LOCAL, repr=False)
-
     name: ClassVar[str] = "bert"
     version: ClassVar[str] = transformers.__version__
 

@@ -48,7 +48,6 @@ class OpenFace(_FaceExtractor):
 
     program: Path | None = field(default=None, metadata=LOCAL)  # FeatureExtraction; None: read existing tables
     face: int | None = field(default=None, metadata=LOCAL)  # face_id; None: in each video frame the most confident face
-
     name: ClassVar[str] = "openface"
     width: ClassVar[int] = 709
     version: ClassVar[str] = "2.1"  # OpenFace 2, in our second way of choosing rows
