@@ -55,7 +55,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--bert", metavar="DIR", help="text encoder to train with: a folder or hub name; default as for run.py")
     add("--allow_missing", action="store_true", help="keep clips without audio or a face, with one frame of zeros")
     add("--vision", type=str.lower, choices=["openface", "openface-csv", "mediapipe", "none"],
-        help="OpenFace 2, as released; its tables; MediaPipe; no vision. Default: one of the first two, by the flag given")
+        help="OpenFace 2, as released; its tables; MediaPipe; no vision. Default: of the first two, by the flag given")
     add("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's FeatureExtraction, which you build yourself")
     add("--openface_csv", type=Path, metavar="DIR", help="OpenFace tables, <video_id>/<clip_id>.csv; default DIR/OpenFace")
     add("--face", type=at_least(0), metavar="ID", help="OpenFace's face_id; default: in each frame the most confident face")

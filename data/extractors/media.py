@@ -70,7 +70,7 @@ def read_sound(clip: Clip) -> tuple[np.ndarray, int]:
 
 
 def read_video_frames(clip: Clip, fps: float | None = None) -> Iterator[np.ndarray]:
-    """Yields upright video frames, (height, width, 3) uint8, RGB; with fps, one for each 1 / fps s. Raises ClipError."""
+    """Yields upright video frames, (height, width, 3) uint8 RGB; with fps, one for each 1 / fps s. Raises ClipError."""
     last_slot = None
     for frame, seconds in _decode(clip, "video"):
         slot = time_slot(seconds - clip.start, fps) if fps else None
