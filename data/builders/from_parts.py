@@ -15,7 +15,7 @@ SWAPPED = "are the axes swapped? (frames, width) is expected; librosa returns (w
 
 
 def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, padded: dict[str, int | None]) -> None:
-    """Writes the file, and raises, as `assemble` does. padded: modality -> frames to cut or pad to; None: as released."""
+    """Writes the file, and raises, as `assemble`. padded: modality -> frames to cut or pad to; None: as released."""
     if not parts.is_dir():
         raise UserError(f"--parts {parts}: no such folder; expected one with audio/ and vision/")
     labelled, refused = read_label_table(labels, dataset)

@@ -30,7 +30,7 @@ def prepare(
     """Makes a feature file from label.csv and Raw/. Raises UserError, also, at the end, if clips were left out.
 
     language: "en" or "cn", selects the default BERT. dataset_name: gives the range of the labels; None: by language.
-    extractors: of audio and vision. openface_tables: read instead of videos. padded: modality -> length; None: the rule.
+    extractors: of audio and vision. openface_tables: read instead of videos. padded: modality -> length; None: by rule.
     """
     dataset = DATASETS[dataset_name or DATASET_OF_LANGUAGE[language]]
     labels, output = data_dir / "label.csv", output or data_dir / "Processed" / USUAL_NAME
@@ -65,7 +65,7 @@ def prepare(
 
 
 def _check_clips(cached: dict[str, dict], tokens: dict[str, np.ndarray], vision: Extractor) -> float | None:
-    """Warns of clips whose parts do not fit together. Returns the median frame rate; None: unknown, or --fps."""
+    """Warns of clips whose parts do not fit together. Returns the median frame rate; None if unknown or --fps."""
     face, limit = getattr(vision, "face", None), getattr(vision, "fps", None)
     several = [clip for clip, parts in cached.items() if parts["vision"].faces > 1]
     if several and face is None:
