@@ -182,40 +182,36 @@ def _range(name: str, value: object) -> tuple[str, bool]:
 # The hyper-parameters of the released Self-MM.
 RELEASED = {
     "mosi": {
-        "batch_size": 32, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-4,
+        "batch_size": 32, "H": 3.0, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-4,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.01, "weight_decay_video": 0.001, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 16, "post_video_dim": 32,
         "post_fusion_dropout": 0.1, "post_text_dropout": 0.0, "post_audio_dropout": 0.1, "post_video_dropout": 0.1,
-        "H": 3.0,
     },
     "mosei": {
-        "batch_size": 32, "learning_rate_audio": 5e-3, "learning_rate_video": 1e-4,
+        "batch_size": 32, "H": 3.0, "learning_rate_audio": 5e-3, "learning_rate_video": 1e-4,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.01,
         "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 32,
         "post_text_dim": 32, "post_audio_dim": 16, "post_video_dim": 16,
         "post_fusion_dropout": 0.0, "post_text_dropout": 0.1, "post_audio_dropout": 0.0, "post_video_dropout": 0.1,
-        "H": 3.0,
     },
     "sims": {
-        "batch_size": 32, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
+        "batch_size": 32, "H": 1.0, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.01, "weight_decay_video": 0.01, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 16, "post_video_dim": 32,
         "post_fusion_dropout": 0.0, "post_text_dropout": 0.1, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
-        "H": 1.0,
     },
 }  # fmt: skip
 
 # The hyper-parameters of MMSA, the authors' later framework.
 MMSA = {
     "mosi": {
-        "batch_size": 16, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
+        "batch_size": 16, "H": 3.0, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
         "weight_decay_bert": 0.001, "weight_decay_audio": 0.001, "weight_decay_video": 0.001, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 32,
         "post_text_dim": 32, "post_audio_dim": 16, "post_video_dim": 32,
         "post_fusion_dropout": 0.0, "post_text_dropout": 0.1, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
-        "H": 3.0,
     },
     "mosei": {
         **RELEASED["mosei"],
@@ -223,26 +219,24 @@ MMSA = {
         "post_fusion_dropout": 0.1, "post_text_dropout": 0.0, "post_audio_dropout": 0.0, "post_video_dropout": 0.0,
     },
     "sims": RELEASED["sims"],
-    "simsv2": {
-        "batch_size": 16, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-3,
+    "simsv2": {  # MMSA: H = 3, outside the label range
+        "batch_size": 16, "H": 1.0, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-3,
         "weight_decay_bert": 0.01, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
         "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 64,
         "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
         "post_fusion_dropout": 0.0, "post_text_dropout": 0.0, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
-        "H": 1.0,  # MMSA: H = 3, outside the label range
     },
 }  # fmt: skip
 
 # Our values for the generated corpus. Its small BERT starts from random weights and needs a larger learning rate. With
 # less dropout, the unimodal heads soon memorize the errors of their generated labels.
 DEMO = {
-    "batch_size": 16,
+    "batch_size": 16, "H": 3.0,
     "learning_rate_bert": 1e-3, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3, "learning_rate_other": 5e-4,
     "weight_decay_bert": 0.001, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
     "a_lstm_hidden_size": 32, "v_lstm_hidden_size": 32, "audio_out": 16, "video_out": 16,
     "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
     "post_fusion_dropout": 0.5, "post_text_dropout": 0.5, "post_audio_dropout": 0.5, "post_video_dropout": 0.5,
-    "H": 3.0,
 }  # fmt: skip
 
 MMSA_RULES = {"exclude_zero": True, "round_scores": True}  # for every dataset
