@@ -28,6 +28,7 @@ TIMEOUT = timedelta(minutes=30)  # for a silent rank: rank 0 alone converts feat
 SILENCE = 60  # seconds; for a machine that doesn't answer, not for a silent rank
 LOST = "another rank of this run is gone ({}); --resume continues from the last saved state, with any number of ranks"
 UNREACHABLE = "ranks can't reach each other ({}); set GLOO_SOCKET_IFNAME to the network interface, on each machine"
+Rows = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ class Ranks:
         """The range [start, end) of a window's clips that this rank runs. Ranks in order cover all clips once."""
         return self.rank * clips // self.size, (self.rank + 1) * clips // self.size
 
-    def combine(
-        self, features: dict[str, Tensor], losses: Tensor, parameters: Iterable[Tensor], clips: int
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def combine(self, features: Rows, losses: Tensor, parameters: Iterable[Tensor], clips: int) -> tuple[Rows, Tensor]:
         """Turns each rank's share of a window into the whole window, bit-identical on all ranks.
 
         features, losses: task -> (share, D), (share,); returned for all the window's clips. Sums gradients in place.
@@ -58,15 +57,14 @@ class Ranks:
         if self.size == 1:
             return features, losses
         rows = self.gather(features | {"": losses}, clips)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if gradients:
+        if gradients := [parameter.grad for parameter in parameters if parameter.grad is not None]:
             flat = parameters_to_vector(gradients)
             _collective(dist.all_reduce, flat)
             vector_to_parameters(flat, gradients)
         return rows, rows.pop("")
 
     @torch.no_grad()
-    def gather(self, rows: dict[str, Tensor], clips: int) -> dict[str, Tensor]:
+    def gather(self, rows: Rows, clips: int) -> Rows:
         """name -> (share, ...), this rank's rows -> name -> (clips, ...), those of all ranks."""
         if self.size == 1:
             return rows
@@ -132,12 +130,10 @@ class Ranks:
         try:
             yield
         except Exception as error:
-            fault = translate(error)
-            if fault is None:
-                raise
-            if isinstance(error, DivergedError) and self.rank > 0 or not self._claims_the_report():  # all ranks diverge
+            all_diverge = isinstance(error, DivergedError)
+            if translate(error) and (all_diverge and self.rank > 0 or not self._claims_the_report()):
                 raise SystemExit(2) from None
-            raise fault from None
+            raise
         except Stopped as stop:
             if not self.is_rank_zero:
                 raise SystemExit(stop.status) from None
