@@ -1,6 +1,5 @@
 """The files that a sweep leaves: a CSV of its trials, the best trial's hyper-parameters, and plots; and a closing table."""
 
-import functools
 import json
 import logging
 import warnings
@@ -9,7 +8,6 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from config.config_tune import varied
-from config.tuned import sweep_file
 from trains.runs.results import read_rows, write_rows
 from trains.sweep.storage import storage_errors
 from trains.sweep.study import RESULT, Sweep, short
@@ -26,9 +24,7 @@ class SweepReport:
     def __init__(self, sweep: Sweep, log: logging.Logger):
         self.sweep, self.study, self.log = sweep, sweep.study, log
         self.shared = sweep.experiment.provenance.data_and_encoder()
-        results = sweep.options.res_save_dir
-        self.path = functools.partial(sweep_file, results, self.shared["model"], self.shared["dataset"])
-        self.csv, self.best = self.path("tune.csv"), self.path("best.json")
+        self.csv, self.best = sweep.path("tune.csv"), sweep.path("best.json")
 
     def write(self) -> None:
         """Writes the CSV and the best trial's hyper-parameters, and logs the sweep's progress."""
@@ -66,15 +62,10 @@ class SweepReport:
     def _write_best(self, trial: FrozenTrial) -> None:
         """Writes best.json, which config/tuned.py reads."""
         result = trial.user_attrs[RESULT]
-        content = {
-            **{key: self.shared[key] for key in ("dataset", "model")},
-            "study": self.study.study_name,
-            "trial": trial.number,
-            "score": [self.sweep.key, trial.value],
-            **{key: result[key] for key in ("seed", "threads", "device")},
-            "trained_on": self.shared,
-            "hyper_parameters": result["config"],
-        }
+        content = {key: self.shared[key] for key in ("dataset", "model")}
+        content |= {"study": self.study.study_name, "trial": trial.number, "score": [self.sweep.key, trial.value]}
+        content |= {key: result[key] for key in ("seed", "threads", "device")}
+        content |= {"trained_on": self.shared, "hyper_parameters": result["config"]}
         with replacing(self.best) as work:
             work.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
@@ -115,7 +106,7 @@ class SweepReport:
         ):
             try:
                 plot()
-                with exclusive_lock(self.csv), replacing(self.path(f"{name}.png")) as work:
+                with exclusive_lock(self.csv), replacing(self.sweep.path(f"{name}.png")) as work:
                     plt.savefig(work, format="png", dpi=120, bbox_inches="tight")
             # Too few trials, equal scores or a full disk: the trials are safe all the same.
             except (ValueError, RuntimeError, UserError) as error:

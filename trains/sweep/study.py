@@ -6,6 +6,7 @@ with the same values. The test split is never opened.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -18,6 +19,8 @@ from collections.abc import Callable
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
+from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from config.command_line import RunOptions
@@ -41,17 +44,10 @@ class BruteForceSampler(optuna.samplers.BruteForceSampler):
         optuna.samplers.BruteForceSampler._populate_tree(tree, kept, params)
 
 
-SAMPLERS = {
-    "random": optuna.samplers.RandomSampler,
-    # constant_liar: stay away from the trials that are running.
-    "tpe": lambda: optuna.samplers.TPESampler(constant_liar=True),
-}
-PRUNERS = {
-    "none": optuna.pruners.NopPruner,
-    # In epochs 1 and 2 only the fusion task has a loss.
-    "median": lambda: optuna.pruners.MedianPruner(n_warmup_steps=2),
-    "hyperband": optuna.pruners.HyperbandPruner,
-}
+# constant_liar: stay away from the trials that are running.
+SAMPLERS = {"random": RandomSampler, "tpe": lambda: TPESampler(constant_liar=True)}
+# n_warmup_steps: in epochs 1 and 2 only the fusion task has a loss.
+PRUNERS = {"none": NopPruner, "median": lambda: MedianPruner(n_warmup_steps=2), "hyperband": HyperbandPruner}
 RESULT = "result"  # user attribute: a trial's scores, and how it was trained
 
 
@@ -73,7 +69,8 @@ class Sweep:
         self.key = experiment.config.KeyEval
         self.space = space_of(experiment.dataset.name, fixed=options.hyper_parameters)
         self.budget = int(min(options.tune_times, count(self.space)))
-        database = sweep_file(options.res_save_dir, experiment.model_name, experiment.dataset.name, "tune.db").resolve()
+        self.path = functools.partial(sweep_file, options.res_save_dir, experiment.model_name, experiment.dataset.name)
+        database = self.path("tune.db").resolve()
         make_folder(database.parent)
         self.storage = open_storage(options.storage or f"sqlite:///{database}", options.heartbeat)
         search_all = count(self.space) <= options.tune_times
