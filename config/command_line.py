@@ -175,8 +175,7 @@ def parse_arguments(argv: list[str]) -> RunOptions:
     args.preset = None if args.preset == TUNED else args.preset
     args.seeds = args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)
     args.threads = tuned.threads if tuned is not None and args.threads is None else args.threads
-    args.tuned, args.hyper_parameters, args.argv = tuned, settings, argv
-    options = RunOptions(**{name: getattr(args, name) for name in RunOptions.__dataclass_fields__})
+    options = RunOptions(**vars(args), tuned=tuned, hyper_parameters=settings, argv=argv)
     options.config()  # raises UserError now rather than after importing torch
     return options
 

@@ -1,7 +1,4 @@
-"""Compares two lines of a run's summary, seed by seed: is my variant better?
-
-python -m trains.runs.compare released MT
-"""
+"""Compares two lines of a run's summary, seed by seed: python -m trains.runs.compare released MT"""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""The closing table of a run: its scores beside published ones and those of guessing the mean label.
-
-Accuracy and F1 are in percent here, as papers print them.
-"""
+"""The closing table of a run: its scores beside published ones and those of guessing the mean label."""
 
 import re
 from collections.abc import Iterable
@@ -52,7 +49,7 @@ def brief(scores: Scores, key: str) -> str:
 
 
 def scale_of(metrics: Iterable[str]) -> pd.Series:
-    """By metric: 100 for those in percent, else 1."""
+    """By metric: 100 for accuracy and F1, which papers print in percent, else 1."""
     return pd.Series({metric: 100 if "acc" in metric or "F1" in metric else 1 for metric in metrics})
 
 

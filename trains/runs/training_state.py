@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -39,14 +38,14 @@ def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> Non
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-    moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part("optimizer.").items():
         number, key = name.split(".")
         # Cloned, because the optimizer updates it in place and the tensor may be mapped from the file.
-        moments[int(number)][key] = tensor.clone()
+        moments.setdefault(int(number), {})[key] = tensor.clone()
     training.model.load_state_dict(part("model."))
     training.ulgm.load_state_dict(part("ulgm."))
-    training.optimizer.load_state_dict(training.optimizer.state_dict() | {"state": dict(moments)})
+    training.optimizer.load_state_dict(training.optimizer.state_dict() | {"state": moments})
     training.loss.fill_(values["loss"])
     for name in PROGRESS:
         setattr(training, name, values[name])
