@@ -119,8 +119,7 @@ class RunOptions:
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
     precision: str | None = _flag(type=str.lower, choices=PRECISIONS,
-        help="default float32 (TF32 on GPUs). bf16: encoders and heads, faster if supported. float64: "
-        "everything, slow; for exact comparisons")
+        help="default float32 (TF32 on GPUs). bf16: faster if supported. float64: slow, for exact comparisons")
     max_clips_per_pass: int | None = _flag(type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
     threads: int | None = _flag(type=at_least(1, most=1024), metavar="N",
@@ -165,16 +164,15 @@ def parse_arguments(argv: list[str]) -> RunOptions:
     """Raises UserError for wrong or contradictory flags and hyper-parameters, and SystemExit after --help."""
     args = _make_parser().parse_args(argv)
     _check_combination(args)
-    path, dataset = args.params, args.dataset_name or "mosi"
-    if args.preset == TUNED:
-        path = sweep_file(args.res_save_dir, args.model_name, dataset, "best.json")
-    tuned = read_tuned(path, args.model_name, dataset) if path is not None else None
-    settings = dict(tuned.hyper_parameters) if tuned is not None else {}
-    settings |= dict(args.set)
-    settings |= {key: value for key in SETTING_FLAGS if (value := getattr(args, key)) is not None}
-    args.preset = None if args.preset == TUNED else args.preset
     args.seeds = args.seeds or (DEFAULT_SEEDS[:1] if args.is_tune else DEFAULT_SEEDS)
-    args.threads = tuned.threads if tuned is not None and args.threads is None else args.threads
+    settings = dict(args.set) | {key: value for key in SETTING_FLAGS if (value := getattr(args, key)) is not None}
+    tuned, dataset = None, args.dataset_name or "mosi"
+    if args.preset == TUNED:
+        args.preset, args.params = None, sweep_file(args.res_save_dir, args.model_name, dataset, "best.json")
+    if args.params is not None:
+        tuned = read_tuned(args.params, args.model_name, dataset)
+        settings = tuned.hyper_parameters | settings
+        args.threads = args.threads or tuned.threads
     options = RunOptions(**vars(args), tuned=tuned, hyper_parameters=settings, argv=argv)
     options.config()  # raises UserError now rather than after importing torch
     return options
