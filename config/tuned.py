@@ -1,7 +1,4 @@
-"""Hyper-parameters that a sweep chose: a JSON file that --preset tuned and --params read.
-
-Its format: trains/sweep/report.py. Only "hyper_parameters" is required, so a checkpoint's config.json works too.
-"""
+"""Reads the hyper-parameters of a sweep's best.json (written by trains/sweep/report.py) or a checkpoint's config.json."""
 
 import json
 from dataclasses import dataclass

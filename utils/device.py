@@ -24,8 +24,7 @@ def known_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
 
 def pick_device(gpu_ids: Sequence[int] | None) -> torch.device:
     """The GPU with the most free memory among `known_gpus`, or the CPU. Raises UserError for a GPU that doesn't exist."""
-    gpus = known_gpus(gpu_ids)
-    if not gpus:
+    if not (gpus := known_gpus(gpu_ids)):
         return torch.device("cpu")
     # Querying a GPU's free memory initializes it, so a single one isn't queried.
     gpu = gpus[0] if len(gpus) == 1 else max(gpus, key=lambda gpu: torch.cuda.mem_get_info(gpu)[0])
@@ -55,10 +54,7 @@ def make_deterministic() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep the memory that a training step frees for the next step.
-
-    By default glibc returns blocks of 32 MB and more, such as BERT's activations, and every page is faulted in again.
-    """
+    """Lets glibc keep what a step frees. By default it returns blocks of 32 MB and more, and every page faults again."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         if libc.mallopt(M_MMAP_THRESHOLD, 1 << 28):  # old versions refuse and keep their own threshold

@@ -57,8 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
     """Holds off all other processes, on any machine, that lock the same path.
 
-    Waits for them or, with `otherwise`, raises UserError with this text. flock's lock, on a file beside the path, ends
-    with its process, and works over NFS 4, or NFS 3 with its lock service (not mounted with nolock or local_lock).
+    Waits for them or, with `otherwise`, raises UserError with this text. The lock is flock's: see docs/guarantees.md.
     """
     from filelock import FileLock, Timeout  # here, so that --help and the line about missing packages do without it
 

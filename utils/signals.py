@@ -1,7 +1,4 @@
-"""Signals that stop the program: Ctrl-C (SIGINT), SIGTERM, and SIGUSR1, which SLURM can send before a time limit.
-
-They raise Stopped. Where that would lose work, they are deferred until it can be saved.
-"""
+"""Signals that stop the program: Ctrl-C (SIGINT), SIGTERM, and SIGUSR1, which SLURM can send before a time limit."""
 
 import contextlib
 import signal
@@ -17,11 +14,8 @@ class Stopped(BaseException):
     """A signal asked the program to stop. Like KeyboardInterrupt, `except Exception` doesn't catch it."""
 
     def __init__(self, number: int, deferred: bool):
-        """deferred: the work can be saved."""
-        self.deferred = deferred
-        self.name = signal.Signals(number).name
+        self.name, self.deferred = signal.Signals(number).name, deferred  # deferred: the work can be saved
         self.status = 130 if number == signal.SIGINT else 143
-        super().__init__(self.name)
 
 
 @contextlib.contextmanager
@@ -39,7 +33,7 @@ def stop_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Defers signals to `raise_if_stop_requested` or the end of the context. A second Ctrl-C stops at once."""
+    """Defers signals, for work to be saved, to `raise_if_stop_requested` or the end. A second Ctrl-C stops at once."""
     global _deferring
     _deferring = True
     try:

@@ -73,8 +73,7 @@ class Sweep:
         database = self.path("tune.db").resolve()
         make_folder(database.parent)
         self.storage = open_storage(options.storage or f"sqlite:///{database}", options.heartbeat)
-        search_all = count(self.space) <= options.tune_times
-        sampler = BruteForceSampler() if search_all else SAMPLERS[options.sampler]()
+        sampler = BruteForceSampler() if count(self.space) <= options.tune_times else SAMPLERS[options.sampler]()
         direction = "minimize" if lower_is_better(self.key) else "maximize"
         how = {"storage": self.storage, "sampler": sampler, "pruner": PRUNERS[options.pruner](), "direction": direction}
         with storage_errors(self.storage):
