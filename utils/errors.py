@@ -18,7 +18,6 @@ GPU_ALLOCATION = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 CPU_ALLOCATION = "DefaultCPUAllocator: "
 LOST_WORKER = ("DataLoader worker (pid", "Communication with the workers is no longer", "Pin memory thread exited")
 PASSWORD = re.compile(r"(://[^\s:/]*:)\S*(?=@)|([?&][^\s=&]*(?:pass|word)[^\s=&]*=)[^\s&]*")  # in a URL
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
@@ -120,7 +119,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
         return f"a data worker died ({reason})", "if memory ran out, use --num_workers 0"
     in_rust = re.search(r"os error (\d+)\)", message)
     number = int(in_rust[1]) if in_rust else getattr(error, "errno", None)
-    if number in FULL_DISK:
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return f"cannot write to disk ({first_line(error)})", "make room and repeat the command"
     if in_rust or getattr(error, "filename", None) is not None:
         flags = "--cache_dir, --log_dir, --model_save_dir, --res_save_dir, SELF_MM_DATA"

@@ -13,7 +13,6 @@ from pathlib import Path
 from utils.errors import complain, first_line
 
 PROGRAM = Path(__file__).resolve().parents[2] / "run.py"
-POLL_SECONDS = 0.1
 
 
 class Job:
@@ -68,7 +67,7 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
                     name, argv = waiting.pop(0)
                     gpu = ["--gpu_ids", str(gpus[slot % len(gpus)])] if gpus else []
                     running[slot] = Job(name, [*argv, *gpu])
-            time.sleep(POLL_SECONDS)
+            time.sleep(0.1)
     finally:
         for job in running.values():
             job.process.stdin.close()

@@ -8,7 +8,6 @@ import pandas as pd
 
 from config.config_regression import TASKS
 
-PUBLISHED = Path(__file__).with_name("published.csv")
 Scores = dict[str, float]  # metric -> value; metrics of a single modality begin with its name, such as audio_MAE
 
 
@@ -17,7 +16,7 @@ def published_scores(dataset: str, tasks: str) -> dict[str, Scores]:
 
     "MMSA" is the authors' own rerun, with their later framework. MOSI with fewer tasks than MTAV: table 4 of the paper.
     """
-    table = pd.read_csv(PUBLISHED, index_col="source")
+    table = pd.read_csv(Path(__file__).with_name("published.csv"), index_col="source")
     rows = table[(table.pop("dataset") == dataset) & (table.pop("tasks") == tasks)]
     return {source: row.dropna().to_dict() for source, row in rows.iterrows()}
 
