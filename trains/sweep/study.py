@@ -157,16 +157,9 @@ class Sweep:
         score = best.valid[self.key] if best else float("nan")
         if not note and not np.isfinite(score):
             note = f"{self.key} is undefined"
-        return score, {  # columns of the CSV, in this order
-            "state": "pruned" if note else "complete",
-            "valid": best.valid if best else {},
-            "best_epoch": best.epoch if best else None,
-            "epochs": epochs,
-            "seconds": round(time.perf_counter() - start, 2),
-            "seed": self.seed,
-            "device": self.experiment.provenance.device,
-            "threads": self.experiment.provenance.threads,
-            "worker": f"{socket.gethostname()} {os.getpid()}",
-            "note": note,
-            "config": vars(config),
-        }
+        # Columns of the CSV, in this order.
+        result = {"state": "pruned" if note else "complete", "valid": best.valid if best else {}}
+        result |= {"best_epoch": best.epoch if best else None, "epochs": epochs}
+        result |= {"seconds": round(time.perf_counter() - start, 2), "seed": self.seed}
+        result |= {"device": self.experiment.provenance.device, "threads": self.experiment.provenance.threads}
+        return score, result | {"worker": f"{socket.gethostname()} {os.getpid()}", "note": note, "config": vars(config)}
