@@ -63,11 +63,11 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     from trains.runs.keeper import Keeper, train_seed
     from trains.runs.results import write_summary
 
-    splits = SPLITS if ranks.is_rank_zero else ("train", "valid")  # only rank 0 tests
+    splits = SPLITS if ranks.rank == 0 else ("train", "valid")  # only rank 0 tests
     settings = {"ranks": ranks, "splits": splits, "tuned": options.tuned}
     experiment = ranks.rank_zero_first(lambda: new_experiment(options, device, **settings))
     ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
-    if not ranks.is_rank_zero:
+    if ranks.rank > 0:
         for seed in options.seeds:
             train_seed(experiment, seed, keeper=None)
         return

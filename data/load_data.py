@@ -100,7 +100,7 @@ class Windows:
     def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
         """An epoch's windows, from 1, without the first `done`. Between two, a signal raises Stopped on all ranks."""
         self._plan[:] = self._order(epoch)[done:]
-        hidden = None if self._seed is not None and self.ranks.is_rank_zero else True
+        hidden = None if self._seed is not None and self.ranks.rank == 0 else True
         settings = {"total": done + len(self._plan), "initial": done, "unit": "window", "disable": hidden}
         bar = progress(self._loader, f"epoch {epoch:3d}", **settings)
         for number, window in enumerate(bar, start=done):

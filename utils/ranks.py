@@ -35,15 +35,10 @@ Rows = dict[str, Tensor]
 class Ranks:
     """This process among those that train together. A single process has everything as its share."""
 
-    rank: int = 0
+    rank: int = 0  # rank 0 writes the results and the log
     size: int = 1
     local_rank: int = 0  # among the ranks on this machine
     store: dist.Store | None = None
-
-    @property
-    def is_rank_zero(self) -> bool:
-        """Rank 0 writes the results and the log."""
-        return self.rank == 0
 
     def share(self, clips: int) -> tuple[int, int]:
         """The range [start, end) of a window's clips that this rank runs. Ranks in order cover all clips once."""
@@ -135,7 +130,7 @@ class Ranks:
                 raise SystemExit(2) from None
             raise
         except Stopped as stop:
-            if not self.is_rank_zero:
+            if self.rank > 0:
                 raise SystemExit(stop.status) from None
             self._claims_the_report()  # else another rank would report this one as lost
             raise
