@@ -207,11 +207,10 @@ RELEASED = {
 # The hyper-parameters of MMSA, the authors' later framework.
 MMSA = {
     "mosi": {
-        "batch_size": 16, "H": 3.0, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3,
-        "weight_decay_bert": 0.001, "weight_decay_audio": 0.001, "weight_decay_video": 0.001, "weight_decay_other": 0.001,
-        "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 32,
-        "post_text_dim": 32, "post_audio_dim": 16, "post_video_dim": 32,
-        "post_fusion_dropout": 0.0, "post_text_dropout": 0.1, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
+        **RELEASED["mosi"],
+        "batch_size": 16, "learning_rate_audio": 5e-3, "learning_rate_video": 5e-3, "weight_decay_audio": 0.001,
+        "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 32, "post_text_dim": 32,
+        "post_fusion_dropout": 0.0, "post_text_dropout": 0.1, "post_video_dropout": 0.0,
     },
     "mosei": {
         **RELEASED["mosei"],
@@ -254,9 +253,8 @@ def make_config(dataset: str, preset: str | None = None, **overrides: object) ->
     presets = presets_of(dataset)
     if preset not in (None, *presets):
         raise UserError(f"--preset {preset} has no hyper-parameters for {dataset}; available: {', '.join(presets)}")
-    keys = [field.name for field in dataclasses.fields(Config)]
     for key in overrides:
-        if key not in keys:
-            closest = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)[0]
+        if key not in Config.__annotations__:
+            closest = difflib.get_close_matches(key, Config.__annotations__, n=1, cutoff=0.0)[0]
             raise UserError(f"config: unknown key {key!r}; did you mean {closest!r}?")
     return Config(**{**PRESETS[preset or presets[0]][dataset], **overrides})

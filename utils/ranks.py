@@ -164,18 +164,14 @@ def join_ranks() -> Ranks:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     _collective(dist.init_process_group, backend, message=UNREACHABLE, **settings)
     dist.distributed_c10d._set_pg_timeout(TIMEOUT)
-    _close_silent_connections()
-    return Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
-
-
-def _close_silent_connections() -> None:
-    """Lets the system close connections to a machine that doesn't answer, those of gloo and of the store. Linux only."""
+    # Lets Linux close connections to a machine that doesn't answer, those of gloo and of the store.
     for file in filter(Path.is_socket, Path("/proc/self/fd").glob("*")):  # torch keeps its sockets to itself
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE // 3)  # OSError: not TCP
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE // 3)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return Ranks(rank, size, int(os.environ["LOCAL_RANK"]), store)
 
 
 def _collective(call: Callable, *arguments: object, message: str = LOST, **settings: object) -> object:

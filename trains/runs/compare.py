@@ -62,7 +62,6 @@ def _line(rows: pd.DataFrame, name: str, seeds_csv: Path) -> pd.DataFrame:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for names that cannot be compared."""
     parser = Parser(prog="python -m trains.runs.compare", description="Compares two lines of a summary, seed by seed.")
     parser.add_argument("A", help="a line's settings in the summary, such as released, or how its config_hash begins")
     parser.add_argument("B", help="another line, such as MT")
