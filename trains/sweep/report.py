@@ -88,24 +88,21 @@ class SweepReport:
 
         plt.switch_backend("Agg")  # needs no display
         warnings.simplefilter("ignore")  # Optuna's and Matplotlib's advice on plots
-        target, params = {"target_name": f"validation {self.sweep.key}"}, {"params": varied(self.sweep.space)}
-
-        def plot_slices() -> None:
-            plots.plot_slice(self.study, **target, **params)
-            *slices, colour_bar = plt.gcf().axes
-            for axes in slices:
-                axes.tick_params("x", which="both", rotation=45)  # side by side, a logarithm's labels overlap
-            # Optuna leaves a share of the width before the bar: some inches beside many slices.
-            last = slices[-1].get_position()
-            colour_bar.set_position(last.translated(last.width + 0.3 / plt.gcf().get_figwidth(), 0))
-
-        for name, plot in (
-            ("history", lambda: plots.plot_optimization_history(self.study, **target)),
-            ("importances", lambda: plots.plot_param_importances(self.study, **target, **params)),
-            ("slices", plot_slices),
+        params = {"params": varied(self.sweep.space)}
+        for name, plot, settings in (
+            ("history", plots.plot_optimization_history, {}),
+            ("importances", plots.plot_param_importances, params),
+            ("slices", plots.plot_slice, params),
         ):
             try:
-                plot()
+                plot(self.study, target_name=f"validation {self.sweep.key}", **settings)
+                if name == "slices":
+                    *slices, colour_bar = plt.gcf().axes
+                    for axes in slices:
+                        axes.tick_params("x", which="both", rotation=45)  # side by side, a logarithm's labels overlap
+                    # Optuna leaves a share of the width before the bar: some inches beside many slices.
+                    last = slices[-1].get_position()
+                    colour_bar.set_position(last.translated(last.width + 0.3 / plt.gcf().get_figwidth(), 0))
                 with exclusive_lock(self.csv), replacing(self.sweep.path(f"{name}.png")) as work:
                     plt.savefig(work, format="png", dpi=120, bbox_inches="tight")
             # Too few trials, equal scores or a full disk: the trials are safe all the same.
