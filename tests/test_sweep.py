@@ -60,6 +60,13 @@ def test_sweep_writes_csv_best_trial_table_and_plots(place, capsys, monkeypatch)
     assert 0.1 < (colour_bar.x0 - last.x1) * figures[-1].get_figwidth() < 0.4  # inches
 
 
+def test_a_sweep_of_one_combination_has_no_slices_to_arrange(place, monkeypatch):
+    monkeypatch.setattr(SweepReport, "draw", DRAW)
+    monkeypatch.setitem(config_tune.SPACES, "mosi", {"batch_size": [8]})
+    assert tune(place, "--max_epochs", "1") == 0
+    assert BEST.exists() and (TUNES / "mosi-self_mm-regression-history.png").exists()
+
+
 def test_the_screen_shows_four_digits_and_the_csv_all(place, capsys):
     assert tune(place, times=1) == 0
     rate = rows()["learning_rate_other"][0]

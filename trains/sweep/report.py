@@ -96,7 +96,7 @@ class SweepReport:
         ):
             try:
                 plot(self.study, target_name=f"validation {self.sweep.key}", **settings)
-                if name == "slices":
+                if name == "slices" and params["params"]:
                     *slices, colour_bar = plt.gcf().axes
                     for axes in slices:
                         axes.tick_params("x", which="both", rotation=45)  # side by side, a logarithm's labels overlap
