@@ -1,4 +1,4 @@
-"""Reads the hyper-parameters of a sweep's best.json (written by trains/sweep/report.py) or a checkpoint's config.json."""
+"""Reads the hyper-parameters of a sweep's best.json (from trains/sweep/report.py) or a checkpoint's config.json."""
 
 import json
 from dataclasses import dataclass

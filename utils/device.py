@@ -54,7 +54,7 @@ def make_deterministic() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what a step frees. By default it returns blocks of 32 MB and more, and every page faults again."""
+    """Lets glibc keep what a step frees. By default it returns blocks of 32 MB and more: every page faults again."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         if libc.mallopt(M_MMAP_THRESHOLD, 1 << 28):  # old versions refuse and keep their own threshold

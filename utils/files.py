@@ -55,13 +55,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path, otherwise: str | None = None) -> Iterator[None]:
-    """Holds off all other processes, on any machine, that lock the same path.
-
-    Waits for them or, with `otherwise`, raises UserError with this text. The lock is flock's: see docs/guarantees.md.
-    """
+    """Holds off others, on any machine, that lock a path. Waits or, with `otherwise`, raises UserError (its text)."""
     from filelock import FileLock, Timeout  # here, so that --help and the line about missing packages do without it
 
-    try:
+    try:  # flock's lock, which ends with its process; for network disks see docs/guarantees.md
         lock = FileLock(f"{path}.lock").acquire(timeout=-1 if otherwise is None else LOCK_TIMEOUT)
     except Timeout:
         raise UserError(f"{path}: {otherwise} (if there is none, remove {path.name}.lock)") from None

@@ -1,8 +1,4 @@
-"""Data-parallel training under torchrun: shards clips, sums gradients, gathers features.
-
-Every rank holds the whole model and all of ULGM's labels. It runs its share of each window's clips; then gradients are
-summed and features gathered, so that all ranks take the same step and generate the same labels.
-"""
+"""Data-parallel training by torchrun: each rank has the whole model and all labels, and runs its share of a window."""
 
 import contextlib
 import os
@@ -47,7 +43,8 @@ class Ranks:
     def combine(self, features: Rows, losses: Tensor, parameters: Iterable[Tensor], clips: int) -> tuple[Rows, Tensor]:
         """Turns each rank's share of a window into the whole window, bit-identical on all ranks.
 
-        features, losses: task -> (share, D), (share,); returned for all the window's clips. Sums gradients in place.
+        So all take the same step and generate the same labels. features, losses: task -> (share, D), (share,); returned
+        for all the window's clips. Sums gradients in place.
         """
         if self.size == 1:
             return features, losses
