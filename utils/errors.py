@@ -15,7 +15,6 @@ from utils.signals import Stopped, stop_signals
 GPU_IS_FULL = "the GPU is out of memory"
 # Libraries' messages that have no exception type of their own.
 GPU_ALLOCATION = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-CPU_ALLOCATION = "DefaultCPUAllocator: "
 LOST_WORKER = ("DataLoader worker (pid", "Communication with the workers is no longer", "Pin memory thread exited")
 PASSWORD = re.compile(r"(://[^\s:/]*:)\S*(?=@)|([?&][^\s=&]*(?:pass|word)[^\s=&]*=)[^\s&]*")  # in a URL
 
@@ -106,7 +105,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
             "lower --jobs if they share a GPU, or --max_clips_per_pass (a window has batch_size x update_epochs clips; try "
             "half of that, then a quarter: the gradient stays the same), or choose another GPU with --gpu_ids"
         )
-    if isinstance(error, MemoryError) or CPU_ALLOCATION in message:
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: " in message:
         advice = "process fewer clips at once (run.py: --jobs, --num_workers, --max_clips_per_pass)"
         return "this machine is out of memory", advice
     missing = (isinstance(error, ModuleNotFoundError) and error.name) or "."

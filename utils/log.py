@@ -23,9 +23,8 @@ def make_log(path: Path) -> logging.Logger:
     """A new logger that appends to a file and prints to stdout, details (debug) aside."""
     log = logging.Logger("self_mm", logging.DEBUG)
     make_folder(path.parent)
-    to_file = _UntilItFails(open(path, "a", encoding="utf-8"))
+    log.addHandler(to_file := _UntilItFails(open(path, "a", encoding="utf-8")))
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(to_file)
     if sys.stdout is not None:  # as when the caller closed it
         log.addHandler(to_screen := _UntilItFails(sys.stdout))
         to_screen.setLevel(logging.INFO)
