@@ -22,11 +22,9 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[in
 
 def rules_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Ten hex digits that change with whatever can change token ids."""
-    rules = {"vocabulary": tokenizer.get_vocab()}
-    if tokenizer.is_fast:
-        rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        # Arguments of the last call, not properties of the tokenizer.
-        del rules["truncation"], rules["padding"]
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Arguments of the last call, not properties of the tokenizer.
+    del rules["truncation"], rules["padding"]
     return _hash(rules)
 
 
