@@ -106,7 +106,7 @@ class Windows:
         for number, window in enumerate(bar, start=done):
             if self._seed is not None:
                 self.ranks.seed_dropout(self._seed, epoch, number)
-            yield window.to(self.device)
+            yield send(window, self.device)
             raise_if_stop_requested(self.ranks.all_reduce_max)
 
     def __iter__(self) -> Iterator[Window]:

@@ -6,18 +6,24 @@ together; `inverse_order` restores the clips' order. A CPU profits from many sma
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device. Copies to a GPU from pinned memory, without waiting."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+def send(value: Any, device: torch.device) -> Any:
+    """A value, with all tensors in it, on a device. Copies to a GPU from pinned memory, without waiting."""
+    if isinstance(value, list):
+        return [send(item, device) for item in value]
+    if isinstance(value, tuple):  # a NamedTuple
+        return type(value)(*(send(field, device) for field in value))
+    if not isinstance(value, Tensor):
+        return value
+    if device.type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 def positions_within(lengths: np.ndarray) -> np.ndarray:
@@ -32,22 +38,18 @@ class Group(NamedTuple):
     sentences: int
     length: int
     tokens: int  # without padding
-    slots: Tensor | None  # (tokens,) int64, positions in the flattened rows; None: no padding
-    mask: Tensor | None  # (sentences, length) bool, True for real tokens; None: no padding
+    slots: Tensor | None = None  # (tokens,) int64, positions in the flattened rows; None: no padding
+    mask: Tensor | None = None  # (sentences, length) bool, True for real tokens; None: no padding
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray) -> Group:
         """lengths: (sentences,) in descending order."""
         length = int(lengths[0])
         if lengths[-1] == length:
-            return cls(len(lengths), length, int(lengths.sum()), None, None)
+            return cls(len(lengths), length, int(lengths.sum()))
         mask = np.arange(length) < lengths[:, None]
         slots = np.flatnonzero(mask)
         return cls(len(lengths), length, len(slots), torch.from_numpy(slots), torch.from_numpy(mask))
-
-    def first_tokens(self) -> Group:
-        """The group of these sentences' first tokens."""
-        return Group(self.sentences, 1, self.sentences, None, None)
 
     def pad(self, rows: Tensor, heads: int) -> Tensor:
         """(tokens, width) -> (sentences, heads, length, width / heads), zero-padded."""
@@ -130,15 +132,3 @@ class Window(NamedTuple):
     clips: Tensor  # (B,) int64
     microbatches: list[int]  # sizes, with sum B
     passes: list[Batch]  # together all clips or, with several ranks, this rank's share
-
-    def to(self, device: torch.device) -> Window:
-        return _send_all(self, device)
-
-
-def _send_all(value: object, device: torch.device) -> object:
-    """The value with all tensors in it on a device. Other values stay as they are."""
-    if isinstance(value, Tensor):
-        return send(value, device)
-    if isinstance(value, tuple):
-        return type(value)(*(_send_all(field, device) for field in value))
-    return [_send_all(item, device) for item in value] if isinstance(value, list) else value

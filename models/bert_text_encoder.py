@@ -41,7 +41,7 @@ class BertTextEncoder(nn.Module):
         *layers, last_layer = self.bert.encoder.layer
         for layer in layers:
             hidden = _run_layer(layer, hidden, text.groups, hidden, text.groups)
-        first_tokens = [group.first_tokens() for group in text.groups]
+        first_tokens = [Group(group.sentences, length=1, tokens=group.sentences) for group in text.groups]
         return _run_layer(last_layer, hidden[text.first], first_tokens, hidden, text.groups)[text.inverse_order]
 
 
