@@ -15,32 +15,31 @@ class FiniteCheck:
     def __init__(self, ids: list[str], ulgm: ULGM):
         """ids: of all training clips, for error messages."""
         self._ids, self._ulgm = ids, ulgm
-        # Of the last window: epoch, clips, losses, gradient norm and, on a GPU, the event that marks the verdict's arrival.
-        self._unread: tuple[int, Tensor, Tensor, Tensor, torch.cuda.Event | None] | None = None
-        self._is_intact: Tensor | None = None  # () bool on the CPU, the verdict
+        # Of the last window: epoch, clips, losses, gradient norm, verdict and, on a GPU, the event that marks its arrival.
+        self._unread: tuple[int, Tensor, Tensor, Tensor, Tensor, torch.cuda.Event | None] | None = None
 
     def inspect(self, epoch: int, clips: Tensor, losses: Tensor, model: nn.Module) -> None:
         """Checks a window before its gradients are cleared. clips, losses: (B,)."""
-        on_gpu = clips.device.type == "cuda"
         self.raise_if_broken()  # on a GPU, by the previous window's verdict
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)  # (), non-finite if any gradient is
         intact = torch.isfinite(losses).all() & torch.isfinite(norm) & self._ulgm.is_intact(clips)
-        self._is_intact, arrived = intact.to("cpu", non_blocking=True), torch.cuda.Event() if on_gpu else None
-        self._unread = epoch, clips, losses, norm, arrived
-        if on_gpu:
-            arrived.record()
-        else:
+        verdict = intact.to("cpu", non_blocking=True)  # () bool
+        arrived = torch.cuda.Event() if clips.device.type == "cuda" else None
+        self._unread = epoch, clips, losses, norm, verdict, arrived
+        if arrived is None:
             self.raise_if_broken()
+        else:
+            arrived.record()
 
     def raise_if_broken(self) -> None:
         """Reads the last verdict, waiting for it if necessary. Raises DivergedError if it is bad."""
         if self._unread is None:
             return
-        (epoch, clips, losses, norm, arrived), self._unread = self._unread, None
+        (epoch, clips, losses, norm, verdict, arrived), self._unread = self._unread, None
         if arrived is not None:
             arrived.synchronize()
-        if self._is_intact.numpy():
+        if verdict.numpy():
             return
         broken = ~torch.isfinite(losses)
         if broken.any() or not torch.isfinite(norm):
