@@ -1,7 +1,7 @@
 """Self-MM's training (Algorithm 1 of the paper): one network, four tasks, and labels generated along the way."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,12 +135,11 @@ def for_all_clips(model: nn.Module, windows: Windows, call: Callable[[Batch], di
     clips, results = [], []
     for window in windows:
         clips.append(window.clips)
-        results.append(windows.ranks.gather(concatenate(map(call, window.passes)), len(window.clips)))
+        results.append(windows.ranks.gather(concatenate(list(map(call, window.passes))), len(window.clips)))
     order = torch.cat(clips).cpu().argsort()
     return {name: values.cpu()[order] for name, values in concatenate(results).items()}
 
 
-def concatenate(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+def concatenate(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Concatenates the results of several batches, name by name."""
-    parts = list(parts)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
