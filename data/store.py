@@ -63,11 +63,10 @@ def open_store(
     # Whether the pickle has token ids is known only once it has been read.
     with_ids = home / f"{key}-text_bert"
     tokenized = home / f"{key}-{tokenizer and rules_hash(tokenizer)}-{dataset.text_length}"
+    _clear(home, state)
     for folder in filter(Path.exists, (with_ids, tokenized)):
         try:
-            store = _load(folder, aligned, to_score)
-            _clear(home, state)
-            return store
+            return _load(folder, aligned, to_score)
         except Exception as error:
             print(printable(f"{folder}: unreadable ({error}); rebuilding it"))
         remove(folder)  # here the error no longer holds its files, which Windows could not remove
@@ -86,7 +85,6 @@ def open_store(
     except OSError:
         if not folder.exists():  # otherwise another process has written the same store
             raise
-    _clear(home, state)
     try:
         return _load(folder, aligned, to_score)
     except Exception as error:
