@@ -109,8 +109,7 @@ def _review(rng: np.random.Generator) -> tuple[str, float]:
         clause, second = _clause(rng)
         if sentiment * second > 0:
             text, sentiment = f"{text} and {clause}", (sentiment + second) / 2
-        else:
-            # The clause after "but" counts for more.
+        else:  # the clause after "but" counts for more
             text, sentiment = f"{text} but {clause}", (sentiment + 3 * second) / 4
     return f"{opener} {text} .".strip(), sentiment
 

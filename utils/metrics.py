@@ -34,11 +34,9 @@ def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
 def sims_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = False) -> dict[str, float]:
     """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes. A bin includes its right edge."""
     prediction, truth = np.clip(np.float32(prediction), -1, 1), np.clip(np.float32(truth), -1, 1)
-    values = {}
-    for count in SIMS_EDGES:
-        values[f"Mult_acc_{count}"] = _accuracy(sims_classes(prediction, count), sims_classes(truth, count))
-    values["F1_score"] = _f1(sims_classes(prediction, 2), sims_classes(truth, 2))
-    values["MAE"] = mean_absolute_error(prediction, truth)
+    classes = {count: (sims_classes(prediction, count), sims_classes(truth, count)) for count in SIMS_EDGES}
+    values = {f"Mult_acc_{count}": _accuracy(*pair) for count, pair in classes.items()}
+    values |= {"F1_score": _f1(*classes[2]), "MAE": mean_absolute_error(prediction, truth)}
     values["Corr"] = _correlation(prediction, truth)
     return {name: rounded(float(value)) if round_all else float(value) for name, value in values.items()}
 
