@@ -117,10 +117,9 @@ def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers:
     """In a random order that depends only on seed and epoch, to resume anywhere. The last window may be incomplete."""
 
     def order(epoch: int) -> list[list[Tensor]]:
-        shuffled = np.random.default_rng([seed, epoch]).permutation(len(clips))
-        microbatches = torch.from_numpy(shuffled).split(config.batch_size)
-        starts = range(0, len(microbatches), config.update_epochs)
-        return [list(microbatches[start : start + config.update_epochs]) for start in starts]
+        shuffled = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(clips)))
+        windows = shuffled.split(config.batch_size * config.update_epochs)
+        return [list(window.split(config.batch_size)) for window in windows]
 
     return Windows(clips, order, num_workers, seed)
 
