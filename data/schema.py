@@ -115,8 +115,7 @@ def load_splits(path: Path, names: Iterable[str] = SPLITS) -> tuple[dict, str]:
     for name in names:
         split = content.get(name) if isinstance(content, dict) else None
         if not isinstance(split, dict):
-            is_list = isinstance(split, list | tuple)
-            found = "a list, as in MAG-BERT's files" if is_list else _keys(content)
+            found = "a list, as in MAG-BERT's files" if isinstance(split, list | tuple) else _keys(content)
             raise UserError(f"{path}: no split {name!r}; expected dicts of arrays {', '.join(names)}; found {found}")
     return content, sha1
 

@@ -38,11 +38,10 @@ def convert(checkpoint: Path, out: Path) -> str:
         tensors = _read_tensors(_open_bundle(checkpoint), model)
     except UnicodeDecodeError:
         raise UserError(f"{checkpoint / 'vocab.txt'}: not UTF-8 text; {AGAIN}") from None
-    config = model.config
+    config, cased = model.config, is_cased(tokens)
     config.architectures, config.pad_token_id = ["BertModel"], tokens.index("[PAD]")
-    cased = is_cased(tokens)
-    length = config.max_position_embeddings
-    tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": not cased, "model_max_length": length}
+    tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": not cased}
+    tokenizer["model_max_length"] = config.max_position_embeddings
     make_folder(out_folder.parent)
     with replacing(out_folder) as work:
         work.mkdir()
