@@ -26,10 +26,6 @@ FORMATS = {  # what the file starts with -> what it is, and what to do
     rb"PK\x03\x04.{26}[^/]*/data\.pkl": TORCH_FILE,
     rb"PK\x03\x04": "is a zip file; unpack it",
 }
-FOREIGN = {  # package that the pickle asks for -> what to do
-    "torch": "holds torch tensors; save their .numpy() arrays instead",
-    "pandas": "holds pandas objects; save their .to_numpy() arrays instead",
-}
 
 
 class _DType:
@@ -100,8 +96,10 @@ for builtins in ("builtins", "__builtin__"):  # Python 3 and 2
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in ADMITTED:
-            code = f"refused: the pickle asks for {module}.{name}, which could run code; download it again from its authors"
-            raise UserError(FOREIGN.get(module.partition(".")[0], code))
+            what = f"refused: the pickle asks for {module}.{name}, which could run code; download it again from its authors"
+            if (package := module.partition(".")[0]) in ("torch", "pandas"):
+                what = f"holds {package} objects; save their .numpy() or .to_numpy() arrays instead"
+            raise UserError(what)
         stand_in = ADMITTED[module, name]
         # A pickle can set attributes of all that it names: this function is thrown away with it.
         return lambda *arguments: stand_in(*arguments)
@@ -125,13 +123,12 @@ def _build_arrays(value: object) -> object:
 def load_pickle(path: Path) -> tuple[object, str]:
     """A pickle's content and SHA-1. Raises UserError if it is damaged or asks for more than arrays and plain values."""
     try:
-        with open(path, "rb") as file, progress(desc=f"reading {path.name}", unit="file", total=1) as bar:
+        with open(path, "rb") as file, progress(desc=f"reading {path.name}", unit="file", total=1):
             for pattern, message in FORMATS.items():
                 if re.match(pattern, file.peek(512)[:512], re.DOTALL | re.IGNORECASE):
                     raise UserError(message)
             content = _build_arrays(_Unpickler(file, encoding="latin1").load())
             file.seek(0)
-            bar.update()
             return content, hashlib.file_digest(file, "sha1").hexdigest()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
