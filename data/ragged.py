@@ -1,7 +1,5 @@
 """Sequences of different lengths, stored end to end without padding, and memory-mapped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +41,7 @@ class Ragged:
         rows = np.repeat(self._starts[clips], lengths) + positions_within(lengths)
         return self.values.index_select(0, send(torch.from_numpy(rows), self.values.device))
 
-    def to(self, device: torch.device) -> Ragged:
+    def to(self, device: torch.device) -> "Ragged":
         """A copy with its values in the memory of a device."""
         copy = Ragged(self._folder, self._name)
         copy.values = self.values.to(device)

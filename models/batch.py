@@ -4,8 +4,6 @@ Within a batch, sentences and sequences are sorted by length, longest first, so 
 together; `inverse_order` restores the clips' order. A CPU profits from many small parts, a GPU from one large one.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +40,7 @@ class Group(NamedTuple):
     mask: Tensor | None = None  # (sentences, length) bool, True for real tokens; None: no padding
 
     @classmethod
-    def from_lengths(cls, lengths: np.ndarray) -> Group:
+    def from_lengths(cls, lengths: np.ndarray) -> "Group":
         """lengths: (sentences,) in descending order."""
         length = int(lengths[0])
         if lengths[-1] == length:
@@ -75,7 +73,7 @@ class PackedText(NamedTuple):
     inverse_order: Tensor  # (B,) int64, index of each clip's sentence
 
     @classmethod
-    def pack(cls, tokens: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, by_length: bool) -> PackedText:
+    def pack(cls, tokens: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, by_length: bool) -> "PackedText":
         """tokens: (T, 2), ids and segments. lengths: (B,), descending. by_length: a group per length avoids padding."""
         starts = np.flatnonzero(np.diff(lengths, prepend=-1)) if by_length else [0]
         groups = [Group.from_lengths(part) for part in np.split(lengths, starts[1:])]
@@ -102,7 +100,7 @@ class Frames(NamedTuple):
     inverse_order: Tensor  # (B,) int64, index of each clip's sequence
 
     @classmethod
-    def pack(cls, frames: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, stretches: int) -> Frames:
+    def pack(cls, frames: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, stretches: int) -> "Frames":
         """frames: (F, width). lengths: (B,), descending. stretches: at most; equally many sequences end in each."""
         count, longest = len(lengths), int(lengths[0])
         real = np.flatnonzero(np.arange(longest) < lengths[:, None])
