@@ -92,10 +92,9 @@ class _Reader(io.BytesIO):
 
 
 class _Message(dict):
-    """The values of a protobuf message by field number, each a list of numbers and byte strings."""
+    """A protobuf message: field number -> list of its numbers and byte strings. Raises ValueError if it is damaged."""
 
     def __init__(self, data: bytes):
-        """Raises ValueError if the message is damaged."""
         reader = _Reader(data)
         while reader.tell() < len(data):
             field, kind = divmod(reader.varint(), 8)
