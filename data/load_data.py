@@ -109,9 +109,6 @@ class Windows:
             yield send(window, self.device)
             raise_if_stop_requested(self.ranks.all_reduce_max)
 
-    def __iter__(self) -> Iterator[Window]:
-        return self.of_epoch(1)
-
 
 def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers: int = 0) -> Windows:
     """In a random order that depends only on seed and epoch, to resume anywhere. The last window may be incomplete."""

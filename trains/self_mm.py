@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 MARGIN = 1e-6  # as released, a score must beat the best so far by at least this
 
 
-@dataclass(frozen=True)
-class EpochResult:
+class EpochResult(NamedTuple):
     epoch: int  # from 1
     train_loss: float  # summed over tasks, mean over micro-batches
     valid: dict[str, float]  # metrics, and Loss, the fusion task's mean absolute error
@@ -133,7 +132,7 @@ def for_all_clips(model: nn.Module, windows: Windows, call: Callable[[Batch], di
     """Applies a function to all clips, with the model in evaluation mode: name -> (N, ...) on the CPU, in file order."""
     model.eval()
     clips, results = [], []
-    for window in windows:
+    for window in windows.of_epoch(1):  # all epochs of an evaluation are equal
         clips.append(window.clips)
         results.append(windows.ranks.gather(concatenate(list(map(call, window.passes))), len(window.clips)))
     order = torch.cat(clips).cpu().argsort()
