@@ -35,7 +35,7 @@ def convert(checkpoint: Path, out: Path) -> str:
     try:
         model = _make_model(checkpoint / "bert_config.json")
         tokens = _read_vocabulary(checkpoint / "vocab.txt", model.config.vocab_size)
-        tensors = _read_tensors(_open_bundle(checkpoint), model)
+        tensors = _read_tensors(checkpoint, model)
     except UnicodeDecodeError:
         raise UserError(f"{checkpoint / 'vocab.txt'}: not UTF-8 text; {AGAIN}") from None
     config, cased = model.config, is_cased(tokens)
@@ -74,16 +74,13 @@ def _read_vocabulary(path: Path, size: int) -> list[str]:
     return tokens
 
 
-def _open_bundle(folder: Path) -> TensorBundle:
+def _read_tensors(folder: Path, model: BertModel) -> dict[str, Tensor]:
+    """Name in transformers -> tensor, for all tensors of the model."""
     usual = folder / "bert_model.ckpt.index"
     paths = [usual] if usual.exists() else sorted(folder.glob("*.index"))
     if len(paths) != 1:
         raise UserError(f"{folder}: has {len(paths)} files *.index; expected {usual.name}, or one with another name")
-    return TensorBundle(paths[0])
-
-
-def _read_tensors(bundle: TensorBundle, model: BertModel) -> dict[str, Tensor]:
-    """Name in transformers -> tensor, for all tensors of the model."""
+    bundle = TensorBundle(paths[0])
     expected = model.state_dict()
     sources = {name: google_name(name) for name in expected}
     shapes = {source: tuple(transposed(source, expected[name]).shape) for name, source in sources.items()}
