@@ -14,8 +14,7 @@ from utils.progress import progress
 from utils.ranks import ALONE, Ranks
 from utils.signals import ignore_signals, raise_if_stop_requested
 
-# An epoch, from 1 -> its windows, each a list of micro-batches, each a tensor of clip indices.
-Order = Callable[[int], list[list[Tensor]]]
+Order = Callable[[int], list[list[Tensor]]]  # epoch, from 1 -> windows, each a list of micro-batches of clip indices
 CPU = torch.device("cpu")
 CPU_STRETCHES = 8  # segments of time in which a CPU runs the LSTMs; more were not faster
 EVALUATION_BATCH = 128  # clips in a forward pass without gradients

@@ -51,8 +51,7 @@ def fit(training: Training, train: Windows, valid: Windows, config: Config, metr
             if np.isfinite(score):  # a correlation can be undefined
                 training.best_score = score
         training.finish_epoch()
-        seconds = time.perf_counter() - start
-        yield EpochResult(training.epochs, train_loss, valid_metrics, training.best_epoch, seconds)
+        yield EpochResult(training.epochs, train_loss, valid_metrics, training.best_epoch, time.perf_counter() - start)
 
 
 def train_one_epoch(training: Training, train: Windows, config: Config) -> float:
