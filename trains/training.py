@@ -63,20 +63,15 @@ class Training:
 
 def make_optimizer(model: nn.Module, config: Config) -> torch.optim.Adam:
     """Adam with the released groups: BERT's weights; its biases and LayerNorms, without decay; audio; vision; other."""
-    groups: dict[str, list] = {"bert": [], "bert_no_decay": [], "audio": [], "video": [], "other": []}
-    prefixes = {"text_encoder.": "bert", "audio_encoder.": "audio", "vision_encoder.": "video"}
+    encoders = {"text_encoder": "bert", "audio_encoder": "audio", "vision_encoder": "video"}
+    groups: dict[str, dict] = {}
     for name, parameter in model.named_parameters():
-        group = next((group for prefix, group in prefixes.items() if name.startswith(prefix)), "other")
+        group = encoders.get(name.partition(".")[0], "other")
+        rate, decay = getattr(config, f"learning_rate_{group}"), getattr(config, f"weight_decay_{group}")
         if group == "bert" and (name.endswith(".bias") or "LayerNorm" in name):
-            group = "bert_no_decay"
+            group, decay = "bert_no_decay", 0.0
         if parameter.requires_grad:
-            groups[group].append(parameter)
-
-    def settings(group: str) -> dict[str, float]:
-        source = group.removesuffix("_no_decay")
-        decay = 0.0 if group.endswith("_no_decay") else getattr(config, f"weight_decay_{source}")
-        return {"lr": getattr(config, f"learning_rate_{source}"), "weight_decay": decay}
-
-    used = [{"params": members, "name": group, **settings(group)} for group, members in groups.items() if members]
+            groups.setdefault(group, {"params": [], "name": group, "lr": rate, "weight_decay": decay})
+            groups[group]["params"].append(parameter)
     # fused: one pass over the parameters, four times as fast on a CPU, equal within rounding
-    return torch.optim.Adam(used, fused=True)
+    return torch.optim.Adam(list(groups.values()), fused=True)
