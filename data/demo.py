@@ -107,10 +107,8 @@ def _review(rng: np.random.Generator) -> tuple[str, float]:
     text, sentiment = _clause(rng)
     if rng.random() < 0.7:
         clause, second = _clause(rng)
-        if sentiment * second > 0:
-            text, sentiment = f"{text} and {clause}", (sentiment + second) / 2
-        else:  # the clause after "but" counts for more
-            text, sentiment = f"{text} but {clause}", (sentiment + 3 * second) / 4
+        word, weight = ("and", 1) if sentiment * second > 0 else ("but", 3)  # the clause after "but" counts for more
+        text, sentiment = f"{text} {word} {clause}", (sentiment + weight * second) / (1 + weight)
     return f"{opener} {text} .".strip(), sentiment
 
 
