@@ -82,21 +82,12 @@ class PackedText(NamedTuple):
         return cls(ids, segments, positions, first, groups, torch.from_numpy(inverse_order))
 
 
-class Stretch(NamedTuple):
-    """Frames `start` to `end` of the sequences longer than `start`."""
-
-    start: int
-    end: int
-    sequences: int  # number of sequences longer than `start`
-    continuing: int  # number of sequences longer than `end`
-
-
 class Frames(NamedTuple):
     """B sequences of frames, longest first, zero-padded at the end."""
 
     values: Tensor  # (B, L, width) float32
     lengths: Tensor  # (B,) int64, real frames per sequence
-    stretches: list[Stretch]  # consecutive, up to the end of the longest sequence
+    stretches: dict[int, int]  # end of each stretch of time, ascending -> number of longer sequences
     inverse_order: Tensor  # (B,) int64, index of each clip's sequence
 
     @classmethod
@@ -107,10 +98,7 @@ class Frames(NamedTuple):
         values = frames.new_zeros(count * longest, frames.shape[1])
         values.index_copy_(0, send(torch.from_numpy(real), frames.device), frames)
         ends = sorted({int(lengths[number * count // stretches]) for number in range(stretches)})
-        parts = [
-            Stretch(start, end, int((lengths > start).sum()), int((lengths > end).sum()))
-            for start, end in zip([0, *ends], ends, strict=False)
-        ]
+        parts = {end: int((lengths > end).sum()) for end in ends}
         return cls(values.view(count, longest, -1), torch.from_numpy(lengths), parts, torch.from_numpy(inverse_order))
 
 

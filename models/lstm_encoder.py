@@ -30,13 +30,14 @@ class LSTMEncoder(nn.Module):
         the finished sequences drop out, and the longer ones continue from their states. This is exact and, on a CPU,
         much faster than `pack_padded_sequence`, whose backward fills a full-size gradient at every time step.
         """
-        state = None
+        state, start, running = None, 0, len(frames.values)
         last_states = []  # of the sequences that end in each stretch, shortest first
-        for start, end, sequences, continuing in frames.stretches:
-            running = frames.values[:sequences, start:end].to(self.linear.weight.dtype)
-            states, state = self.lstm(running, state)  # (sequences, end - start, hidden_size)
-            last_real = frames.lengths[continuing:sequences] - 1 - start
-            finished = torch.arange(continuing, sequences, device=last_real.device)
+        for end, continuing in frames.stretches.items():
+            values = frames.values[:running, start:end].to(self.linear.weight.dtype)
+            states, state = self.lstm(values, state)  # (running, end - start, hidden_size)
+            last_real = frames.lengths[continuing:running] - 1 - start
+            finished = torch.arange(continuing, running, device=last_real.device)
             last_states.append(states[finished, last_real])
             state = tuple(part[:, :continuing].contiguous() for part in state)
+            start, running = end, continuing
         return torch.cat(last_states[::-1])[frames.inverse_order]
