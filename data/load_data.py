@@ -80,7 +80,6 @@ class Windows:
     def __init__(self, clips: ClipDataset, order: Order, num_workers: int = 0, seed: int | None = None):
         """num_workers: unused if the features are in GPU memory. seed: of dropout in training, which shows a bar."""
         self.clips, self.device, self.ranks = clips, clips.device, clips.ranks
-        self.ids = clips.split.ids
         self.labels = clips.split.labels.get("fusion")  # (N,) float32, the human labels; None if there are none
         self._order, self._seed = order, seed
         self._plan: list[list[Tensor]] = []  # the windows that the loader loads next

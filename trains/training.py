@@ -19,7 +19,7 @@ class Training:
         labels = torch.from_numpy(train.labels).to(model.dtype)
         self.ulgm = ULGM(labels, sizes, config.H, config.exclude_zero).to(train.device)
         self.optimizer = make_optimizer(model, config)
-        self.check = FiniteCheck(train.ids, self.ulgm)
+        self.check = FiniteCheck(train.clips.split.ids, self.ulgm)
         self.epochs = 0  # finished
         self.best_epoch = 0  # from 1; 0: none yet
         self.best_score = float("inf")  # lower is better
