@@ -154,7 +154,7 @@ def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
 def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tokenizer: Tokenizer | None) -> None:
     has_ids = all(split.text_bert is not None for split in file.splits.values())
     meta = {"sha1": file.sha1, "aligned": aligned, "has_ids": has_ids, "extractors": file.extractors, "splits": {}}
-    notes = [f"warning: {doubt}" for doubt in find_doubts(file, dataset)]
+    meta["notes"] = notes = [f"warning: {doubt}" for doubt in find_doubts(file, dataset)]
     for name, split in file.splits.items():
         (folder / name).mkdir(parents=True)
         if has_ids:
@@ -179,6 +179,5 @@ def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tok
             Ragged.write(folder / name, key, finite, lengths, values.shape[2], np.float32)
         labels = {task: values.tolist() for task, values in split.labels.items()}
         meta["splits"][name] = {"ids": split.ids, "raw_text": split.raw_text, "labels": labels}
-    meta["notes"] = notes
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
     flush(folder)
