@@ -123,12 +123,13 @@ def _build_arrays(value: object) -> object:
 def load_pickle(path: Path) -> tuple[object, str]:
     """A pickle's content and SHA-1. Raises UserError if it is damaged or asks for more than arrays and plain values."""
     try:
-        with open(path, "rb") as file, progress(desc=f"reading {path.name}", unit="file", total=1):
+        with open(path, "rb") as file, progress(desc=f"reading {path.name}", unit="file", total=1) as bar:
             for pattern, message in FORMATS.items():
                 if re.match(pattern, file.peek(512)[:512], re.DOTALL | re.IGNORECASE):
                     raise UserError(message)
             content = _build_arrays(_Unpickler(file, encoding="latin1").load())
             file.seek(0)
+            bar.update()
             return content, hashlib.file_digest(file, "sha1").hexdigest()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
