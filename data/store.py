@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers import BertTokenizer
 
 from config.config_regression import Dataset
 from data.doubts import find_doubts
@@ -47,7 +47,7 @@ class FeatureStore:
 
 
 def open_store(
-    path: Path, dataset: Dataset, aligned: bool, tokenizer: Tokenizer | None, cache_dir: Path | None,
+    path: Path, dataset: Dataset, aligned: bool, tokenizer: BertTokenizer | None, cache_dir: Path | None,
     to_score: str | None = None,
 ) -> FeatureStore:  # fmt: skip
     """Opens the store of a feature pickle; the first use creates it, next to the pickle or in cache_dir.
@@ -151,7 +151,7 @@ def cut_text(rows: np.ndarray, length: int) -> np.ndarray:
     return rows if len(rows) <= length else np.concatenate([rows[: length - 1], rows[-1:]])
 
 
-def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tokenizer: Tokenizer | None) -> None:
+def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tokenizer: BertTokenizer | None) -> None:
     has_ids = all(split.text_bert is not None for split in file.splits.values())
     meta = {"sha1": file.sha1, "aligned": aligned, "has_ids": has_ids, "extractors": file.extractors, "splits": {}}
     meta["notes"] = notes = [f"warning: {doubt}" for doubt in find_doubts(file, dataset)]

@@ -6,7 +6,7 @@ import re
 from itertools import chain
 
 import numpy as np
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import BertConfig, BertTokenizer
 
 from data.ragged import Split
 from utils.errors import UserError
@@ -15,12 +15,12 @@ SAMPLE = 200  # clips whose ids are checked
 WORD = re.compile("[^\\W\\d_\u3040-\u30ff\u4e00-\u9fff]+")  # letters; Chinese and Japanese signs are words
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+def encode(tokenizer: BertTokenizer, texts: list[str]) -> list[list[int]]:
     """The token ids of each text, with [CLS] and [SEP]."""
     return tokenizer(texts, verbose=False)["input_ids"]
 
 
-def rules_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def rules_hash(tokenizer: BertTokenizer) -> str:
     """Ten hex digits that change with whatever can change token ids."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     # Arguments of the last call, not properties of the tokenizer.
@@ -28,7 +28,7 @@ def rules_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return _hash(rules)
 
 
-def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def vocabulary_hash(tokenizer: BertTokenizer) -> str:
     """Ten hex digits that change with any word or id."""
     return _hash(tokenizer.get_vocab())
 
@@ -37,11 +37,9 @@ def _hash(content: dict) -> str:
     return hashlib.sha1(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def check_tokens(
-    splits: dict[str, Split], encoder: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None, source: str
-) -> list[str]:
+def check_tokens(splits: dict[str, Split], bert: BertConfig, tokenizer: BertTokenizer | None, source: str) -> list[str]:
     """Doubts about the token ids. Raises UserError if they are another encoder's. source: --bert, for messages."""
-    limits = (encoder.vocab_size, encoder.type_vocab_size, encoder.max_position_embeddings)
+    limits = (bert.vocab_size, bert.type_vocab_size, bert.max_position_embeddings)
     doubts = []
     for name, split in splits.items():
         largest = [*split.text.values.amax(dim=0).tolist(), split.text.lengths.max() - 1]
@@ -54,7 +52,7 @@ def check_tokens(
     return doubts
 
 
-def _compare_with_texts(name: str, split: Split, tokenizer: PreTrainedTokenizerBase, source: str) -> list[str]:
+def _compare_with_texts(name: str, split: Split, tokenizer: BertTokenizer, source: str) -> list[str]:
     """What shows that a sample of the ids was made for another language or encoder, though all of them are valid.
 
     Raises UserError if most of the ids are nonsense: training would finish with poor scores.
