@@ -37,7 +37,7 @@ class Group(NamedTuple):
     length: int
     tokens: int  # without padding
     slots: Tensor | None = None  # (tokens,) int64, positions in the flattened rows; None: no padding
-    mask: Tensor | None = None  # (sentences, length) bool, True for real tokens; None: no padding
+    mask: Tensor | None = None  # (sentences, 1, 1, length) bool, True for real tokens; None: no padding
 
     @classmethod
     def from_lengths(cls, lengths: np.ndarray) -> "Group":
@@ -47,13 +47,12 @@ class Group(NamedTuple):
             return cls(len(lengths), length, int(lengths.sum()))
         mask = np.arange(length) < lengths[:, None]
         slots = np.flatnonzero(mask)
-        return cls(len(lengths), length, len(slots), torch.from_numpy(slots), torch.from_numpy(mask))
+        return cls(len(lengths), length, len(slots), torch.from_numpy(slots), torch.from_numpy(mask)[:, None, None])
 
     def pad(self, rows: Tensor, heads: int) -> Tensor:
         """(tokens, width) -> (sentences, heads, length, width / heads), zero-padded."""
         if self.slots is not None:
-            padded = rows.new_zeros(self.sentences * self.length, rows.shape[1])
-            rows = padded.index_copy(0, self.slots, rows)
+            rows = rows.new_zeros(self.sentences * self.length, rows.shape[1]).index_copy(0, self.slots, rows)
         return rows.view(self.sentences, self.length, heads, -1).transpose(1, 2)
 
     def unpad(self, padded: Tensor) -> Tensor:
@@ -94,9 +93,8 @@ class Frames(NamedTuple):
     def pack(cls, frames: Tensor, lengths: np.ndarray, inverse_order: np.ndarray, stretches: int) -> "Frames":
         """frames: (F, width). lengths: (B,), descending. stretches: at most; equally many sequences end in each."""
         count, longest = len(lengths), int(lengths[0])
-        real = np.flatnonzero(np.arange(longest) < lengths[:, None])
-        values = frames.new_zeros(count * longest, frames.shape[1])
-        values.index_copy_(0, send(torch.from_numpy(real), frames.device), frames)
+        real = torch.from_numpy(np.flatnonzero(np.arange(longest) < lengths[:, None]))
+        values = frames.new_zeros(count * longest, frames.shape[1]).index_copy_(0, send(real, frames.device), frames)
         ends = sorted({int(lengths[number * count // stretches]) for number in range(stretches)})
         parts = {end: int((lengths > end).sum()) for end in ends}
         return cls(values.view(count, longest, -1), torch.from_numpy(lengths), parts, torch.from_numpy(inverse_order))

@@ -68,7 +68,6 @@ def _attend(attention: nn.Module, queried: Tensor, queried_groups: Groups, hidde
     contexts = []
     for queried_group, group, query, key, value in zip(queried_groups, groups, queries, keys, values, strict=True):
         query, key, value = queried_group.pad(query, heads), group.pad(key, heads), group.pad(value, heads)
-        mask = None if group.mask is None else group.mask[:, None, None]
-        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=probability)
+        context = scaled_dot_product_attention(query, key, value, attn_mask=group.mask, dropout_p=probability)
         contexts.append(queried_group.unpad(context))
     return torch.cat(contexts)
