@@ -15,14 +15,14 @@ from utils.progress import progress
 class Ragged:
     """N sequences in two files of a folder: NAME.npy (total frames, width) and NAME_offsets.npy (N + 1,)."""
 
-    def __init__(self, folder: Path, name: str):
-        """Raises an exception of some type if the files do not fit together."""
+    def __init__(self, folder: Path, name: str, device: torch.device | str = "cpu"):
+        """device: where the values are kept. Raises an exception of some type if the files do not fit together."""
         self._folder, self._name = folder, name
         files = folder / f"{name}.npy", folder / f"{name}_offsets.npy"
         if not all(map(Path.is_file, files)):  # opening a pipe would wait for its writer
             raise FileNotFoundError(f"no file {files[0]}, or no offsets")
         # PyTorch has no read-only tensors, so the mapping is copy-on-write; nothing writes to it.
-        self.values = torch.from_numpy(np.load(files[0], mmap_mode="c"))
+        self.values = torch.from_numpy(np.load(files[0], mmap_mode="c")).to(device)
         frames, self.width = self.values.shape
         offsets = np.load(files[1])
         self._starts = offsets[:-1]
@@ -43,9 +43,7 @@ class Ragged:
 
     def to(self, device: torch.device) -> "Ragged":
         """A copy with its values in the memory of a device."""
-        copy = Ragged(self._folder, self._name)
-        copy.values = self.values.to(device)
-        return copy
+        return Ragged(self._folder, self._name, device)
 
     def __reduce__(self):
         """Worker processes map the files themselves; pickling would copy them."""
