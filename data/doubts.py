@@ -31,13 +31,12 @@ def find_doubts(file: FeatureFile, dataset: Dataset) -> list[str]:
 
 def _repeated(file: FeatureFile) -> Iterator[str]:
     """Ids that occur twice, and videos that occur in two splits."""
-    places: dict[str, dict[str, list[str]]] = {"ids": defaultdict(list), "videos": defaultdict(list)}
-    for name, split in file.splits.items():
-        for clip in split.ids:
-            places["ids"][clip].append(name)
-        for video in dict.fromkeys(clip.partition("$_$")[0] for clip in split.ids if "$_$" in clip):
-            places["videos"][video].append(name)
-    for what, splits_of in places.items():
+    ids = [(clip, name) for name, split in file.splits.items() for clip in split.ids]
+    videos = dict.fromkeys((clip.partition("$_$")[0], name) for clip, name in ids if "$_$" in clip)
+    for what, places in (("ids", ids), ("videos", videos)):
+        splits_of = defaultdict(list)
+        for key, name in places:
+            splits_of[key].append(name)
         repeated = [f"{first_line(key)} in {', '.join(names)}" for key, names in splits_of.items() if len(names) > 1]
         if repeated:
             yield f"{len(repeated)} {what} occur more than once, for example {repeated[0]}"
