@@ -15,6 +15,7 @@ from benchmarks.tables import RELEASED
 from config.config_regression import Config
 from data.load_data import ClipDataset, Windows, evaluation_windows
 from data.store import FeatureStore
+from models.batch import send
 from models.self_mm import SelfMM
 from trains.self_mm import evaluate, train_one_epoch
 from trains.training import Training, make_optimizer
@@ -69,7 +70,7 @@ class Ours:
         self.ulgm, self.optimizer = self.training.ulgm, self.training.optimizer
 
     def batches(self, microbatches: list[Tensor]) -> list:
-        return self.train[microbatches].to(self.train.device).passes
+        return send(self.train[microbatches], self.train.device).passes
 
     def text(self, batch) -> Tensor:
         with self.model.autocast(batch):
