@@ -11,6 +11,7 @@ The layout is {"train" | "valid" | "test": {key: array}}, with N clips in a spli
 """
 
 import contextlib
+import csv
 import hashlib
 import json
 import re
@@ -33,20 +34,8 @@ MISSING_TEXTS = {"nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null"
 EXTRACTORS = "extractors"  # optional key next to the splits: modality -> the extractor of its features
 UNIMODAL_LABELS = {"text": "regression_labels_T", "audio": "regression_labels_A", "vision": "regression_labels_V"}
 
-OFFICIAL_SHA1 = {
-    "5da0b8440fc5a7c3a457859af27458beb993e088": "the official MOSI unaligned_50",
-    "5c62b896619a334a7104c8bef05d82b05272c71c": "the official MOSI aligned_50",
-    "db3e2cff4d706a88ee156981c2100975513d4610": "the official MOSEI unaligned_50",
-    "ef49589349bc1c2bc252ccc0d4657a755c92a056": "the official MOSEI aligned_50",
-    "a00c73e92f66896403c09dbad63e242d5af756f8": "the official SIMS unaligned_39",
-}
-OFFICIAL = OFFICIAL_SHA1 | {  # Self-MM publishes SHA-1s, MMSA SHA-256s; whether of the same files is not known
-    "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524": "MMSA's MOSI unaligned_50",
-    "d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9": "MMSA's MOSI aligned_50",
-    "ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f": "MMSA's MOSEI unaligned_50",
-    "45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791": "MMSA's MOSEI aligned_50",
-    "c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f": "MMSA's SIMS unaligned_39",
-}
+# Sum -> feature file. Self-MM publishes SHA-1s, MMSA SHA-256s; whether of the same files is not known.
+OFFICIAL = dict(csv.reader(Path(__file__).with_name("official.csv").read_text(encoding="utf-8").splitlines()))
 
 
 @dataclass

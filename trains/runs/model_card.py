@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from config.config_regression import DATASETS, TASKS
-from data.schema import OFFICIAL_SHA1
+from data.schema import OFFICIAL
 from models.hub import METADATA
 
 CORPORA = {"MOSI": "CMU-MOSI", "MOSEI": "CMU-MOSEI", "SIMS": "CH-SIMS"}
@@ -17,7 +17,7 @@ def model_card(config: dict, test: dict[str, float] | None = None) -> str:
     """The card as Markdown. config: the content of config.json. test: the test's metrics; None before the training ended."""
     facts = config[METADATA]
     name, sha1 = str(facts.get("dataset")), str(facts.get("features_sha1"))
-    dataset, official = DATASETS.get(name), OFFICIAL_SHA1.get(sha1)
+    dataset, official = DATASETS.get(name), OFFICIAL.get(sha1)
     # Another feature file than the authors' may hold any clips, whatever dataset's settings it is trained with.
     corpus = next((CORPORA[word] for word in (official or "").split() if word in CORPORA), None)
     task = {"task_type": "video-classification", "task_name": "Multimodal sentiment analysis", "dataset_split": "test"}

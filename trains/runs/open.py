@@ -12,7 +12,7 @@ from config.config_regression import DATASETS, Config, Dataset, data_root
 from config.inputs import HUB, find_bert
 from data.demo import ensure_demo
 from data.extractors import difference
-from data.schema import EXTRACTORS, OFFICIAL_SHA1, SPLITS
+from data.schema import EXTRACTORS, OFFICIAL, SPLITS
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, vocabulary_hash
 from models.pretrained_bert import Pretrained, load_pretrained, load_tokenizer
@@ -87,7 +87,7 @@ def open_experiment(
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
     others = {"aligned": ""} if aligned else {}
-    if features is not None and store.sha1 not in OFFICIAL_SHA1:
+    if features is not None and store.sha1 not in OFFICIAL:
         others["features"] = path.stem
     if bert not in (None, HUB[dataset.language]):
         others["bert"] = Path(bert).name
