@@ -61,11 +61,11 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary."""
     from data.schema import SPLITS
     from trains.runs.keeper import Keeper, train_seed
+    from trains.runs.open import open_experiment
     from trains.runs.results import write_summary
 
     splits = SPLITS if ranks.rank == 0 else ("train", "valid")  # only rank 0 tests
-    settings = {"ranks": ranks, "splits": splits, "tuned": options.tuned}
-    experiment = ranks.rank_zero_first(lambda: new_experiment(options, device, **settings))
+    experiment = ranks.rank_zero_first(lambda: open_experiment(options, device, splits, ranks))
     ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
     if ranks.rank > 0:
         for seed in options.seeds:
@@ -93,10 +93,11 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
 
 def tune(options: RunOptions, device) -> None:
     """Runs a sweep, or a worker of one, until --tune_times trials are finished; then writes its table and plots."""
+    from trains.runs.open import open_experiment
     from trains.sweep.report import SweepReport
     from trains.sweep.study import Sweep
 
-    sweep = Sweep(new_experiment(options, device, splits=("train", "valid")), options)
+    sweep = Sweep(open_experiment(options, device, ("train", "valid")), options)
     log = make_log(options.log_dir / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
     report = SweepReport(sweep, log)
     if not options.as_job:
@@ -118,11 +119,11 @@ def test_checkpoint(options: RunOptions, device) -> None:
     """Tests the checkpoint or released .pth that --test_only names, and prints a table. Writes no CSV row."""
     from models.hub import find_checkpoint
     from models.weights_file import load_released_weights, read_weights
-    from trains.runs.open import open_checkpoint
+    from trains.runs.open import open_checkpoint, open_experiment
 
     path = find_checkpoint(options.test_only, "--test_only")
     if path.is_file():
-        experiment = new_experiment(options, device)
+        experiment = open_experiment(options, device)
         model = experiment.new_model()
         load_released_weights(model, read_weights(path), path)
     else:
@@ -130,19 +131,10 @@ def test_checkpoint(options: RunOptions, device) -> None:
         if options.bert or options.preset or options.hyper_parameters.keys() - free:
             advice = f"leave out --preset, --params, --tasks and --bert; --set accepts {', '.join(sorted(free))}"
             raise UserError(f"--test_only {path} already has a model; {advice}")
-        what, changes = (path, options.model_name, options.dataset_name, device), options.hyper_parameters
-        experiment, model = open_checkpoint(*what, overrides=changes, **options.features)
+        experiment, model = open_checkpoint(path, options, device)
     for note in experiment.notes():
         complain(note)
     print(experiment.report(f"{options.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
-
-
-def new_experiment(options: RunOptions, device, **settings):
-    """Opens the Experiment that the flags describe. settings: see trains.runs.open.open_experiment."""
-    from trains.runs.open import open_experiment
-
-    what = options.model_name, options.dataset, options.config(), device
-    return open_experiment(*what, bert=options.bert, **options.features, **settings)
 
 
 def run_jobs(options: RunOptions, jobs: dict[str, list[str]]) -> list[str]:

@@ -19,7 +19,6 @@ from unittest.mock import patch
 from benchmarks.tables import markdown
 from config.command_line import RunOptions, parse_arguments
 from config.config_regression import REPOSITORY
-from run import new_experiment
 
 EPOCHS = 25  # reported by a trial
 SECONDS = 8  # of each measurement
@@ -81,9 +80,10 @@ def make_sweep(options: RunOptions):
     """Opens a sweep, or joins it."""
     import torch
 
+    from trains.runs.open import open_experiment
     from trains.sweep.study import Sweep
 
-    return Sweep(new_experiment(options, torch.device("cpu"), splits=("train", "valid")), options)
+    return Sweep(open_experiment(options, torch.device("cpu"), ("train", "valid")), options)
 
 
 def _stop_after(end: float) -> None:

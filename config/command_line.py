@@ -139,12 +139,6 @@ class RunOptions:
     def dataset(self) -> Dataset:
         return DATASETS[self.dataset_name or "mosi"]
 
-    @property
-    def features(self) -> dict[str, object]:
-        """Where and how to open the features, as keyword arguments for trains/runs/open.py."""
-        where = {"features": self.data_path, "cache_dir": self.cache_dir}
-        return where | {"aligned": self.aligned, "num_workers": self.num_workers}
-
     def check_paths(self) -> None:
         """Raises UserError for an input that does not exist, before torch is imported. The demo's files are generated."""
         trains = self.test_only is None and self.dataset.name != "demo"

@@ -10,6 +10,7 @@ from run_files import checkpoint
 from safetensors.torch import load_file
 
 import run
+from config.command_line import parse_arguments
 from config.config_regression import DATASETS
 from config.inputs import find_bert
 from data import demo
@@ -136,7 +137,7 @@ def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     assert run.main(["--datasetName", "demo", "--seeds", "1111", "--max_epochs", "12", "--gpu_ids", "-1"]) == 0
     folder = checkpoint(1111, dataset="demo")
-    experiment, model = open_checkpoint(folder, "self_mm", None, torch.device("cpu"), overrides={})
+    experiment, model = open_checkpoint(folder, parse_arguments([]), torch.device("cpu"))
     metrics = experiment.test(model)
     labels, seen = experiment.store.splits["test"].labels, experiment.store.splits["train"].labels
     assert metrics["Corr"] > 0.9

@@ -1,14 +1,14 @@
 """Opens and checks the inputs of a run: features, text encoder, a trained model. Writes nothing but caches."""
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from config import inputs
-from config.config_regression import DATASETS, Config, Dataset, data_root
+from config.command_line import RunOptions
+from config.config_regression import DATASETS, Dataset, data_root
 from config.inputs import HUB, find_bert
 from data.demo import ensure_demo
 from data.extractors import difference
@@ -24,6 +24,7 @@ from trains.runs.model_names import model_kind
 from utils.errors import UserError, printable
 from utils.files import current_folder
 from utils.metrics import METRICS, metric_names
+from utils.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -61,58 +62,53 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     tokenizer = load_tokenizer(str(vocabulary)) if vocabulary.is_dir() else None
     encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
     dataset, length = DATASETS[name], model.hyper_parameters.text_length
-    dataset = dataclasses.replace(dataset, text_length=length or dataset.text_length)
+    dataset = replace(dataset, text_length=length or dataset.text_length)
     return Trained(folder, model, encoder, dataset, metadata.get("aligned"), metadata.get(EXTRACTORS) or {})
 
 
 def open_experiment(
-    model_name: str, dataset: Dataset, config: Config, device: torch.device, *, features: Path | None = None,
-    aligned: bool = False, bert: str | None = None, cache_dir: Path | None = None, splits: tuple[str, ...] = SPLITS,
-    **settings,
-) -> Experiment:  # fmt: skip
+    options: RunOptions, device: torch.device, splits: tuple[str, ...] = SPLITS, ranks: Ranks = ALONE
+) -> Experiment:
     """Opens and checks the inputs of a training. Raises UserError, before anything but caches and the demo is written.
 
-    features, bert: None for the dataset's own. splits: those to see; not test in a sweep. settings: of the Experiment.
+    splits: those to see; not test in a sweep.
     """
+    config, dataset, aligned = options.config(), options.dataset, options.aligned
     keys = metric_names(METRICS[dataset.metrics])
     if config.KeyEval not in keys:
         raise UserError(f"config: KeyEval = {config.KeyEval!r}: not a metric of {dataset.name}: {', '.join(keys)}")
-    dataset = dataclasses.replace(dataset, text_length=config.text_length or dataset.text_length)
-    path = find_features(features, dataset, aligned)
-    encoder = load_pretrained(find_bert(bert, dataset))
-    store = open_features(path, dataset, aligned, encoder, cache_dir)
+    dataset = replace(dataset, text_length=config.text_length or dataset.text_length)
+    path = find_features(options.data_path, dataset, aligned)
+    encoder = load_pretrained(find_bert(options.bert, dataset))
+    store = open_features(path, dataset, aligned, encoder, options.cache_dir)
     if config.text_length and store.has_ids:
         raise UserError(f"config: text_length: {path} has token ids (text_bert), which are not cut; leave it out")
-    store = dataclasses.replace(store, splits={name: store.splits[name] for name in splits})
+    store = replace(store, splits={name: store.splits[name] for name in splits})
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
     others = {"aligned": ""} if aligned else {}
-    if features is not None and store.sha1 not in OFFICIAL:
+    if options.data_path is not None and store.sha1 not in OFFICIAL:
         others["features"] = path.stem
-    if bert not in (None, HUB[dataset.language]):
-        others["bert"] = Path(bert).name
-    experiment = Experiment(model_name, dataset, config, device, store, encoder, **settings, others=others)
+    if options.bert not in (None, HUB[dataset.language]):
+        others["bert"] = Path(options.bert).name
+    settings = {"num_workers": options.num_workers, "ranks": ranks, "tuned": options.tuned, "others": others}
+    experiment = Experiment(options.model_name, dataset, config, device, store, encoder, **settings)
     if config.KeyEval in experiment.undefined_metrics("valid"):
         raise UserError(f"{path}: valid: KeyEval = {config.KeyEval} is undefined for its labels; select by Loss")
     return experiment
 
 
-def open_checkpoint(
-    folder: Path, model_name: str, dataset_name: str | None, device: torch.device, *, overrides: dict[str, object],
-    features: Path | None = None, aligned: bool = False, cache_dir: Path | None = None, num_workers: int = 0,
-) -> tuple[Experiment, nn.Module]:  # fmt: skip
-    """Loads a checkpoint folder and the data to test it on. Raises UserError, also if the two do not match.
-
-    dataset_name: None for the checkpoint's own. overrides: hyper-parameters to change after training.
-    """
-    trained = load_trained(folder, model_name, dataset_name)
-    if aligned and trained.aligned is False:
+def open_checkpoint(folder: Path, options: RunOptions, device: torch.device) -> tuple[Experiment, nn.Module]:
+    """Loads a checkpoint folder and the data to test it on. Raises UserError, also if the two do not match."""
+    trained = load_trained(folder, options.model_name, options.dataset_name)
+    if options.aligned and trained.aligned is False:
         raise UserError(f"--aligned: {folder} was trained on unaligned features; leave the flag out")
     model = trained.model
-    model.hyper_parameters = config = dataclasses.replace(model.hyper_parameters, **overrides)
+    model.hyper_parameters = config = replace(model.hyper_parameters, **options.hyper_parameters)
     model.to(DTYPES[config.precision])
-    store = trained.open_features(features, aligned or bool(trained.aligned), cache_dir)
-    return Experiment(model_name, trained.dataset, config, device, store, trained.encoder, num_workers), model
+    store = trained.open_features(options.data_path, options.aligned or bool(trained.aligned), options.cache_dir)
+    what = options.model_name, trained.dataset, config, device, store, trained.encoder
+    return Experiment(*what, num_workers=options.num_workers), model
 
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
@@ -133,4 +129,4 @@ def open_features(
         problem = f"the vocabulary of its token ids is not that of the text encoder {encoder.source}"
         raise UserError(f"{path}: {problem}; name the encoder it was extracted for with --bert")
     doubts = check_tokens(store.splits, encoder.bert.config, encoder.tokenizer, encoder.source)
-    return dataclasses.replace(store, notes=store.notes + [printable(f"warning: {doubt}") for doubt in doubts])
+    return replace(store, notes=store.notes + [printable(f"warning: {doubt}") for doubt in doubts])
