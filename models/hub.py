@@ -1,11 +1,10 @@
 """Trained models on the Hugging Face hub: how they are named, downloaded and published."""
 
-import contextlib
 import json
 import logging
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import transformers
@@ -76,8 +75,11 @@ def find_checkpoint(named: str, flag: str) -> Path:
 def from_disk_or_hub(source: str, load: Callable, flag: str, advice: str):
     """Loads from the disk or, only if that fails, from the hub, whose library retries for minutes without internet."""
     for where in [{"local_files_only": True}] if Path(source).is_dir() else [{"local_files_only": True}, {}]:
+        set_bars = transformers.logging.disable_progress_bar if where else transformers.logging.enable_progress_bar
+        set_bars()
+        logging.disable(logging.CRITICAL)  # reports and retries of transformers and the hub
         try:
-            with _quiet(bars=not where):
+            with warnings.catch_warnings(action="ignore"):
                 return load(**where)
         except UserError:
             raise
@@ -85,18 +87,7 @@ def from_disk_or_hub(source: str, load: Callable, flag: str, advice: str):
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             reason = first_line(" ".join(str(error).split())) or type(error).__name__
+        finally:
+            logging.disable(logging.NOTSET)
     mirror = "for a mirror of the hub, set HF_ENDPOINT=https://hf-mirror.com"
     raise UserError(f"{flag} {source}: cannot be loaded ({reason}); {advice}; {mirror}")
-
-
-@contextlib.contextmanager
-def _quiet(bars: bool = False) -> Iterator[None]:
-    """Silences the reports, warnings and retries of transformers and the hub. bars: shows their progress bars."""
-    set_bars = transformers.logging.enable_progress_bar if bars else transformers.logging.disable_progress_bar
-    set_bars()
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
