@@ -27,15 +27,15 @@ def find_bert(named: str | None, dataset: Dataset) -> str:
     if named is None:
         named = str(dataset.bert_folder) if dataset.bert_folder.exists() else HUB[dataset.language]
     folder = Path(named)
+    if HUB_NAME.fullmatch(named) and not folder.exists():
+        return named
     if not folder.is_dir():
-        if folder.exists() or not HUB_NAME.fullmatch(named):
-            raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
-    elif not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
+        raise UserError(f"--bert {named}: no such folder; name a folder with config.json, weights and vocab.txt")
+    if not (folder / "config.json").exists() or not any((folder / name).exists() for name in WEIGHTS):
         raise UserError(f"--bert {named}: lacks config.json or model.safetensors; see {HUB[dataset.language]}")
-    else:
-        for file in filter(Path.is_file, folder.iterdir()):
-            if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
-                raise UserError(f"--bert {file}: is a Git LFS pointer; fetch the file itself with `git lfs pull`")
+    for file in filter(Path.is_file, folder.iterdir()):
+        if file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
+            raise UserError(f"--bert {file}: is a Git LFS pointer; fetch the file itself with `git lfs pull`")
     return named
 
 
