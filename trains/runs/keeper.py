@@ -12,6 +12,7 @@ import pandas as pd
 from data.schema import EXTRACTORS
 from trains.runs.checkpoint import add_test_scores, load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
+from trains.runs.provenance import MACHINE
 from trains.runs.report import brief
 from trains.runs.results import add_seed_row, finished_rows, read_rows, write_rows
 from trains.runs.training_state import State, capture, load_state, restore, save_state
@@ -72,7 +73,9 @@ class Keeper:
         """Locks the seed, or raises UserError. Saves the state on a signal; notes on an error what is saved."""
         in_use = "another run is training this seed; wait for it, or choose another --model_save_dir"
         with exclusive_lock(self.folder, in_use):
-            self._leave_other_checkpoints()
+            with contextlib.suppress(UserError):  # another experiment's of the same words, as after an edit of a table
+                if read_metadata(self.folder).get("config_hash") != self.provenance.config_hash:
+                    self.folder = self.folder.with_name(f"{self.folder.name}-{self.provenance.config_hash}")
             clear_leftovers(self.state)
             try:
                 yield
@@ -96,11 +99,9 @@ class Keeper:
             if not self.resume:
                 raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
             tensors, values = load_state(self.state)
-            before, now = values["provenance"], asdict(self.provenance)
-            changes = [
-                f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key, now[key]) != now[key]
-            ]
-            if before["config_hash"] == now["config_hash"]:
+            old, new = values["provenance"], asdict(self.provenance)
+            changes = [f"{key} {old.get(key)}, now {new[key]}" for key in new if old.get(key, new[key]) != new[key]]
+            if old["config_hash"] == new["config_hash"]:
                 if changes:
                     self._log(f"results may differ in the last bits from an uninterrupted run's: {'; '.join(changes)}")
                 return tensors, values
@@ -202,12 +203,6 @@ class Keeper:
             return f"choose another GPU with --gpu_ids; {resume}"
         return f"add --max_clips_per_pass {clips // 2} (now {clips}; the gradient stays the same); {resume}"
 
-    def _leave_other_checkpoints(self) -> None:
-        """Adds the hash to the folder's name if it is another experiment's with the same words, as after an edit of a table."""
-        with contextlib.suppress(UserError):
-            if read_metadata(self.folder).get("config_hash") != self.provenance.config_hash:
-                self.folder = self.folder.with_name(f"{self.folder.name}-{self.provenance.config_hash}")
-
     def _save_state(self) -> None:
         self.training.seconds = time.perf_counter() - self._start
         tensors, values = capture(self.training)
@@ -217,8 +212,8 @@ class Keeper:
     def _save_checkpoint(self, training: Training) -> None:
         labels = {task: state.labels.numpy(force=True) for task, state in training.ulgm.tasks.items()}
         table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **labels})
-        metadata = self.provenance.metadata() | {"seed": self.seed, "epoch": training.best_epoch}
-        metadata[EXTRACTORS] = self.experiment.store.extractors
+        metadata = {key: value for key, value in asdict(self.provenance).items() if key not in MACHINE}
+        metadata |= {"seed": self.seed, "epoch": training.best_epoch, EXTRACTORS: self.experiment.store.extractors}
         save_checkpoint(training.model, self.folder, metadata, self.experiment.encoder.tokenizer, table)
 
     def _log(self, text: str) -> None:

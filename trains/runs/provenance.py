@@ -15,7 +15,7 @@ from config.config_regression import PRESETS, REPOSITORY, Config, presets_of
 NAMES = ("features=", "bert=")  # of words in `settings` that a checkpoint's name leaves out
 DATA_AND_ENCODER = ("model", "dataset", "aligned", "features_sha1", "bert")
 LONGEST_SUFFIX = 60  # characters
-MACHINE = ("device", "threads", "ranks", "max_clips_per_pass", "deterministic")
+MACHINE = ("device", "threads", "ranks", "max_clips_per_pass", "deterministic")  # left out of checkpoints
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,6 @@ class Provenance:
         words = [word.split("=", 1)[-1] if word.startswith(NAMES) else word for word in self.settings.split()]
         suffix = "" if self.settings == presets_of(self.dataset)[0] else f"-{'-'.join(words)}"
         return suffix if len(suffix) <= LONGEST_SUFFIX else f"-{self.config_hash}"
-
-    def metadata(self) -> dict[str, object]:
-        """For the checkpoint: everything that does not depend on the machine."""
-        return {key: value for key, value in asdict(self).items() if key not in MACHINE}
 
 
 def in_words(dataset: str, config: Config, others: dict[str, str]) -> str:
