@@ -127,10 +127,8 @@ def score_text(trained: Trained, text: str, device: torch.device) -> dict[str, o
     """The score of a text alone, by its own head. Raises UserError if the head learned nothing, or can't read the text."""
     epoch = read_metadata(trained.folder).get("epoch")
     if "text" not in trained.model.hyper_parameters.task_names or epoch in (1, 2):
-        rule = "it learns with T among --tasks, from epoch 3 on"
-        raise UserError(
-            f"{trained.folder} (epoch {epoch}) cannot score a text alone: its text head is untrained; {rule}"
-        )
+        problem = "cannot score a text alone: its text head learns with T among --tasks, from epoch 3 on"
+        raise UserError(f"{trained.folder} (epoch {epoch}) {problem}")
     if trained.encoder.tokenizer is None or not text:
         raise UserError(f"{trained.folder} has no tokenizer to read a text with" if text else "the text has no words")
     tokens, counts = read_text(trained, text)
