@@ -1,9 +1,8 @@
 """Everything that the seeds of a run share: data, pretrained encoder, config, device."""
 
 import copy
-import dataclasses
 import functools
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -78,8 +77,8 @@ class Experiment:
 
     def details(self) -> str:
         """All hyper-parameters and the provenance, for the log file."""
-        config = " ".join(f"{key}={value}" for key, value in dataclasses.asdict(self.config).items())
-        facts = "; ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.provenance).items())
+        config = " ".join(f"{key}={value}" for key, value in asdict(self.config).items())
+        facts = "; ".join(f"{key} {value}" for key, value in asdict(self.provenance).items())
         return f"{config}\n{facts}"
 
     def notes(self) -> list[str]:

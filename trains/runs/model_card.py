@@ -36,6 +36,5 @@ def model_card(config: dict, test: dict[str, float] | None = None) -> str:
         front["model_name"] = f"{facts.get('model')}-{name}-{facts.get('seed')}"
     template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     words = {"facts": facts, "settings": config["hyper_parameters"], "dataset": dataset, "official": official}
-    return str(
-        ModelCard.from_template(ModelCardData(**front), template_str=template, **words, corpus=corpus, test=test)
-    )
+    words |= {"corpus": corpus, "test": test}
+    return str(ModelCard.from_template(ModelCardData(**front), template_str=template, **words))
