@@ -83,7 +83,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
     tests = []
     for seed in options.seeds:
-        keeper = Keeper(experiment, seed, models, seeds_csv, log, options.save_every, options.resume)
+        keeper = Keeper(experiment, seed, options, seeds_csv, log)
         tests.append(train_seed(experiment, seed, keeper) if options.jobs == 1 else keeper.finished_test())
         write_summary(seeds_csv, summary_csv, experiment.metric_names)
     if not options.as_job:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from config.command_line import RunOptions
 from data.schema import EXTRACTORS
 from trains.runs.checkpoint import add_test_scores, load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
@@ -46,27 +47,16 @@ def train_seed(experiment: Experiment, seed: int, keeper: "Keeper | None") -> di
 
 
 class Keeper:
-    def __init__(
-        self, experiment: Experiment, seed: int, models: Path, seeds_csv: Path, log: logging.Logger,
-        save_every: float = 5, resume: bool = False,
-    ):  # fmt: skip
-        """save_every: minutes. resume: skip a finished seed, continue an unfinished one, and replace its row."""
-        self.experiment, self.seed, self.seeds_csv = experiment, seed, seeds_csv
-        self.log, self.save_every, self.resume = log, save_every, resume
+    def __init__(self, experiment: Experiment, seed: int, options: RunOptions, seeds_csv: Path, log: logging.Logger):
+        self.experiment, self.seed, self.seeds_csv, self.log = experiment, seed, seeds_csv, log
+        self.save_every = options.save_every  # minutes
+        self.resume = options.resume  # skip a finished seed, continue an unfinished one, and replace its row
         self.provenance = experiment.provenance
-        self.default = models / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
+        self.default = options.model_save_dir / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
         self.folder = self.default.with_name(self.default.name + self.provenance.suffix)
         self.epochs = pd.DataFrame()  # the rows of history.csv
         self.training: Training | None = None
         self._start = self._last_save = 0.0
-
-    @property
-    def state(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}-{STATE}")
-
-    @property
-    def history(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}-history.csv")
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -76,6 +66,8 @@ class Keeper:
             with contextlib.suppress(UserError):  # another experiment's of the same words, as after an edit of a table
                 if read_metadata(self.folder).get("config_hash") != self.provenance.config_hash:
                     self.folder = self.folder.with_name(f"{self.folder.name}-{self.provenance.config_hash}")
+            self.state = self.folder.with_name(f"{self.folder.name}-{STATE}")
+            self.history = self.folder.with_name(f"{self.folder.name}-history.csv")
             clear_leftovers(self.state)
             try:
                 yield
