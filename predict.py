@@ -13,11 +13,10 @@ from utils.files import check_output, replacing
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0; 1 after a bug; 2 for bad input or an unscored clip; 130 or 143 after a signal."""
-    argv = sys.argv[1:] if argv is None else argv
     return run_program(lambda: run(parse_arguments(argv)))
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="predict.py", description="Scores clips, or a feature file, with a trained model.")
     # fmt: off
     source = parser.add_mutually_exclusive_group()
@@ -135,7 +134,7 @@ class Scorer:
         """A row for each clip of a feature file's split: train, valid or test."""
         from trains.runs.clip_scorer import score_split
 
-        store = self.trained.open_features(Path(features), bool(self.trained.aligned), cache_dir, to_score=split)
+        store = self.trained.open_features(Path(features), cache_dir=cache_dir, to_score=split)
         for note in store.notes:
             complain(note)
         return score_split(self.trained, store.splits[split], self.device).to_dict("records")

@@ -36,12 +36,11 @@ class Trained:
     aligned: bool | None  # None: unknown
     extractors: dict[str, dict]  # modality -> the extractor of its training features; {} if unknown
 
-    def open_features(
-        self, named: Path | None, aligned: bool, cache_dir: Path | None, to_score: str | None = None
-    ) -> FeatureStore:
+    def open_features(self, named: Path | None, aligned: bool = False, **settings: object) -> FeatureStore:
         """As open_features below. Raises UserError, also for another extractor or width than the training features'."""
+        aligned = aligned or bool(self.aligned)
         path = find_features(named, self.dataset, aligned)
-        store = open_features(path, self.dataset, aligned, self.encoder, cache_dir, to_score)
+        store = open_features(path, self.dataset, aligned, self.encoder, **settings)
         for key, width in (("audio", store.audio_width), ("vision", store.vision_width)):
             trained_on, extractor = self.extractors.get(key), store.extractors.get(key)
             if trained_on and extractor and (differs := difference(trained_on, extractor)):
@@ -66,13 +65,8 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     return Trained(folder, model, encoder, dataset, metadata.get("aligned"), metadata.get(EXTRACTORS) or {})
 
 
-def open_experiment(
-    options: RunOptions, device: torch.device, splits: tuple[str, ...] = SPLITS, ranks: Ranks = ALONE
-) -> Experiment:
-    """Opens and checks the inputs of a training. Raises UserError, before anything but caches and the demo is written.
-
-    splits: those to see; not test in a sweep.
-    """
+def open_experiment(options: RunOptions, device: torch.device, splits=SPLITS, ranks: Ranks = ALONE) -> Experiment:
+    """Opens a training's inputs, of these splits alone. Raises UserError, before it writes more than caches and the demo."""
     config, dataset, aligned = options.config(), options.dataset, options.aligned
     keys = metric_names(METRICS[dataset.metrics])
     if config.KeyEval not in keys:
@@ -80,7 +74,7 @@ def open_experiment(
     dataset = replace(dataset, text_length=config.text_length or dataset.text_length)
     path = find_features(options.data_path, dataset, aligned)
     encoder = load_pretrained(find_bert(options.bert, dataset))
-    store = open_features(path, dataset, aligned, encoder, options.cache_dir)
+    store = open_features(path, dataset, aligned, encoder, cache_dir=options.cache_dir)
     if config.text_length and store.has_ids:
         raise UserError(f"config: text_length: {path} has token ids (text_bert), which are not cut; leave it out")
     store = replace(store, splits={name: store.splits[name] for name in splits})
@@ -106,7 +100,7 @@ def open_checkpoint(folder: Path, options: RunOptions, device: torch.device) -> 
     model = trained.model
     model.hyper_parameters = config = replace(model.hyper_parameters, **options.hyper_parameters)
     model.to(DTYPES[config.precision])
-    store = trained.open_features(options.data_path, options.aligned or bool(trained.aligned), options.cache_dir)
+    store = trained.open_features(options.data_path, options.aligned, cache_dir=options.cache_dir)
     what = options.model_name, trained.dataset, config, device, store, trained.encoder
     return Experiment(*what, num_workers=options.num_workers), model
 
@@ -118,12 +112,9 @@ def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
     return inputs.find_features(named, dataset, aligned)
 
 
-def open_features(
-    path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, cache_dir: Path | None,
-    to_score: str | None = None,
-) -> FeatureStore:  # fmt: skip
-    """As open_store, and compares the token ids with the encoder. Raises UserError if they are not the encoder's."""
-    store = open_store(path, dataset, aligned, encoder.tokenizer, cache_dir, to_score)
+def open_features(path: Path, dataset: Dataset, aligned: bool, encoder: Pretrained, **settings: object) -> FeatureStore:
+    """As open_store, with its settings. Raises UserError, also if the token ids are not the encoder's."""
+    store = open_store(path, dataset, aligned, encoder.tokenizer, **settings)
     vocabulary = store.extractors.get("text", {}).get("settings", {}).get("vocabulary")
     if encoder.tokenizer is not None and vocabulary not in (None, vocabulary_hash(encoder.tokenizer)):
         problem = f"the vocabulary of its token ids is not that of the text encoder {encoder.source}"
