@@ -70,8 +70,6 @@ def load_checkpoint(folder: Path, model_class: type[nn.Module]) -> nn.Module:
             raise ValueError(f"{WEIGHTS} does not match its checksum in config.json")
         with contextlib.redirect_stdout(io.StringIO()):  # the hub's mixin prints to it
             model = model_class.from_pretrained(current)
-    except UserError as error:
-        raise UserError(f"{folder}/config.json: {error}") from None
     except Exception as error:  # damaged files fail in many ways
         reason = first_line(" ".join(str(error).split()))
         raise UserError(f"{folder}: cannot be loaded as {model_class.__name__} ({reason})") from None

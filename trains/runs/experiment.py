@@ -48,9 +48,9 @@ class Experiment:
 
     @functools.cached_property
     def provenance(self) -> Provenance:
-        data_and_encoder = {"model": self.model_name, "dataset": self.dataset.name, "aligned": self.store.aligned}
-        data_and_encoder |= {"features_sha1": self.store.sha1, "bert": fingerprint(self.encoder.bert)}
-        return make_provenance(data_and_encoder, self.config, self.device, self.ranks.size, self.others)
+        source = {"model": self.model_name, "dataset": self.dataset.name, "aligned": self.store.aligned}
+        source |= {"features_sha1": self.store.sha1, "bert": fingerprint(self.encoder.bert)}
+        return make_provenance(source, self.config, self.device, self.ranks.size, self.others)
 
     def with_config(self, config: Config) -> "Experiment":
         """The same data and encoder with other hyper-parameters."""
@@ -145,11 +145,9 @@ class Experiment:
 
     def _unimodal_metrics(self, scores: dict[str, np.ndarray]) -> dict[str, float]:
         """Compares each modality's scores (N,) on the test split with its own human labels, if it has any."""
-        labels = self.store.splits["test"].labels
-        return {
-            f"{task}_{name}": value
-            for task in scores
-            if task != "fusion" and task in labels
-            for name, value in self.metrics(scores[task], labels[task]).items()
-            if name in ("MAE", "Corr")
-        }
+        labels, chosen = self.store.splits["test"].labels, {}
+        for task in scores:
+            if task != "fusion" and task in labels:
+                metrics = self.metrics(scores[task], labels[task])
+                chosen |= {f"{task}_{name}": metrics[name] for name in ("MAE", "Corr")}
+        return chosen

@@ -65,16 +65,14 @@ def in_words(dataset: str, config: Config, others: dict[str, str]) -> str:
     return " ".join(re.sub(r"[^\w.=-]", "_", word) for word in words) or nearest
 
 
-def make_provenance(
-    data_and_encoder: dict, config: Config, device: torch.device, ranks: int, others: dict[str, str]
-) -> Provenance:
-    """The provenance of a run by this process. others: see in_words."""
-    identity = json.dumps([data_and_encoder, config.identity()])
+def make_provenance(source: dict, config: Config, device: torch.device, ranks: int, others: dict) -> Provenance:
+    """The provenance of a run by this process. source: the values of DATA_AND_ENCODER. others: see in_words."""
+    identity = json.dumps([source, config.identity()])
     packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "numpy")]
     on_gpu = device.type == "cuda"
     return Provenance(
-        **data_and_encoder,
-        settings=in_words(data_and_encoder["dataset"], config, others),
+        **source,
+        settings=in_words(source["dataset"], config, others),
         config_hash=hashlib.sha1(identity.encode()).hexdigest()[:10],
         versions=" ".join([f"python {platform.python_version()}", *packages]),
         commit=commit(),
