@@ -12,7 +12,6 @@ import torch
 
 from config.config_regression import PRESETS, REPOSITORY, Config, presets_of
 
-NAMES = ("features=", "bert=")  # of words in `settings` that a checkpoint's name leaves out
 DATA_AND_ENCODER = ("model", "dataset", "aligned", "features_sha1", "bert")
 LONGEST_SUFFIX = 60  # characters
 MACHINE = ("device", "threads", "ranks", "max_clips_per_pass", "deterministic")  # left out of checkpoints
@@ -44,8 +43,8 @@ class Provenance:
     @property
     def suffix(self) -> str:
         """Of a checkpoint's name: what differs from the default settings, which have none."""
-        words = [word.split("=", 1)[-1] if word.startswith(NAMES) else word for word in self.settings.split()]
-        suffix = "" if self.settings == presets_of(self.dataset)[0] else f"-{'-'.join(words)}"
+        words = re.sub(r"(^| )(features|bert)=", r"\1", self.settings).replace(" ", "-")
+        suffix = "" if self.settings == presets_of(self.dataset)[0] else f"-{words}"
         return suffix if len(suffix) <= LONGEST_SUFFIX else f"-{self.config_hash}"
 
 
