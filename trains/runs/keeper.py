@@ -54,9 +54,7 @@ class Keeper:
         self.provenance = experiment.provenance
         self.default = options.model_save_dir / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
         self.folder = self.default.with_name(self.default.name + self.provenance.suffix)
-        self.epochs = pd.DataFrame()  # the rows of history.csv
         self.training: Training | None = None
-        self._start = self._last_save = 0.0
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -133,10 +131,10 @@ class Keeper:
         if training.epochs or training.windows:
             self._log(f"resumes after {training}")
         rows = read_rows(self.history, ["epoch"]) if training.epochs else pd.DataFrame({"epoch": []})
-        self.epochs = rows[rows["epoch"].astype(int) <= training.epochs]
-        self.training = training
+        self.epochs = rows[rows["epoch"].astype(int) <= training.epochs]  # the rows of history.csv
         self._start = time.perf_counter() - training.seconds
         self._last_save = time.monotonic()
+        self.training = training
 
     def after_epoch(self, result: EpochResult) -> None:
         """Adds a row to history.csv; saves the best epoch so far, and the state then and every `save_every` minutes."""
