@@ -54,12 +54,10 @@ class SelfMM(nn.Module, HubModel):
         self.tasks = config.task_names
         self.text_encoder = BertTextEncoder(bert) if bert is not None else BertTextEncoder.from_config(bert_config)
         self.text_encoder.requires_grad_(config.use_finetune)
-        self.audio_encoder = LSTMEncoder(
-            audio_width, config.a_lstm_hidden_size, config.audio_out, config.a_lstm_layers, config.a_lstm_dropout
-        )
-        self.vision_encoder = LSTMEncoder(
-            vision_width, config.v_lstm_hidden_size, config.video_out, config.v_lstm_layers, config.v_lstm_dropout
-        )
+        audio = (config.a_lstm_hidden_size, config.audio_out, config.a_lstm_layers, config.a_lstm_dropout)
+        vision = (config.v_lstm_hidden_size, config.video_out, config.v_lstm_layers, config.v_lstm_dropout)
+        self.audio_encoder = LSTMEncoder(audio_width, *audio)
+        self.vision_encoder = LSTMEncoder(vision_width, *vision)
         widths = {"text": self.text_encoder.width, "audio": config.audio_out, "vision": config.video_out}
         widths["fusion"] = sum(widths.values())
         # All four in the released order, whatever the tasks, so that every checkpoint has the same tensors.
