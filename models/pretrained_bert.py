@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -24,8 +24,7 @@ ADVICE = (
 ENCODER_TENSOR = re.compile(r"(^|\.)(encoder|embeddings)\.(?!position_ids$)")
 
 
-@dataclass(frozen=True)
-class Pretrained:
+class Pretrained(NamedTuple):
     """A text encoder and its tokenizer."""
 
     bert: BertModel

@@ -1,7 +1,6 @@
 """A seed's checkpoint: a folder with the model of its best epoch. Reading it runs no code.
 
-Files: config.json and model.safetensors, as SelfMM.from_pretrained reads them, labels.csv (generated), tokenizer/, and
-README.md, the model card.
+Files: config.json and model.safetensors (see models/hub.py), labels.csv (generated), tokenizer/, and the card, README.md.
 """
 
 import contextlib

@@ -58,10 +58,9 @@ class ClipReader:
         return dict(run_isolated(self.extract, clips, jobs, "reading"))
 
     def __call__(self, clip: Clip, text: str, extracted=None) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-        """Returns the features by modality, (L, width), and what to report about the clip. text: its transcript, or "".
+        """The features by modality, (L, width), text's as read_text returns it, and what to report about the clip.
 
-        text's width is 2: token and segment ids. extracted: the clip's part of what extract_all returns. Raises ClipError
-        if the clip is unreadable or a modality is missing.
+        text: its transcript, or "". extracted: its part of what extract_all returns. Raises ClipError.
         """
         if not (text or self.allow_missing):
             mend = "add --text, --text_file or a .txt or .srt file next to it, or --allow_missing"

@@ -9,7 +9,6 @@ from torch import nn
 from config import inputs
 from config.command_line import RunOptions
 from config.config_regression import DATASETS, Dataset, data_root
-from config.inputs import HUB, find_bert
 from data.demo import ensure_demo
 from data.extractors import difference
 from data.schema import EXTRACTORS, OFFICIAL, SPLITS
@@ -73,7 +72,7 @@ def open_experiment(options: RunOptions, device: torch.device, splits=SPLITS, ra
         raise UserError(f"config: KeyEval = {config.KeyEval!r}: not a metric of {dataset.name}: {', '.join(keys)}")
     dataset = replace(dataset, text_length=config.text_length or dataset.text_length)
     path = find_features(options.data_path, dataset, aligned)
-    encoder = load_pretrained(find_bert(options.bert, dataset))
+    encoder = load_pretrained(inputs.find_bert(options.bert, dataset))
     store = open_features(path, dataset, aligned, encoder, cache_dir=options.cache_dir)
     if config.text_length and store.has_ids:
         raise UserError(f"config: text_length: {path} has token ids (text_bert), which are not cut; leave it out")
@@ -83,7 +82,7 @@ def open_experiment(options: RunOptions, device: torch.device, splits=SPLITS, ra
     others = {"aligned": ""} if aligned else {}
     if options.data_path is not None and store.sha1 not in OFFICIAL:
         others["features"] = path.stem
-    if options.bert not in (None, HUB[dataset.language]):
+    if options.bert not in (None, inputs.HUB[dataset.language]):
         others["bert"] = Path(options.bert).name
     settings = {"num_workers": options.num_workers, "ranks": ranks, "tuned": options.tuned, "others": others}
     experiment = Experiment(options.model_name, dataset, config, device, store, encoder, **settings)
