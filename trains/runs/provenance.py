@@ -53,13 +53,13 @@ def in_words(dataset: str, config: Config, others: dict[str, str]) -> str:
 
     others: key -> value of differences outside the table; "" as the value: the key says it all.
     """
-    values = asdict(config) | {"max_clips_per_pass": 0}
+    short = {"tasks": "", "precision": ""}  # come first, and without their keys
+    values = short | asdict(config) | {"max_clips_per_pass": 0}
     tables = {name: vars(Config(**PRESETS[name][dataset])) for name in presets_of(dataset)}
     differing = {name: [key for key in values if values[key] != table[key]] for name, table in tables.items()}
     nearest = min(tables, key=lambda name: len(differing[name]))
     words = [] if nearest == next(iter(tables)) else [nearest]
-    for key in (key for key in {"tasks": "", "precision": ""} | values if key in differing[nearest]):
-        words.append(values[key] if key in ("tasks", "precision") else f"{key}={values[key]}")
+    words += [values[key] if key in short else f"{key}={values[key]}" for key in differing[nearest]]
     words += [f"{key}={value}" if value else key for key, value in others.items()]
     return " ".join(re.sub(r"[^\w.=-]", "_", word) for word in words) or nearest
 
