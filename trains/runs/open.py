@@ -59,8 +59,7 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     vocabulary = current_folder(folder) / "tokenizer"
     tokenizer = load_tokenizer(str(vocabulary)) if vocabulary.is_dir() else None
     encoder = Pretrained(model.text_encoder.bert, tokenizer, str(folder))
-    dataset, length = DATASETS[name], model.hyper_parameters.text_length
-    dataset = replace(dataset, text_length=length or dataset.text_length)
+    dataset = replace(DATASETS[name], text_length=model.hyper_parameters.text_length or DATASETS[name].text_length)
     return Trained(folder, model, encoder, dataset, metadata.get("aligned"), metadata.get(EXTRACTORS) or {})
 
 
@@ -100,8 +99,7 @@ def open_checkpoint(folder: Path, options: RunOptions, device: torch.device) -> 
     model.hyper_parameters = config = replace(model.hyper_parameters, **options.hyper_parameters)
     model.to(DTYPES[config.precision])
     store = trained.open_features(options.data_path, options.aligned, cache_dir=options.cache_dir)
-    what = options.model_name, trained.dataset, config, device, store, trained.encoder
-    return Experiment(*what, num_workers=options.num_workers), model
+    return Experiment(options.model_name, trained.dataset, config, device, store, trained.encoder), model
 
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
