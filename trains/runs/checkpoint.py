@@ -52,8 +52,7 @@ def add_test_scores(folder: Path, test: dict[str, float]) -> None:
 def read_metadata(folder: Path) -> dict:
     """How a checkpoint was trained, as far as it is recorded. Raises UserError if config.json is missing or damaged."""
     try:
-        config = json.loads((current_folder(folder) / CONFIG).read_text(encoding="utf-8"))
-        metadata = config.get(METADATA, {})
+        metadata = json.loads((current_folder(folder) / CONFIG).read_text(encoding="utf-8")).get(METADATA, {})
         plain_extractors(metadata.get(EXTRACTORS))  # raises ValueError if they are malformed
         return metadata
     except (OSError, AttributeError, ValueError, RecursionError) as error:
