@@ -13,7 +13,7 @@ from config.tuned import Tuned
 from data.load_data import ClipDataset, Windows, evaluation_windows, training_windows
 from data.store import FeatureStore
 from models.pretrained_bert import Pretrained, fingerprint
-from trains.runs.model_names import model_kind
+from trains.runs.model_names import network_and_fit
 from trains.runs.provenance import Provenance, make_provenance
 from trains.runs.report import closing_report, published_scores
 from trains.self_mm import encode_texts, evaluate
@@ -38,7 +38,7 @@ class Experiment:
     others: dict[str, str] = field(default_factory=dict)  # what is not the dataset's own: features, bert, aligned
 
     def __post_init__(self) -> None:
-        self.kind = model_kind(self.model_name)
+        self.network, self.fit = network_and_fit(self.model_name)
         self.metrics = functools.partial(METRICS[self.dataset.metrics], round_all=self.config.round_scores)
         self.metric_names = metric_names(self.metrics)
         self.clips = {}
@@ -100,7 +100,7 @@ class Experiment:
         bert_config = bert.config.to_dict()
         bert_config.pop("_name_or_path", None)  # a local path: checkpoints may be published
         widths = (self.store.audio_width, self.store.vision_width)
-        return self.kind.network(self.config, bert_config, *widths, bert).to(self.device)
+        return self.network(self.config, bert_config, *widths, bert).to(self.device)
 
     def new_training(self, seed: int) -> tuple[Training, Windows, Windows]:
         """A training before its first epoch, with its training and validation windows. Raises UserError if it can't learn."""

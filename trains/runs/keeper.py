@@ -40,7 +40,7 @@ def train_seed(experiment: Experiment, seed: int, keeper: "Keeper | None") -> di
         del state  # frees its memory
         if keeper:
             keeper.begin(training)
-        for result in experiment.kind.fit(training, train, valid, experiment.config, experiment.metrics):
+        for result in experiment.fit(training, train, valid, experiment.config, experiment.metrics):
             if keeper:
                 keeper.after_epoch(result)
         return keeper.finish() if keeper else {}
@@ -162,7 +162,7 @@ class Keeper:
         reason = f"no better {key} for {lasted} epochs" if lasted >= config.early_stop else "that was max_epochs"
         self._log(f"ends after epoch {training.epochs}: {reason}; the best, {training.best_epoch}, is in {self.folder}")
         seconds = time.perf_counter() - self._start
-        test = self.experiment.test(load_checkpoint(self.folder, self.experiment.kind.network))
+        test = self.experiment.test(load_checkpoint(self.folder, self.experiment.network))
         add_test_scores(self.folder, test)
         row = {key: getattr(self.provenance, key) for key in ("model", "dataset", "settings")}
         row |= {"seed": self.seed} | test

@@ -8,16 +8,10 @@ PyTorch's generators, which resuming restores. Under torchrun it shards windows 
 
 import pkgutil
 from collections.abc import Callable
-from typing import NamedTuple
 
 from utils.errors import UserError
 
 MODELS = {"self_mm": ("models.self_mm:SelfMM", "trains.self_mm:fit")}  # imported when needed: they import torch
-
-
-class ModelKind(NamedTuple):
-    network: type  # of nn.Module
-    fit: Callable
 
 
 def check_model(name: str) -> None:
@@ -26,7 +20,8 @@ def check_model(name: str) -> None:
         raise UserError(f"--modelName {name}: unknown model; expected one of: {', '.join(MODELS)}")
 
 
-def model_kind(name: str) -> ModelKind:
-    """Raises UserError for an unknown name."""
+def network_and_fit(name: str) -> tuple[type, Callable]:
+    """A model's class and its trainer. Raises UserError for an unknown name."""
     check_model(name)
-    return ModelKind(*map(pkgutil.resolve_name, MODELS[name]))
+    network, fit = map(pkgutil.resolve_name, MODELS[name])
+    return network, fit

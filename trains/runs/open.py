@@ -19,7 +19,7 @@ from models.self_mm import DTYPES
 from models.ulgm import ULGM
 from trains.runs.checkpoint import load_checkpoint, read_metadata
 from trains.runs.experiment import Experiment
-from trains.runs.model_names import model_kind
+from trains.runs.model_names import network_and_fit
 from utils.errors import UserError, printable
 from utils.files import current_folder
 from utils.metrics import METRICS, metric_names
@@ -52,7 +52,8 @@ class Trained:
 def load_trained(folder: Path, model_name: str | None = None, dataset_name: str | None = None) -> Trained:
     """Loads a checkpoint; None: the name that it records. Raises UserError if it is damaged or another model's."""
     metadata = read_metadata(folder)
-    model = load_checkpoint(folder, model_kind(model_name or str(metadata.get("model", "self_mm"))).network)
+    network, _ = network_and_fit(model_name or str(metadata.get("model", "self_mm")))
+    model = load_checkpoint(folder, network)
     name = dataset_name or str(metadata.get("dataset"))
     if name not in DATASETS:
         raise UserError(f"{folder}: does not record the dataset it was trained on; add --datasetName")

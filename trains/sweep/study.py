@@ -144,7 +144,7 @@ class Sweep:
         best, epochs, note = None, 0, ""  # note: why the trial does not count
         try:
             training, train, valid = experiment.new_training(self.seed)
-            for epoch in experiment.kind.fit(training, train, valid, config, experiment.metrics):
+            for epoch in experiment.fit(training, train, valid, config, experiment.metrics):
                 epochs, score = epoch.epoch, epoch.valid[self.key]
                 best = epoch if epoch.is_best else best
                 if np.isfinite(score):  # unlike the correlation of a constant
