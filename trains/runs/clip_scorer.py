@@ -146,13 +146,12 @@ def score_clips(trained: Trained, readings: list[tuple[dict, dict]], device: tor
     _warn_of_losses(facts, trained.extractors.get("vision", {}).get("fps"))
     names = facts.pop("clip").tolist()
     with tempfile.TemporaryDirectory() as folder:
-        ragged = []
         for modality, dtype in DTYPES.items():
             sequences = [sequences[modality] for sequences, _ in readings]
             lengths = np.array([len(sequence) for sequence in sequences])
             Ragged.write(Path(folder), modality, sequences, lengths, sequences[0].shape[1], dtype)
-            ragged.append(Ragged(Path(folder), modality))
-        table = score_split(trained, Split(names, None, {}, *ragged), device)
+        parts = (Ragged(Path(folder), modality) for modality in DTYPES)
+        table = score_split(trained, Split(names, None, {}, *parts), device)
     return table.rename(columns={"id": "clip"}).join(facts).to_dict("records")
 
 
