@@ -76,8 +76,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     log = make_log(options.log_dir / f"{options.model_name}-{dataset}.log")
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:
-        log.info(experiment.describe(options.jobs))
-        log.debug(experiment.details())
+        experiment.describe(log, options.jobs)
     if options.jobs > 1:
         if failures := run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds}):
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
@@ -101,8 +100,8 @@ def tune(options: RunOptions, device) -> None:
     log = make_log(options.log_dir / f"{options.model_name}-{sweep.experiment.dataset.name}-tune.log")
     report = SweepReport(sweep, log)
     if not options.as_job:
+        sweep.experiment.describe(log, options.jobs)
         log.info(sweep.describe())
-        log.debug(sweep.experiment.details())
     if options.jobs > 1:
         failures = run_jobs(options, {f"worker {number}": [] for number in range(1, options.jobs + 1)})
         if len(failures) == options.jobs:

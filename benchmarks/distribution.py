@@ -21,6 +21,7 @@ from scipy.stats import ks_2samp
 
 from benchmarks.tables import markdown
 from config.config_regression import DATASETS, REPOSITORY, data_root
+from config.inputs import find_features
 from data.demo import ensure_demo
 
 RELEASED_RUNS = REPOSITORY / "tests" / "records" / "demo_released_seeds.json"
@@ -32,7 +33,7 @@ LOWEST_P = 0.01
 def check_corpus() -> None:
     """Raises SystemExit if the demo corpus is not that of the released runs."""
     ensure_demo(data_root() / "DEMO")
-    features = DATASETS["demo"].feature_files(aligned=False)[0]
+    features = find_features(None, DATASETS["demo"], aligned=False)
     if hashlib.sha1(features.read_bytes()).hexdigest() != CORPUS:
         raise SystemExit(f"{features}: not the corpus of {RELEASED_RUNS.name}, with SHA-1 {CORPUS}")
 

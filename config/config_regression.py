@@ -31,16 +31,10 @@ class Dataset:
     name: str
     language: str  # "en" or "cn"; selects the default BERT
     unaligned: tuple[str, ...]  # places of its feature file, relative to the data root
-    aligned: str | None  # word-aligned feature file, if published
+    aligned: tuple[str, ...]  # those of its word-aligned file, if one is published
     text_length: int  # tokens kept of each raw_text, [CLS] and [SEP] included; Config.text_length overrides it
     label_bound: float  # labels lie in [-label_bound, label_bound]
     metrics: str  # "mosi" or "sims"; see utils/metrics.py
-
-    def feature_files(self, aligned: bool) -> list[Path]:
-        """Where its feature file may be, the preferred place first. Raises UserError if `aligned` and the dataset has no aligned file."""
-        if aligned and self.aligned is None:
-            raise UserError(f"--aligned: {self.name} has no aligned feature file; leave the flag out")
-        return [data_root() / place for place in ([self.aligned] if aligned else self.unaligned)]
 
     @property
     def bert_folder(self) -> Path:
@@ -49,13 +43,13 @@ class Dataset:
         return generated if self.name == "demo" else REPOSITORY / "pretrained_model" / f"bert_{self.language}"
 
 
-SIMS_FILES = "SIMS/Processed/features/unaligned_39.pkl", "SIMS/Processed/unaligned_39.pkl"  # as in Self-MM, in MMSA
+SIMS = ("SIMS/Processed/features/unaligned_39.pkl", "SIMS/Processed/unaligned_39.pkl")  # as in Self-MM, in MMSA
 ALL_DATASETS = (
-    Dataset("mosi", "en", ("MOSI/Processed/unaligned_50.pkl",), "MOSI/Processed/aligned_50.pkl", 50, 3.0, "mosi"),
-    Dataset("mosei", "en", ("MOSEI/Processed/unaligned_50.pkl",), "MOSEI/Processed/aligned_50.pkl", 50, 3.0, "mosi"),
-    Dataset("sims", "cn", SIMS_FILES, None, 39, 1.0, "sims"),
-    Dataset("simsv2", "cn", ("SIMSv2/Processed/sims_unaligned.pkl",), None, 39, 1.0, "sims"),
-    Dataset("demo", "en", ("DEMO/Processed/unaligned.pkl",), None, 20, 3.0, "mosi"),
+    Dataset("mosi", "en", ("MOSI/Processed/unaligned_50.pkl",), ("MOSI/Processed/aligned_50.pkl",), 50, 3.0, "mosi"),
+    Dataset("mosei", "en", ("MOSEI/Processed/unaligned_50.pkl",), ("MOSEI/Processed/aligned_50.pkl",), 50, 3.0, "mosi"),
+    Dataset("sims", "cn", SIMS, (), 39, 1.0, "sims"),
+    Dataset("simsv2", "cn", ("SIMSv2/Processed/sims_unaligned.pkl",), (), 39, 1.0, "sims"),
+    Dataset("demo", "en", ("DEMO/Processed/unaligned.pkl",), (), 20, 3.0, "mosi"),
 )
 DATASETS = {dataset.name: dataset for dataset in ALL_DATASETS}
 

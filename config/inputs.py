@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from config.config_regression import Dataset
+from config.config_regression import Dataset, data_root
 from utils.errors import UserError
 from utils.files import current_folder
 
@@ -14,7 +14,10 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.js
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
     """The feature file: --dataPath, or the dataset's own. Raises UserError if it is missing."""
-    places = [named] if named else dataset.feature_files(aligned)
+    usual = [data_root() / place for place in (dataset.aligned if aligned else dataset.unaligned)]
+    places = [named] if named else usual
+    if not places:
+        raise UserError(f"--aligned: {dataset.name} has no aligned feature file; leave the flag out")
     path = next(filter(Path.exists, places), None)
     if path is None:
         advice = "name one with --dataPath, or set SELF_MM_DATA to the datasets' folder; --datasetName demo needs none"

@@ -1,6 +1,7 @@
 """Every hyper-parameter matches the published tables; the config is typed and checked."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 from config.command_line import parse_arguments, parse_setting
 from config.config_regression import DATASETS, PRESETS, REPOSITORY, Config, make_config
-from trains.runs.open import find_features
+from config.inputs import find_features
 from trains.runs.report import published_scores
 from utils.errors import UserError
 
@@ -133,8 +134,10 @@ def test_every_field_is_read_somewhere():
 
 def test_an_environment_variable_sets_the_data_root(monkeypatch, tmp_path):
     monkeypatch.setenv("SELF_MM_DATA", str(tmp_path))
-    assert DATASETS["simsv2"].feature_files(False) == [tmp_path / "SIMSv2" / "Processed" / "sims_unaligned.pkl"]
-    assert DATASETS["mosei"].feature_files(True) == [tmp_path / "MOSEI" / "Processed" / "aligned_50.pkl"]
+    for name, aligned, place in (("simsv2", False, "sims_unaligned.pkl"), ("mosei", True, "aligned_50.pkl")):
+        file = tmp_path / ("SIMSv2" if name == "simsv2" else "MOSEI") / "Processed" / place
+        with pytest.raises(UserError, match=re.escape(str(file))):
+            find_features(None, DATASETS[name], aligned)
 
 
 def test_sims_is_found_where_self_mm_or_mmsa_has_it(monkeypatch, tmp_path):

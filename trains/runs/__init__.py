@@ -1,1 +1,0 @@
-"""A run with its files: opened, trained, saved, resumed, tested, written down."""

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import logging
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -59,8 +60,8 @@ class Experiment:
         other.__dict__.pop("provenance", None)
         return other
 
-    def describe(self, jobs: int) -> str:
-        """The first lines on the screen. jobs: of this run; each has its own device."""
+    def describe(self, log: logging.Logger, jobs: int) -> None:
+        """Logs what is run and, in the file alone, all settings. jobs: of this run; each has its own device."""
         clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
         default, settings = presets_of(self.dataset.name)[0], self.provenance.settings
         differs = f"differs from the {default} table: {settings}" if settings != default else f"{default} table"
@@ -73,13 +74,9 @@ class Experiment:
             changed = [key for key in now if before.get(key, now[key]) != now[key]]
             warning = f"; but this run has another {', another '.join(changed)}" if changed else ""
             lines += [f"hyper-parameters from {self.tuned.path}, {self.tuned.origin}{warning}"]
-        return "\n".join([*lines, *self.notes()])
-
-    def details(self) -> str:
-        """All hyper-parameters and the provenance, for the log file."""
-        config = " ".join(f"{key}={value}" for key, value in asdict(self.config).items())
-        facts = "; ".join(f"{key} {value}" for key, value in asdict(self.provenance).items())
-        return f"{config}\n{facts}"
+        log.info("\n".join([*lines, *self.notes()]))
+        log.debug(" ".join(f"{key}={value}" for key, value in asdict(self.config).items()))
+        log.debug("; ".join(f"{key} {value}" for key, value in asdict(self.provenance).items()))
 
     def notes(self) -> list[str]:
         """What is left out of the data or read otherwise, and what about it is probably not meant."""

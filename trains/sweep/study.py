@@ -87,10 +87,10 @@ class Sweep:
         return f"{shared['dataset']}-{shared['model']}-regression-{hashlib.sha1(identity.encode()).hexdigest()[:10]}"
 
     def describe(self) -> str:
-        """The first lines of the log."""
+        """What is searched, and where the trials are."""
         sweep = f"sweep {self.study.study_name} in {self.storage.engine.url.render_as_string()}, seed {self.seed}"
         searched = f"{self.budget} of {count(self.space):g} combinations of {', '.join(varied(self.space))}"
-        return f"{self.experiment.describe(self.options.jobs)}\n{sweep}\n{searched}"
+        return f"{sweep}\n{searched}"
 
     def finished(self) -> list[FrozenTrial]:
         """The complete and pruned trials of all workers, in order."""
