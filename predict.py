@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.config_regression import DATASETS
+from config.inputs import find_on_disk
 from utils.errors import Parser, UserError, at_least, complain, csv_text, printable, run_program
 from utils.files import check_output, replacing
 
@@ -58,6 +59,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
+    find_on_disk(args.checkpoint, "--checkpoint")  # a typo is reported before torch is imported
     import pandas as pd
 
     if args.csv is not None:
