@@ -13,7 +13,7 @@ from utils.device import describe_device
 
 PROGRAMS = {  # file -> flags with which it gets beyond reading them
     "run.py": "--datasetName demo",
-    "predict.py": "--checkpoint x --features y",
+    "predict.py": "--checkpoint . --features y",
     "data/DataPre.py": "",
     "data/TextPre.py": "--features x --output y",
 }
