@@ -27,12 +27,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", metavar="DIR", required=True, help="a folder in results/models, or a hub name")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--text", help="transcript of the clip; default: the file next to each clip")
-    text.add_argument("--text_file", dest="text", type=Path, metavar="FILE",
-        help="a file with the clip's transcript: .txt, .srt, .vtt or Whisper's .json")
+    text.add_argument("--text_file", dest="text", type=Path, metavar="FILE", help="a .txt, .srt, .vtt or Whisper's .json")
     parser.add_argument("--segments", type=at_least(0.1, float, most=86400), nargs="?", const=0, metavar="SECONDS",
         help="score parts of the clips: the timed lines of their transcripts, or windows of this length")
-    parser.add_argument("--jobs", type=at_least(1), metavar="N",
-        help="read the clips in N worker processes; one that crashes or hangs costs one clip; default: in this process")
+    parser.add_argument("--jobs", type=at_least(1), metavar="N", help="worker processes, where a crash costs one clip")
     parser.add_argument("--split", choices=["train", "valid", "test"], help="split of the feature file; default test")
     parser.add_argument("--allow_missing", action="store_true",
         help="also score clips without text, audio or a face, replaced by an empty text or one frame of zeros")
@@ -44,8 +42,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object per clip")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to a CSV file")
     parser.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), help="if the checkpoint does not name it")
-    parser.add_argument("--cache_dir", type=Path, metavar="DIR", help="as in run.py, for --features")
-    parser.add_argument("--gpu_ids", type=int, nargs=1, metavar="N", help="as in run.py")
+    parser.add_argument("--cache_dir", type=Path, metavar="DIR", help="folder for converted --features")
+    parser.add_argument("--gpu_ids", type=int, nargs=1, metavar="N", help="GPU number, or -1 for the CPU")
     # fmt: on
     args = parser.parse_args(argv)
     for_clips = (args.segments, args.jobs, args.openface2Path, args.openface_csv, args.face)
@@ -159,7 +157,7 @@ class Scorer:
         given = None if text is None else read_cues(text)
         if len(files) > 1 and (given or (tables and tables.is_file())):
             mend = "put a .txt or .srt file next to each clip, and give --openface_csv a folder of tables"
-            raise UserError(f"one text or OpenFace table for {len(files)} clips; {mend}")
+            raise UserError(f"--text, --text_file and an OpenFace table are for one clip, not {len(files)}; {mend}")
         read = ClipReader(self.trained, allow_missing, openface and Path(openface), tables, face)
         parts, readings, failures = [], [], {}
         for file in files:

@@ -77,13 +77,13 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:
         experiment.describe(log, options.jobs)
+    keepers = [Keeper(experiment, seed, options, seeds_csv, log) for seed in options.seeds]  # none is unfinished
     if options.jobs > 1:
         if failures := run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds}):
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
     tests = []
-    for seed in options.seeds:
-        keeper = Keeper(experiment, seed, options, seeds_csv, log)
-        tests.append(train_seed(experiment, seed, keeper) if options.jobs == 1 else keeper.finished_test())
+    for keeper in keepers:
+        tests.append(train_seed(experiment, keeper.seed, keeper) if options.jobs == 1 else keeper.finished_test())
         write_summary(seeds_csv, summary_csv, experiment.metric_names)
     if not options.as_job:
         log.info(experiment.report(f"test, {len(tests)} seed{'s' * (len(tests) > 1)}", tests))

@@ -14,8 +14,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.js
 
 def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
     """The feature file: --dataPath, or the dataset's own. Raises UserError if it is missing."""
-    usual = [data_root() / place for place in (dataset.aligned if aligned else dataset.unaligned)]
-    places = [named] if named else usual
+    usual = dataset.aligned if aligned else dataset.unaligned
+    places = [named] if named else [data_root() / place for place in usual]
     if not places:
         raise UserError(f"--aligned: {dataset.name} has no aligned feature file; leave the flag out")
     path = next(filter(Path.exists, places), None)

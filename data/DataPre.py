@@ -77,8 +77,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     given = {name for name in ("openface2Path", "openface_csv", "face") if getattr(args, name) is not None}
     usable = {"openface": {"openface2Path", "face"}, "openface-csv": {"openface_csv", "face"}}.get(args.vision, set())
     if given - usable or (args.vision == "openface" and not args.openface2Path):
-        rule = "openface needs --openface2Path, openface-csv takes --openface_csv, both take --face, the others neither"
-        raise UserError(f"--vision {args.vision}: {rule}; choose one")
+        rule = "give --openface2Path PATH (openface) or --openface_csv DIR (openface-csv), or neither with mediapipe and none"
+        raise UserError(f"--vision {args.vision}: {rule}; --face goes with the first two")
     return args
 
 

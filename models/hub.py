@@ -86,7 +86,7 @@ def from_disk_or_hub(source: str, load: Callable, flag: str, advice: str):
         except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            reason = first_line(" ".join(str(error).split())) or type(error).__name__
+            reason = first_line(" ".join(str(error).split()).split(" or see how")[0]) or type(error).__name__
         finally:
             logging.disable(logging.NOTSET)
     mirror = "for a mirror of the hub, set HF_ENDPOINT=https://hf-mirror.com"

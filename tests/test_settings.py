@@ -119,6 +119,6 @@ def test_details_are_in_the_log_file_only(workplace, capsys):
     assert "learning_rate_bert=5e-05" in log and "versions python" in log
     assert "learning_rate_bert" not in printed and "versions" not in printed
     assert (
-        "differs from the released table: batch_size=4 update_epochs=2 max_epochs=2 features=unaligned bert=bert"
+        "settings: the released table, except batch_size=4 update_epochs=2 max_epochs=2 features=unaligned bert=bert"
         in printed
     )

@@ -7,5 +7,4 @@ from tqdm import tqdm
 
 progress = functools.partial(tqdm, leave=False, disable=None)
 # For hours of work: without a terminal, as under nohup or Slurm, a line each minute after the first.
-PAUSE = 0 if os.isatty(2) else 60
-slow_progress = functools.partial(progress, disable=False, mininterval=PAUSE or 0.1, delay=PAUSE)
+slow_progress = functools.partial(progress, disable=False, **({} if os.isatty(2) else {"mininterval": 60, "delay": 60}))

@@ -57,7 +57,14 @@ class OpenFace(_FaceExtractor):
         facts = read_facts(clip)  # refuses playlists, which OpenFace would follow
         table = run_openface(self.program, clip.file, self.face) if self.program else None
         values, times, has_face, faces = table or read_table(clip.openface_csv, self.face)
-        _check_length(times, facts)
+        fps = facts.fps or (len(times) - 1) / (times[-1] or 1)  # a file without video
+        expected = [count for count in (facts.video_frames, round(facts.seconds * fps)) if count]
+        # Both differ: an edit list makes one wrong.
+        if expected and all(abs(len(times) - count) > 2 + 0.05 * count for count in expected):
+            found = f"rows for {len(times)} of the clip's {max(expected)} video frames"
+            raise ClipError(
+                f"the OpenFace table has {found}: it is not this clip's; run FeatureExtraction on this file"
+            )
         first, last = np.searchsorted(times, [clip.start - 1e-6, (clip.end or np.inf) - 1e-6])
         rows = np.arange(first, last)
         if self.fps is not None:
@@ -67,16 +74,6 @@ class OpenFace(_FaceExtractor):
             rows = rows[: np.searchsorted(used, longest * self.pool) + 1]
         face = "face" if self.face is None else f"face {self.face}"
         return self._pool(values[rows], has_face[rows], facts, faces, face)
-
-
-def _check_length(times: np.ndarray, facts: Facts) -> None:
-    """Raises ClipError if an OpenFace table has too few or too many rows for the clip."""
-    fps = facts.fps or (len(times) - 1) / (times[-1] or 1)  # a file without video
-    expected = [count for count in (facts.video_frames, round(facts.seconds * fps)) if count]
-    # Both differ: an edit list makes one wrong.
-    if expected and all(abs(len(times) - count) > 2 + 0.05 * count for count in expected):
-        found = f"rows for {len(times)} of the clip's {max(expected)} video frames"
-        raise ClipError(f"the OpenFace table has {found}: it is not this clip's; run FeatureExtraction on this file")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Experiment:
         """Logs what is run and, in the file alone, all settings. jobs: of this run; each has its own device."""
         clips = ", ".join(f"{len(clips)} {split}" for split, clips in self.clips.items())
         default, settings = presets_of(self.dataset.name)[0], self.provenance.settings
-        differs = f"differs from the {default} table: {settings}" if settings != default else f"{default} table"
+        differs = f"settings: the {default} table" + f", except {settings}" * (settings != default)
         where = describe_device(self.device) if jobs == 1 else f"{jobs} jobs at once"
         lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips, {where}", differs]
         if len(self.config.task_names) > 1:

@@ -25,6 +25,7 @@ from utils.metrics import lower_is_better
 from utils.signals import Stopped, deferred_signals
 
 STATE = "training.safetensors"
+OTHERWISE = "or choose another --model_save_dir, or remove the file to train from the start"
 FINISHED = "finished"  # instead of a state: nothing is left to train
 
 
@@ -49,23 +50,22 @@ def train_seed(experiment: Experiment, seed: int, keeper: "Keeper | None") -> di
 class Keeper:
     def __init__(self, experiment: Experiment, seed: int, options: RunOptions, seeds_csv: Path, log: logging.Logger):
         self.experiment, self.seed, self.seeds_csv, self.log = experiment, seed, seeds_csv, log
-        self.save_every = options.save_every  # minutes
-        self.resume = options.resume  # skip a finished seed, continue an unfinished one, and replace its row
+        # Minutes; whether to skip a finished seed, continue an unfinished one, and replace its row.
+        self.save_every, self.resume = options.save_every, options.resume
         self.provenance = experiment.provenance
         self.default = options.model_save_dir / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
-        self.folder = self.default.with_name(self.default.name + self.provenance.suffix)
+        self.named = self.default.with_name(self.default.name + self.provenance.suffix)
         self.training: Training | None = None
+        self._choose_folder()
+        if self.state.exists() and not self.resume:
+            raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {OTHERWISE}")
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Locks the seed, or raises UserError. Saves the state on a signal; notes on an error what is saved."""
         in_use = "another run is training this seed; wait for it, or choose another --model_save_dir"
-        with exclusive_lock(self.folder, in_use):
-            with contextlib.suppress(UserError):  # another experiment's of the same words, as after an edit of a table
-                if read_metadata(self.folder).get("config_hash") != self.provenance.config_hash:
-                    self.folder = self.folder.with_name(f"{self.folder.name}-{self.provenance.config_hash}")
-            self.state = self.folder.with_name(f"{self.folder.name}-{STATE}")
-            self.history = self.folder.with_name(f"{self.folder.name}-history.csv")
+        with exclusive_lock(self.named, in_use):
+            self._choose_folder()  # again: another run may just have finished
             clear_leftovers(self.state)
             try:
                 yield
@@ -79,15 +79,20 @@ class Keeper:
                     error.add_note(f"seed {self.seed}: {note}")
                 raise
 
+    def _choose_folder(self) -> None:
+        self.folder = self.named
+        with contextlib.suppress(UserError):  # another experiment's of the same words, as after an edit of a table
+            if read_metadata(self.named).get("config_hash") != self.provenance.config_hash:
+                self.folder = self.named.with_name(f"{self.named.name}-{self.provenance.config_hash}")
+        self.state = self.folder.with_name(f"{self.folder.name}-{STATE}")
+        self.history = self.folder.with_name(f"{self.folder.name}-history.csv")
+
     def find_state(self) -> State | str | None:
         """The state to resume, FINISHED or None. Raises UserError for a bad CSV, or a state of another training."""
         # Even without --resume, a damaged CSV is reported before training, not after.
         rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
         is_finished = self.provenance.config_hash in rows and self.resume
         if self.state.exists():
-            advice = "or choose another --model_save_dir, or remove the file to train from the start"
-            if not self.resume:
-                raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {advice}")
             tensors, values = load_state(self.state)
             old, new = values["provenance"], asdict(self.provenance)
             changes = [f"{key} {old.get(key)}, now {new[key]}" for key in new if old.get(key, new[key]) != new[key]]
@@ -97,7 +102,7 @@ class Keeper:
                 return tensors, values
             if not is_finished:
                 what = f"a training with other settings or data ({'; '.join(changes)})"
-                raise UserError(f"--resume: {self.state}: {what}; repeat its flags, {advice}")
+                raise UserError(f"--resume: {self.state}: {what}; repeat its flags, {OTHERWISE}")
         if is_finished:
             self._log(f"already finished: metrics taken from {self.seeds_csv}")
         elif self.provenance.config_hash in rows:
@@ -139,7 +144,7 @@ class Keeper:
     def after_epoch(self, result: EpochResult) -> None:
         """Adds a row to history.csv; saves the best epoch so far, and the state then and every `save_every` minutes."""
         waited = f"({result.epoch - result.best_epoch} of {self.experiment.config.early_stop})"
-        text = f"epoch {result.epoch:2d} {result.seconds:6.1f} s  train {result.train_loss:.4f}"
+        text = f"epoch {result.epoch:2d} {result.seconds:4.1f} s train {result.train_loss:.4f}"
         scores = brief(result.valid, self.experiment.config.KeyEval)
         self._log(f"{text}  valid {scores}  {'best' if result.is_best else waited}")
         row = {"epoch": result.epoch, "seconds": round(result.seconds, 3), "train_loss": result.train_loss}
@@ -204,6 +209,7 @@ class Keeper:
         table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **labels})
         metadata = {key: value for key, value in asdict(self.provenance).items() if key not in MACHINE}
         metadata |= {"seed": self.seed, "epoch": training.best_epoch, EXTRACTORS: self.experiment.store.extractors}
+        metadata["clips"] = {name: len(clips) for name, clips in self.experiment.clips.items()}
         save_checkpoint(training.model, self.folder, metadata, self.experiment.encoder.tokenizer, table)
 
     def _log(self, text: str) -> None:

@@ -28,7 +28,12 @@ def model_card(config: dict, test: dict[str, float] | None = None) -> str:
         for part, kind in KINDS.items()
         if part in metric and not metric.startswith(TASKS) and math.isfinite(value)  # of all modalities together
     ]
-    front = {"license": "mit", "library_name": "self-mm", "tags": ["multimodal-sentiment-analysis"]}
+    front = {
+        "tags": ["multimodal-sentiment-analysis"],
+        "license": "other",
+        "license_name": "mit-code-only",
+        "library_name": "self-mm",
+    }
     front |= {"pipeline_tag": task["task_type"], "base_model": facts.get("base_model")}
     front |= {"language": dataset and dataset.language.replace("cn", "zh"), "datasets": corpus and [corpus.lower()]}
     if results:

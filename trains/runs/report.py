@@ -1,6 +1,5 @@
 """The closing table of a run: its scores beside published ones and those of guessing the mean label."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def brief(scores: Scores, key: str) -> str:
     accuracies = [name for name in reversed(scores) if name.endswith("acc_2")]
     names = list(dict.fromkeys(["Loss", "Corr", key, *accuracies]))[:3]
     printed = as_printed(pd.DataFrame({"score": pd.Series(scores)[names] * scale_of(names)}))
-    return "  ".join(f"{re.sub('^(Has0|Non0|Mult)_', '', name)} {score}" for name, score in printed.to_numpy())
+    return "  ".join(map(" ".join, printed.to_numpy()))
 
 
 def scale_of(metrics: Iterable[str]) -> pd.Series:

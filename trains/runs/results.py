@@ -38,9 +38,8 @@ def write_summary(seeds: Path, summary: Path, metrics: list[str]) -> None:
                 group = group.iloc[group["seed"].astype(int).argsort()]  # the last bit of a sum depends on the order
                 line = {"Model": model, "settings": group["settings"].iloc[-1] if "settings" in group else ""}
                 for metric in metrics:
-                    values = pd.to_numeric(group[metric]).to_numpy(dtype=float)
-                    line[f"{metric}_mean"] = round(values.mean() * 100, 2)
-                    line[f"{metric}_std"] = round(values.std() * 100, 2)
+                    values = pd.to_numeric(group[metric]).to_numpy(dtype=float) * 100
+                    line |= {f"{metric}_mean": round(values.mean(), 2), f"{metric}_std": round(values.std(), 2)}
                 lines.append(line | {"seeds": " ".join(group["seed"]), "config_hash": config_hash})
         except (KeyError, ValueError) as error:
             raise UserError(f"{seeds}: damaged row ({first_line(error)}); repair the file, or move it away") from None
