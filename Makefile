@@ -15,7 +15,7 @@ NEWEST = .venv-install
 .PHONY: demo test test-core test-features test-floors test-install test-tensorflow fuzz lint clean
 
 demo: $(INSTALLED)
-	$(BIN)/python run.py --modelName self_mm --datasetName demo --seeds 1111 1112 1113
+	$(BIN)/python run.py --modelName self_mm --datasetName demo --seeds 1111 1112 1113 --threads 1 --resume
 
 test: lint test-core test-features
 

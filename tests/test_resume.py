@@ -185,6 +185,18 @@ def test_a_state_of_another_config_is_refused_and_kept(workplace, monkeypatch, c
     assert {name: after[name] for name in before} == before and after.keys() > before.keys()
 
 
+def test_an_unfinished_training_is_not_overwritten_nor_another_seed_trained_before_that_is_said(
+    workplace, monkeypatch, capsys
+):
+    assert workplace.run("--seeds", "2", "--max_epochs", "4") == 0
+    stop_in_epoch_3(workplace, monkeypatch)
+    before = outcome(workplace.folder)
+    capsys.readouterr()
+    assert workplace.run("--seeds", "2", "1", "--max_epochs", "4") == 2
+    assert f"{state(1)}: an unfinished training; add --resume" in capsys.readouterr().err
+    assert outcome(workplace.folder) == before
+
+
 def test_the_state_of_a_former_feature_file_is_not_resumed(workplace, monkeypatch, capsys):
     stop_in_epoch_3(workplace, monkeypatch)
     shutil.rmtree(checkpoint())  # as if killed just before the first was saved
@@ -193,15 +205,6 @@ def test_the_state_of_a_former_feature_file_is_not_resumed(workplace, monkeypatc
     capsys.readouterr()
     assert workplace.run("--seeds", "1", "--max_epochs", "4", "--resume") == 2
     assert "a training with other settings or data (features_sha1" in capsys.readouterr().err
-    assert outcome(workplace.folder) == before
-
-
-def test_an_unfinished_training_is_not_overwritten(workplace, monkeypatch, capsys):
-    stop_in_epoch_3(workplace, monkeypatch)
-    before = outcome(workplace.folder)
-    capsys.readouterr()
-    assert workplace.run("--seeds", "1", "--max_epochs", "4") == 2
-    assert f"{state()}: an unfinished training; add --resume" in capsys.readouterr().err
     assert outcome(workplace.folder) == before
 
 

@@ -112,6 +112,8 @@ def test_a_text_alone_is_scored_by_the_text_head_of_any_model(altered, corpus, c
     header = (tmp_path / "scores.csv").read_text().splitlines()[0]
     assert header == "text,text_score,tokens,tokens_used"
     assert printed(capsys, model, "--text", "word1 " * 80)[2] == "warning: the text: 50 of 82 tokens of the text used\n"
+    warning = "warning: 2 of 5 tokens are unknown to the model's vocabulary: word1 nonsense 词\n"
+    assert printed(capsys, model, "--text", "word1 nonsense 词")[2] == warning
 
 
 def test_an_untrained_text_head_scores_no_text(altered, checkpoint, capsys):

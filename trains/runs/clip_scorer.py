@@ -118,8 +118,7 @@ def _rebuild(trained: Trained, modality: str) -> Extractor:
 def read_text(trained: Trained, text: str) -> tuple[np.ndarray, dict[str, int]]:
     """Token and segment ids, (L, 2), cut as in training, and the numbers of tokens."""
     tokens = np.array(encode(trained.encoder.tokenizer, [text])[0])
-    unknown = int((tokens == trained.encoder.tokenizer.unk_token_id).sum())
-    if unknown > len(tokens) / 5:
+    if (unknown := int((tokens == trained.encoder.tokenizer.unk_token_id).sum())) > len(tokens) / 5:
         warn(f"{unknown} of {len(tokens)} tokens are unknown to the model's vocabulary: {text[:60]}")
     ids = cut_text(tokens, trained.extractors.get("text", {}).get("length") or trained.dataset.text_length)
     return np.stack([ids, np.zeros_like(ids)], axis=1), {"tokens": len(tokens), "tokens_used": len(ids)}

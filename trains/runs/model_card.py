@@ -28,14 +28,10 @@ def model_card(config: dict, test: dict[str, float] | None = None) -> str:
         for part, kind in KINDS.items()
         if part in metric and not metric.startswith(TASKS) and math.isfinite(value)  # of all modalities together
     ]
-    front = {
-        "tags": ["multimodal-sentiment-analysis"],
-        "license": "other",
-        "license_name": "mit-code-only",
-        "library_name": "self-mm",
-    }
-    front |= {"pipeline_tag": task["task_type"], "base_model": facts.get("base_model")}
-    front |= {"language": dataset and dataset.language.replace("cn", "zh"), "datasets": corpus and [corpus.lower()]}
+    front = {"license": "other", "license_name": "mit-code-only", "library_name": "self-mm"}
+    front |= {"tags": ["multimodal-sentiment-analysis"], "pipeline_tag": task["task_type"]}
+    front |= {"language": dataset and dataset.language.replace("cn", "zh"), "base_model": facts.get("base_model")}
+    front["datasets"] = corpus and [corpus.lower()]
     if results:
         front |= {"metrics": sorted({result.metric_type for result in results}), "eval_results": results}
         front["model_name"] = f"{facts.get('model')}-{name}-{facts.get('seed')}"
