@@ -24,7 +24,8 @@ def run(argv: list[str]) -> None:
     try:
         options = parse_arguments(argv)
         check_model(options.model_name)
-        options.check_paths()
+        if "RANK" not in os.environ:  # else each rank reports what its machine lacks, when it opens it
+            options.check_paths()
     except UserError:
         if os.environ.get("RANK", "0") != "0":  # under torchrun, every rank sees the error and rank 0 reports it
             raise SystemExit(2) from None

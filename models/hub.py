@@ -86,8 +86,9 @@ def from_disk_or_hub(source: str, load: Callable, flag: str, advice: str):
         except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            reason = first_line(" ".join(str(error).split()).split(" or see how")[0]) or type(error).__name__
+            text = " ".join(str(error).split()).partition(" or see how")[0].partition(". To enable")[0]
+            reason = first_line(text) or type(error).__name__
         finally:
             logging.disable(logging.NOTSET)
-    mirror = "for a mirror of the hub, set HF_ENDPOINT=https://hf-mirror.com"
+    mirror = "for a mirror of the hub, set HF_ENDPOINT=https://hf-mirror.com, and leave HF_HUB_OFFLINE unset"
     raise UserError(f"{flag} {source}: cannot be loaded ({reason}); {advice}; {mirror}")

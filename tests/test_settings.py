@@ -63,11 +63,12 @@ def test_words_in_names_of_checkpoints(released, workplace):
         (["--set", "post_text_dim=32", "post_audio_dim=32", "post_video_dim=8", "batch_size=5"], None),
         (["--precision", "bf16", "--set", "H=2"], "-bf16-H=2.0"),
         (["--dataPath", str(workplace.features), "--bert", str(workplace.bert)], "-unaligned-bert"),
-        (["--dataPath", "datasets/MOSI/Processed/unaligned_50.pkl"], "-unaligned_50"),
+        (["--dataPath", "datasets/MOSI/Processed/unaligned_50.pkl", "--bert", "pretrained_model/bert_en"], ""),
     ):
         shutil.rmtree("results", ignore_errors=True)
         assert run.main([*released, *flags]) == 0
-        suffix = suffix or f"-{pd.read_csv(SEEDS_CSV)['config_hash'][0]}"  # too long in words
+        if suffix is None:  # too long in words
+            suffix = f"-{pd.read_csv(SEEDS_CSV)['config_hash'][0]}"
         assert checkpoint().name == f"self_mm-mosi-regression-1{suffix}"
 
 
@@ -86,12 +87,32 @@ def test_an_edited_table_leaves_the_former_checkpoint(released, monkeypatch):
     assert (former / "model.safetensors").read_bytes() == weights
 
 
+def test_a_damaged_checkpoint_of_the_same_words_is_not_replaced(released, capsys):
+    assert run.main(released) == 0
+    (checkpoint() / "config.json").write_text("{")
+    capsys.readouterr()
+    assert run.main(released) == 2
+    error = capsys.readouterr().err
+    assert f"{checkpoint()}/config.json: cannot be read" in error and error.count("\n") == 1
+
+
+def test_a_history_that_a_spreadsheet_has_changed_does_not_stop_a_resumed_run(workplace, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("trains.runs.keeper.Keeper.finish", lambda self: 1 / 0)
+        assert workplace.run("--max_epochs", "2") == 1
+    history = Path(f"{checkpoint()}-history.csv")
+    history.write_text(history.read_text().replace("\n1,", "\n1.0,") + ",,,\n")
+    assert workplace.run("--max_epochs", "2", "--resume") == 0
+
+
 def test_a_finished_seed_says_so_and_trains_again(workplace, capsys):
     for flags in ([], [], ["--resume"]):
         capsys.readouterr()
         assert workplace.run(*flags) == 0
         printed = capsys.readouterr().out
-        trains = "already finished, see results" in printed and "--resume would skip it" in printed
+        trains = (
+            "already finished: trains again, into results/models" in printed and "--resume would skip it" in printed
+        )
         assert trains == (len(pd.read_csv(SEEDS_CSV)) == 2 and not flags)
     assert "already finished: metrics taken from" in printed
 

@@ -20,7 +20,7 @@ from trains.runs.training_state import State, capture, load_state, restore, save
 from trains.self_mm import EpochResult
 from trains.training import Training
 from utils.errors import GPU_IS_FULL, DivergedError, UserError, printable, translate
-from utils.files import clear_leftovers, exclusive_lock, remove
+from utils.files import clear_leftovers, current_folder, exclusive_lock, remove
 from utils.metrics import lower_is_better
 from utils.signals import Stopped, deferred_signals
 
@@ -57,8 +57,6 @@ class Keeper:
         self.named = self.default.with_name(self.default.name + self.provenance.suffix)
         self.training: Training | None = None
         self._choose_folder()
-        if self.state.exists() and not self.resume:
-            raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {OTHERWISE}")
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -80,12 +78,13 @@ class Keeper:
                 raise
 
     def _choose_folder(self) -> None:
-        self.folder = self.named
-        with contextlib.suppress(UserError):  # another experiment's of the same words, as after an edit of a table
-            if read_metadata(self.named).get("config_hash") != self.provenance.config_hash:
-                self.folder = self.named.with_name(f"{self.named.name}-{self.provenance.config_hash}")
+        own, self.folder = self.provenance.config_hash, self.named
+        if current_folder(self.named).exists() and read_metadata(self.named).get("config_hash") != own:
+            self.folder = self.named.with_name(f"{self.named.name}-{own}")  # words do not tell the two apart
         self.state = self.folder.with_name(f"{self.folder.name}-{STATE}")
         self.history = self.folder.with_name(f"{self.folder.name}-history.csv")
+        if self.state.exists() and not self.resume:
+            raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {OTHERWISE}")
 
     def find_state(self) -> State | str | None:
         """The state to resume, FINISHED or None. Raises UserError for a bad CSV, or a state of another training."""
@@ -106,7 +105,7 @@ class Keeper:
         if is_finished:
             self._log(f"already finished: metrics taken from {self.seeds_csv}")
         elif self.provenance.config_hash in rows:
-            self._log(f"already finished, see {self.seeds_csv}: trains again, in its place; --resume would skip it")
+            self._log(f"already finished: trains again, into {self.folder}; --resume would skip it")
         elif self.resume and (states := sorted(self.default.parent.glob(f"{self.default.name}-*{STATE}"))):
             self._log(f"nothing to resume with these settings; unfinished: {', '.join(path.name for path in states)}")
         return FINISHED if is_finished else None
@@ -127,16 +126,14 @@ class Keeper:
             self._save_checkpoint(training)
         elif epoch := training.best_epoch:
             expected = {"config_hash": self.provenance.config_hash, "seed": self.seed, "epoch": epoch}
-            metadata = {}
-            with contextlib.suppress(UserError):
-                metadata = read_metadata(self.folder)
-            if not expected.items() <= metadata.items():
+            exists = current_folder(self.folder).exists()
+            if not exists or not expected.items() <= read_metadata(self.folder).items():
                 problem = f"the checkpoint of the best epoch so far, {epoch}, is gone"
                 raise UserError(f"--resume: {self.folder}: {problem}; remove {self.state} to train from the start")
         if training.epochs or training.windows:
             self._log(f"resumes after {training}")
         rows = read_rows(self.history, ["epoch"]) if training.epochs else pd.DataFrame({"epoch": []})
-        self.epochs = rows[rows["epoch"].astype(int) <= training.epochs]  # the rows of history.csv
+        self.epochs = rows[pd.to_numeric(rows["epoch"], errors="coerce") <= training.epochs]  # the rows of history.csv
         self._start = time.perf_counter() - training.seconds
         self._last_save = time.monotonic()
         self.training = training

@@ -80,9 +80,10 @@ def open_experiment(options: RunOptions, device: torch.device, splits=SPLITS, ra
     labels = torch.from_numpy(store.splits["train"].labels["fusion"])
     ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
     others = {"aligned": ""} if aligned else {}
-    if options.data_path is not None and store.sha1 not in OFFICIAL:
+    own = [(data_root() / place).resolve() for place in (*dataset.unaligned, *dataset.aligned)]
+    if path.resolve() not in own and store.sha1 not in OFFICIAL:
         others["features"] = path.stem
-    if options.bert not in (None, inputs.HUB[dataset.language]):
+    if options.bert not in (None, inputs.HUB[dataset.language]) and Path(options.bert).resolve() != dataset.bert_folder:
         others["bert"] = Path(options.bert).name
     settings = {"num_workers": options.num_workers, "ranks": ranks, "tuned": options.tuned, "others": others}
     experiment = Experiment(options.model_name, dataset, config, device, store, encoder, **settings)
