@@ -20,7 +20,7 @@ def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
         raise UserError(f"--aligned: {dataset.name} has no aligned feature file; leave the flag out")
     path = next(filter(Path.exists, places), None)
     if path is None:
-        advice = "name another (run.py: --dataPath), or set SELF_MM_DATA to the datasets' folder; the demo needs none"
+        advice = "name another (run.py: --dataPath), or set SELF_MM_DATA to their folder; --datasetName demo needs none"
         raise UserError(f"{' or '.join(map(str, places))}: no such feature file; {advice}")
     return path
 
