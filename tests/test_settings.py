@@ -34,7 +34,7 @@ def test_settings_in_words(dataset, changes, others, words):
 @pytest.fixture
 def released(workplace, monkeypatch) -> list[str]:
     """Flags of a run that differs in nothing from the released table, features and encoder: they are tiny here."""
-    for key, value in {"batch_size": 4, "update_epochs": 2, "max_epochs": 2}.items():
+    for key, value in {"batch_size": 4, "update_epochs": 2, "max_epochs": 1}.items():
         monkeypatch.setitem(run.parse_arguments.__globals__["PRESETS"]["released"]["mosi"], key, value)
     monkeypatch.setenv("SELF_MM_DATA", str(workplace.folder / "datasets"))
     monkeypatch.setattr("config.config_regression.REPOSITORY", workplace.folder)
