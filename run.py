@@ -78,7 +78,7 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:
         experiment.describe(log, options.jobs)
-    keepers = [Keeper(experiment, seed, options, seeds_csv, log) for seed in options.seeds]  # none is unfinished
+    keepers = [Keeper(experiment, seed, options, seeds_csv, log) for seed in options.seeds]  # raises if unfinished
     if options.jobs > 1:
         if failures := run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds}):
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
