@@ -56,7 +56,7 @@ def _line(rows: pd.DataFrame, name: str, seeds_csv: Path) -> pd.DataFrame:
     named = settings == name
     found = rows[named if named.any() else hashes.str.startswith(name)]
     if found["config_hash"].nunique() != 1:
-        listed = ", ".join((rows if found.empty else found)["name"].unique()) or "none; run.py writes them (--datasetName)"
+        listed = ", ".join((rows if found.empty else found)["name"].unique()) or "none; run.py writes them"
         raise UserError(f"{name}: names {'no line' if found.empty else 'several lines'} of {seeds_csv}: {listed}")
     return rows[hashes == found["config_hash"].iloc[0]].set_index("seed")
 
