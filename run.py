@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from config.command_line import RunOptions, hide_password, parse_arguments
+from config.config_regression import TASK_SETS
 from trains.runs.model_names import check_model
 from utils.errors import UserError, complain, run_program
 from utils.files import make_folder
@@ -59,36 +60,56 @@ def run(argv: list[str]) -> None:
 
 
 def train_and_test(options: RunOptions, device, ranks) -> None:
-    """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary."""
+    """For each seed, trains a model, tests its best checkpoint and adds a CSV row; then writes the summary and a report."""
     from data.schema import SPLITS
+    from trains.runs.figures.__main__ import draw_after_run
     from trains.runs.keeper import Keeper, train_seed
     from trains.runs.open import open_experiment
-    from trains.runs.results import write_summary
+    from trains.runs.record import record_folder
+    from trains.runs.report import ablation_table
+    from trains.runs.results import write_rows, write_summary
 
     splits = SPLITS if ranks.rank == 0 else ("train", "valid")  # only rank 0 tests
-    experiment = ranks.rank_zero_first(lambda: open_experiment(options, device, splits, ranks))
-    ranks.check_equal(config=experiment.provenance.config_hash, seeds=options.seeds, device=device.type)
+    opened = ranks.rank_zero_first(lambda: open_experiment(options, device, splits, ranks))
+    experiments = [opened]
+    if options.ablate:
+        experiments = [opened.with_config(options.config(tasks=tasks)) for tasks in TASK_SETS]
+    hashes = [experiment.provenance.config_hash for experiment in experiments]
+    ranks.check_equal(config=hashes, seeds=options.seeds, device=device.type)
+    trainings = [(experiment, seed) for experiment in experiments for seed in options.seeds]
     if ranks.rank > 0:
-        for seed in options.seeds:
+        for experiment, seed in trainings:
             train_seed(experiment, seed, keeper=None)
         return
-    dataset = experiment.dataset.name
+    dataset = opened.dataset.name
     results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)
     log = make_log(options.log_dir / f"{options.model_name}-{dataset}.log")
-    seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
+    csvs = {part: results / f"{dataset}-regression{part}.csv" for part in ("-seeds", "", "-ablation")}
     if not options.as_job:
-        experiment.describe(log, options.jobs)
-    keepers = [Keeper(experiment, seed, options, seeds_csv, log) for seed in options.seeds]  # raises if unfinished
+        opened.describe(log, options.jobs)
+    keepers = [Keeper(*training, options, csvs["-seeds"], log) for training in trainings]  # raises if unfinished
     if options.jobs > 1:
-        if failures := run_jobs(options, {f"seed {seed}": ["--seeds", str(seed)] for seed in options.seeds}):
+        one = ["--ablate", "False", "--tasks"]
+        jobs = {keeper.name: [*one, keeper.tasks, "--seeds", str(keeper.seed)] for keeper in keepers}
+        if failures := run_jobs(options, jobs):
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
-    tests = []
-    for keeper in keepers:
-        tests.append(train_seed(experiment, keeper.seed, keeper) if options.jobs == 1 else keeper.finished_test())
-        write_summary(seeds_csv, summary_csv, experiment.metric_names)
-    if not options.as_job:
-        log.info(experiment.report(f"test, {len(tests)} seed{'s' * (len(tests) > 1)}", tests))
-        log.info(f"checkpoints: {models}; one row per seed: {seeds_csv}; summary: {summary_csv}")
+    tests = {experiment.config.tasks: [] for experiment in experiments}
+    for keeper, training in zip(keepers, trainings, strict=True):
+        test = train_seed(*training, keeper) if options.jobs == 1 else keeper.finished_test()
+        tests[keeper.tasks].append(test)
+        write_summary(csvs["-seeds"], csvs[""], opened.metric_names)
+    if options.as_job:
+        return
+    if options.ablate:
+        table = ablation_table(tests, {experiment.config.tasks: experiment.published for experiment in experiments})
+        write_rows(table, csvs["-ablation"])
+        log.info(table.to_string(index=False))
+    else:
+        log.info(opened.report(tests[opened.config.tasks]))
+    log.info(f"checkpoints: {models}; one row per seed: {csvs['-seeds']}; summary: {csvs['']}")
+    if not options.no_figures:
+        for experiment in experiments:
+            log.info(draw_after_run(record_folder(experiment, options.res_save_dir)))
 
 
 def tune(options: RunOptions, device) -> None:
@@ -134,7 +155,8 @@ def test_checkpoint(options: RunOptions, device) -> None:
         experiment, model = open_checkpoint(path, options, device)
     for note in experiment.notes():
         complain(note)
-    print(experiment.report(f"{options.test_only} on {experiment.dataset.name}, test", [experiment.test(model)]))
+    print(f"{options.test_only} on {experiment.dataset.name}")
+    print(experiment.report([experiment.test(model)[0]]))
 
 
 def run_jobs(options: RunOptions, jobs: dict[str, list[str]]) -> list[str]:

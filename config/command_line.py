@@ -1,11 +1,21 @@
 """The flags of run.py, checked and typed. Importing this is cheap: --help does not wait for torch."""
 
 import argparse
+import importlib.util
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from config.config_regression import DATASETS, PRECISIONS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
+from config.config_regression import (
+    DATASETS,
+    PRECISIONS,
+    PRESETS,
+    TYPE_NAMES,
+    UNIMODAL_LABELS,
+    Config,
+    Dataset,
+    make_config,
+)
 from config.inputs import find_bert, find_features, find_on_disk
 from config.tuned import Tuned, read_tuned, sweep_file
 from utils.errors import Parser, UserError, at_least, without_passwords
@@ -13,7 +23,13 @@ from utils.errors import Parser, UserError, at_least, without_passwords
 TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
 SECRET_URL = "SELF_MM_STORAGE_URL"  # environment variable, for this process and its jobs
-SETTING_FLAGS = ("tasks", "max_epochs", "precision", "max_clips_per_pass")  # short for --set KEY=VALUE
+SETTING_FLAGS = (
+    "tasks",
+    "unimodal_labels",
+    "max_epochs",
+    "precision",
+    "max_clips_per_pass",
+)  # short for --set KEY=VALUE
 
 
 def hide_password(argv: list[str]) -> list[str]:
@@ -68,6 +84,11 @@ class RunOptions:
         help="override hyper-parameters, for example --set batch_size=16 learning_rate_bert=2e-5")
     tasks: str | None = _flag(type=str.upper, metavar="LETTERS",
         help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
+    ablate: bool = _flag(type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
+        help="train every choice of --tasks, as in the paper's table 4, and print them in one table")
+    unimodal_labels: str | None = _flag(type=str.lower, choices=UNIMODAL_LABELS,
+        help="labels of T, A and V: generated (default), human (those of the feature file, for comparison) or copied (the "
+        "label of all modalities)")
     seeds: list[int] = _flag(type=at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
         help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
         "A sweep uses one seed for all trials; default 1111")
@@ -109,6 +130,14 @@ class RunOptions:
     res_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/results"),
         help="folder for CSVs and sweeps; default results/results")
     log_dir: Path = _flag(type=Path, metavar="DIR", default=Path("logs"), help="folder for logs; default logs")
+    save_labels: bool = _flag(action="store_true",
+        help="keep the unimodal labels after every epoch, which a figure shows")
+    save_predictions: bool = _flag(action="store_true",
+        help="keep scores, labels and features of all clips instead of scores and labels of the test clips")
+    no_figures: bool = _flag(action="store_true",
+        help="draw no figures and write no report.html; later: python -m trains.runs.figures RUN")
+    tensorboard: bool = _flag(action="store_true",
+        help="also write scalars, histograms and hyper-parameters for TensorBoard (pip install tensorboard) to --log_dir")
     save_every: float = _flag(type=at_least(0, float), metavar="MINUTES", default=5.0,
         help="save the training state at the end of an epoch, this often; default 5. A new best epoch or a signal "
         "(Ctrl-C, SIGTERM, SIGUSR1) always saves it")
@@ -200,6 +229,12 @@ def _check_combination(args: argparse.Namespace) -> None:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
     if args.is_tune and (args.params is not None or args.preset == TUNED or args.test_only or len(seeds) > 1):
         raise UserError("--is_tune takes one seed; leave out --params, --preset tuned and --test_only")
+    if args.ablate and (args.tasks or args.test_only or args.is_tune):
+        raise UserError("--ablate trains all choices of --tasks; leave out --tasks, --test_only and --is_tune")
+    if (args.test_only or args.is_tune) and (args.save_labels or args.save_predictions or args.tensorboard):
+        raise UserError("--save_labels, --save_predictions and --tensorboard are for a training by seeds")
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard: it is not installed; pip install tensorboard, or leave the flag out")
     if args.test_only and args.jobs > 1:
         raise UserError("--test_only runs in one process; leave out --jobs")
     if len(set(seeds)) < len(seeds):

@@ -20,8 +20,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 TASKS = ("fusion", "text", "audio", "vision")
 TASK_LETTERS = dict(zip("MTAV", TASKS, strict=True))
-TASK_SETS = ("M", "MT", "MA", "MV", "MTA", "MTV", "MAV", "MTAV")
+TASK_SETS = ("M", "MV", "MA", "MT", "MAV", "MTV", "MTA", "MTAV")  # in the order of the paper's table 4
 PRECISIONS = ("float32", "bf16", "float64")
+UNIMODAL_LABELS = ("generated", "human", "copied")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Config:
     post_audio_dropout: float
     post_video_dropout: float
 
-    # unimodal label generation
+    # unimodal labels
+    unimodal_labels: str = "generated"  # or human: those of the feature file; or copied: the label of all modalities
     tasks: str = "MTAV"  # M (fusion) plus any of T (text), A (audio), V (vision)
     H: float  # generated labels are clamped to [-H, H]
     exclude_zero: bool = False  # neutral clips: True: in neither class (paper); False: in the positive class
@@ -148,8 +150,9 @@ class Config:
         """The values that define an experiment. Passes are excluded: they change only the random draws of dropout."""
         values = dataclasses.asdict(self)
         del values["max_clips_per_pass"]
-        if not self.text_length:
-            del values["text_length"]  # runs without it keep the hash that they had before it existed
+        for name in ("text_length", "unimodal_labels"):
+            if values[name] == getattr(Config, name):
+                del values[name]  # runs without it keep the hash that they had before it existed
         return values
 
 
@@ -160,8 +163,8 @@ def _range(name: str, value: object) -> tuple[str, bool]:
     """Describes the valid values of a key. Also returns whether `value` is valid."""
     if name == "tasks":
         return f"M plus any of T, A, V: {', '.join(TASK_SETS)}", value in TASK_SETS
-    if name == "precision":
-        return " or ".join(PRECISIONS), value in PRECISIONS
+    if name in (words := {"precision": PRECISIONS, "unimodal_labels": UNIMODAL_LABELS}):
+        return " or ".join(words[name]), value in words[name]
     if isinstance(value, bool | str):
         return "", True
     if name.endswith("_dropout"):

@@ -74,11 +74,18 @@ class TaskState(nn.Module):
 class ULGM(nn.Module):
     """Holds and updates the labels of all tasks."""
 
-    def __init__(self, labels: Tensor, feature_sizes: dict[str, int], bound: float, exclude_zero: bool = False):
-        """labels: (N,), human; their dtype is that of all labels. feature_sizes: task -> D, including fusion. bound: H."""
+    def __init__(
+        self, labels: Tensor, feature_sizes: dict[str, int], bound: float, exclude_zero: bool = False,
+        source: str = "generated", human: dict[str, Tensor] | None = None,
+    ):  # fmt: skip
+        """labels: (N,), human; their dtype is that of all labels. feature_sizes: task -> D, including fusion. bound: H.
+
+        source: of the unimodal labels, as in Config.unimodal_labels. human: task -> (N,), if they are the source.
+        """
         super().__init__()
-        self.bound = bound
-        states = {task: TaskState(labels, size, exclude_zero) for task, size in feature_sizes.items()}
+        self.bound, self.source = bound, source
+        given = human if source == "human" else {}
+        states = {task: TaskState(given.get(task, labels), size, exclude_zero) for task, size in feature_sizes.items()}
         self.tasks = nn.ModuleDict(states)
 
     def targets(self, task: str, clips: Tensor) -> Tensor:
@@ -86,9 +93,12 @@ class ULGM(nn.Module):
         return self.tasks[task].labels[clips]
 
     def weights(self, task: str, clips: Tensor) -> Tensor:
-        """(B,) the weights of a task's errors: 1 for fusion, else by the label's distance from the human one (Eq. 10)."""
+        """(B,) the weights of a task's errors: 1 for fusion, else by the label's distance from the human one (Eq. 10).
+
+        Copied labels have no such distance, and weight 1: their tasks would not be learned at all.
+        """
         human = self.targets("fusion", clips)
-        if task == "fusion":
+        if task == "fusion" or self.source == "copied":
             return torch.ones_like(human)
         return torch.tanh(torch.abs(self.targets(task, clips) - human))
 
@@ -108,7 +118,7 @@ class ULGM(nn.Module):
     def _relabel(self, clips: Tensor, features: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
         """New labels of a micro-batch by the current centres; unchanged in epoch 1, before there are any."""
         labels = {task: self.targets(task, clips) for task in self.tasks}
-        if epoch == 1:
+        if epoch == 1 or self.source != "generated":
             return labels
         human = labels["fusion"]
         relative = {task: state.relative_distance(features[task]) for task, state in self.tasks.items()}  # a_s, a_m
@@ -125,14 +135,19 @@ class ULGM(nn.Module):
 
         A class that was empty for part of a window only is detected by the NaN labels it leaves.
         """
-        states = self.tasks.values()
-        intact = [(state.counts >= 1).all() & torch.isfinite(state.labels[clips]).all() for state in states]
+        states, fewest = self.tasks.values(), self._fewest
+        intact = [(state.counts >= fewest).all() & torch.isfinite(state.labels[clips]).all() for state in states]
         return torch.stack(intact).all()
+
+    @property
+    def _fewest(self) -> int:
+        """Clips that a class must have: only labels that are generated need its centre."""
+        return int(self.source == "generated")
 
     def check(self, epoch: int = 0) -> None:
         """Raises DivergedError if a task has lost a class: its centre would be 0 / 0. epoch: 0 before training."""
         for task, state in self.tasks.items():
-            if (state.counts < 1).any() or not torch.isfinite(state.labels).all():
+            if (state.counts < self._fewest).any() or not torch.isfinite(state.labels).all():
                 positive, negative = (int(count) for count in state.counts)
                 when = f"epoch {epoch}: " if epoch else ""
                 now = f"now {positive} positive and {negative} negative clips"

@@ -38,7 +38,9 @@ class Workplace:
         for flag, value in flags.items():
             if flag not in argv:
                 argv += (flag, value)
-        return [str(argument) for argument in argv]
+        if "--figures" in argv:  # not a flag of run.py: here, figures are drawn on request
+            return [str(argument) for argument in argv if argument != "--figures"]
+        return [*map(str, argv), "--no_figures"]
 
     def run(self, *argv: str) -> int:
         """Runs run.py on MOSI with small windows. Returns the exit status."""

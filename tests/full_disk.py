@@ -46,7 +46,8 @@ def check_failure(status: int, error: str, before: dict[str, bytes]) -> None:
     BALLAST.unlink()
     after = outcome(Path.cwd())
     changed = {name.split("/")[2] for name in after.keys() | before.keys() if after.get(name) != before.get(name)}
-    assert changed <= {checkpoint().name, state().name, f"{checkpoint().name}-history.csv"}, changed
+    record = checkpoint().name.replace("regression-1", "regression")
+    assert changed <= {checkpoint().name, state().name, record}, changed
     # Whatever changed is whole.
     load_checkpoint(checkpoint(), SelfMM)
     if state().exists():

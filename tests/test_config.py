@@ -39,6 +39,7 @@ TABLE = """
 """
 # Our additional keys, with the values that reproduce the released code.
 OURS = {
+    "unimodal_labels": "generated",
     "max_epochs": 0,
     "KeyEval": "Loss",
     "keep_last_window": False,

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from run_files import checkpoint
@@ -135,12 +136,20 @@ def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Pat
     """The fusion score, and each modality against labels unseen in training, are far better than guessing the mean."""
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     monkeypatch.chdir(tmp_path)
-    assert run.main(["--datasetName", "demo", "--seeds", "1111", "--max_epochs", "12", "--gpu_ids", "-1"]) == 0
+    flags = ["--seeds", "1111", "--max_epochs", "12", "--gpu_ids", "-1", "--save_labels"]
+    assert run.main(["--datasetName", "demo", *flags]) == 0
     folder = checkpoint(1111, dataset="demo")
     experiment, model = open_checkpoint(folder, parse_arguments([]), torch.device("cpu"))
-    metrics = experiment.test(model)
+    metrics, _ = experiment.test(model)
     labels, seen = experiment.store.splits["test"].labels, experiment.store.splits["train"].labels
     assert metrics["Corr"] > 0.9
     for task, limit in (("fusion", 0.45), ("text", 0.65), ("audio", 0.7), ("vision", 0.7)):
         guessing = np.abs(labels[task] - seen[task].mean()).mean()
         assert metrics["MAE" if task == "fusion" else f"{task}_MAE"] < limit * guessing, task
+    # The generated labels of audio and vision are nearer to the hidden ones than copies, and much more than by chance.
+    (history,) = Path("results/results").glob("*/1111-history.csv")
+    last = pd.read_csv(history).iloc[-1]
+    for task in ("audio", "vision"):
+        assert last[f"{task}_label_Corr"] > last[f"{task}_copied_Corr"] > last[f"{task}_shuffled_Corr"], task
+    drawn = {path.name for path in history.parent.iterdir()}
+    assert drawn >= {"report.html", "curves.png", "labels.png", "label_quality.png", "predictions.png", "confusion.png"}

@@ -20,7 +20,7 @@ CORE = """
     data/load_data.py data/ragged.py
     utils/metrics.py
 """.split()
-CORE_LINES, PROGRAM_LINES, FILE_LINES, FOLDER_FILES = 1500, 7600, 300, 15
+CORE_LINES, PROGRAM_LINES, FILE_LINES, FOLDER_FILES = 1500, 8200, 300, 15
 
 # Each may import itself and those to its right.
 LAYERS = ("run", "trains.sweep", "trains.runs", "trains", "data", "models", "config", "utils")

@@ -41,6 +41,9 @@ def test_programs_and_flags_in_the_readme_exist(name):
     for line in code_lines(read(name)):
         program = re.match(r"python (?:(\S+\.py)|-m ([a-z_.]+))", line)
         if program and program[2] != "venv":
-            source = read(program[1] or f"{program[2].replace('.', '/')}.py")
+            module = (program[2] or "").replace(".", "/")
+            source = read(
+                program[1] or (f"{module}.py" if (REPOSITORY / f"{module}.py").exists() else f"{module}/__main__.py")
+            )
             known = options if program[1] == "run.py" else set(re.findall(r'"(--\w+)"', source))
             assert set(re.findall(r" (--\w+)", line)) <= known, line

@@ -22,7 +22,7 @@ from config.config_regression import REPOSITORY
 from utils import files
 from utils.files import exclusive_lock
 
-FLAGS = ("--seeds", "1", "2", "--max_epochs", "4")  # the best epochs: 4 of seed 1, 3 of seed 2
+FLAGS = ("--seeds", "1", "2", "--max_epochs", "4", "--save_labels", "--save_predictions")  # the best epochs: 4 of seed 1, 3 of seed 2
 
 
 class Killed(BaseException):
@@ -55,7 +55,7 @@ def at_call(monkeypatch, name: str, number: int, action) -> None:
     monkeypatch.setattr(name, counted)
 
 
-# Each of the 2 seeds has 4 epochs of 4 forward passes: 3 windows and an evaluation; then the test.
+# Each of the 2 seeds has 4 epochs of 4 forward passes: 3 windows and an evaluation; then the test and all predictions.
 @pytest.mark.parametrize("call", [1, 2, 4, 9, 16, 17, 30])
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_files(workplace, undisturbed, monkeypatch, capsys, call):
     kind = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1][call % 3]

@@ -231,7 +231,8 @@ def test_help_names_every_flag_with_its_default(capsys):
     flags = """
         modelName datasetName preset params set tasks seeds max_epochs train_mode test_only resume is_tune tune_times storage
         sampler pruner heartbeat dataPath bert aligned cache_dir model_save_dir res_save_dir save_every jobs gpu_ids precision
-        max_clips_per_pass threads num_workers deterministic log_dir
+        max_clips_per_pass threads num_workers deterministic log_dir ablate unimodal_labels save_labels save_predictions
+        no_figures tensorboard
     """.split()
     for flag in flags:
         assert f"--{flag} " in text or f"--{flag}\n" in text

@@ -174,7 +174,7 @@ def test_diverged_training_counts_as_pruned_with_the_reason(place, monkeypatch):
 
 
 def test_undefined_score_counts_as_pruned(place, monkeypatch):
-    monkeypatch.setattr("utils.metrics._correlation", lambda *pair: 1.0 if np.array_equal(*pair) else float("nan"))
+    monkeypatch.setattr("utils.metrics.correlation", lambda *pair: 1.0 if np.array_equal(*pair) else float("nan"))
     assert tune(place, "--set", "KeyEval=Corr", "batch_size=4", times=2) == 0
     assert rows()["state"].tolist() == ["pruned"] * 2 and rows()["note"].tolist() == ["Corr is undefined"] * 2
     assert not BEST.exists()

@@ -57,6 +57,21 @@ def test_new_label_momentum_and_weight_by_hand(bound):
     assert ulgm.targets("fusion", CLIPS).tolist() == HUMAN.tolist()
 
 
+@pytest.mark.parametrize(
+    ("source", "text", "weights"),
+    [("human", [-1.0, 1.0, 1.0, -2.0], [math.tanh(3), 0, math.tanh(2), 0]), ("copied", HUMAN.tolist(), [1, 1, 1, 1])],
+)
+def test_given_labels_stay_and_need_no_classes(source, text, weights):
+    ulgm = ULGM(HUMAN, {"fusion": 1, "text": 1}, 3.0, source=source, human={"text": torch.tensor(text)})
+    for epoch in (1, 2, 3):
+        ulgm.update(CLIPS, [4], dict(fusion=FUSION, text=TEXT), epoch)
+    assert ulgm.targets("text", CLIPS).tolist() == text
+    assert ulgm.weights("text", CLIPS).tolist() == pytest.approx(weights) and ulgm.weights("fusion", CLIPS).eq(1).all()
+    positive = ULGM(HUMAN, {"fusion": 1, "text": 1}, 3.0, source="human", human={"text": HUMAN.abs()})
+    positive.check()
+    assert positive.is_intact(CLIPS)
+
+
 def test_momentum_keeps_more_of_the_old_label_in_later_epochs():
     ulgm = ulgm_after_epoch_1(bound=10)
     ulgm.update(CLIPS[:1], [1], dict(fusion=FUSION[:1], text=TEXT[:1]), epoch=9)

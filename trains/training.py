@@ -16,8 +16,9 @@ class Training:
     def __init__(self, model: nn.Module, train: Windows, config: Config):
         sizes = {task: config.head_sizes[task][0] for task in config.task_names}
         self.model = model
-        labels = torch.from_numpy(train.labels).to(model.dtype)
-        self.ulgm = ULGM(labels, sizes, config.H, config.exclude_zero).to(train.device)
+        human = {task: torch.from_numpy(part).to(model.dtype) for task, part in train.clips.split.labels.items()}
+        settings = (config.H, config.exclude_zero, config.unimodal_labels, human)
+        self.ulgm = ULGM(human["fusion"], sizes, *settings).to(train.device)
         self.optimizer = make_optimizer(model, config)
         self.check = FiniteCheck(train.clips.split.ids, self.ulgm)
         self.epochs = 0  # finished

@@ -23,10 +23,10 @@ def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
         "Has0_F1_score": _f1(prediction >= 0, truth >= 0),
         "Non0_acc_2": _accuracy(prediction[decided] > 0, truth[decided] > 0),
         "Non0_F1_score": _f1(prediction[decided] > 0, truth[decided] > 0),
-        "Mult_acc_5": _rounded_accuracy(prediction, truth, 2),
-        "Mult_acc_7": _rounded_accuracy(prediction, truth, 3),
+        "Mult_acc_5": _accuracy(mosi_classes(prediction, 5), mosi_classes(truth, 5)),
+        "Mult_acc_7": _accuracy(mosi_classes(prediction, 7), mosi_classes(truth, 7)),
         "MAE": mean_absolute_error(prediction, truth),
-        "Corr": _correlation(prediction, truth),
+        "Corr": correlation(prediction, truth),
     }
     return {name: rounded(float(value) if round_all else value) for name, value in values.items()}
 
@@ -37,11 +37,12 @@ def sims_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
     classes = {count: (sims_classes(prediction, count), sims_classes(truth, count)) for count in SIMS_EDGES}
     values = {f"Mult_acc_{count}": _accuracy(*pair) for count, pair in classes.items()}
     values |= {"F1_score": _f1(*classes[2]), "MAE": mean_absolute_error(prediction, truth)}
-    values["Corr"] = _correlation(prediction, truth)
+    values["Corr"] = correlation(prediction, truth)
     return {name: rounded(float(value)) if round_all else float(value) for name, value in values.items()}
 
 
 METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
+CLASS_COUNTS = {"mosi": (2, 5, 7), "sims": (2, 3, 5)}
 
 
 def metric_names(metrics: Callable) -> list[str]:
@@ -68,12 +69,13 @@ def lower_is_better(name: str) -> bool:
     return name in ("Loss", "MAE")
 
 
-def _rounded_accuracy(prediction: np.ndarray, truth: np.ndarray, bound: int) -> float:
-    """Accuracy of labels clipped to [-bound, bound] and rounded half to even."""
-    return _accuracy(np.round(np.clip(prediction, -bound, bound)), np.round(np.clip(truth, -bound, bound)))
+def mosi_classes(values: np.ndarray, count: int) -> np.ndarray:
+    """Numbers from 0: of two classes, y < 0 and y >= 0; or values clipped to [-2, 2] or [-3, 3] and rounded half to even."""
+    return 1.0 * (values >= 0) if count == 2 else np.round(np.clip(values, -(count // 2), count // 2)) + count // 2
 
 
 def sims_classes(values: np.ndarray, count: int) -> np.ndarray:
+    """Numbers from 0 of 2, 3 or 5 classes, for values in [-1, 1]."""
     # The edges are float32, as the labels are: a label of 0.1 must not exceed the edge 0.1.
     return np.digitize(values, np.float32(SIMS_EDGES[count]), right=True)
 
@@ -81,7 +83,7 @@ def sims_classes(values: np.ndarray, count: int) -> np.ndarray:
 def sentiment_class(score: float, metrics: str) -> str:
     """The class of a score: one of seven (metrics "mosi") or five ("sims")."""
     if metrics == "mosi":
-        return MOSI_NAMES[int(np.round(np.clip(np.float32(score), -3, 3))) + 3]
+        return MOSI_NAMES[int(mosi_classes(np.float32(score), 7))]
     return SIMS_NAMES[int(sims_classes(np.clip(np.float32(score), -1, 1), 5))]
 
 
@@ -93,7 +95,7 @@ def _f1(prediction: np.ndarray, truth: np.ndarray) -> float:
     return float(f1_score(truth, prediction, average="weighted")) if len(truth) else float("nan")
 
 
-def _correlation(prediction: np.ndarray, truth: np.ndarray) -> float:
+def correlation(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Pearson correlation; nan for a single clip or constant values."""
     if len(truth) < 2 or np.ptp(prediction) == 0 or np.ptp(truth) == 0:
         return float("nan")

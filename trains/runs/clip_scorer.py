@@ -20,9 +20,9 @@ from data.store import cut_text
 from data.tokens import encode
 from trains.runs.checkpoint import read_metadata
 from trains.runs.open import Trained
+from trains.runs.record import score_table
 from trains.self_mm import predict
 from utils.errors import UserError, warn
-from utils.metrics import sentiment_class, short_floats
 
 DTYPES = {"text": np.int32, "audio": np.float32, "vision": np.float32}
 FPS_TOLERANCE = 0.1  # relative difference from the training clips
@@ -180,11 +180,4 @@ def score_split(trained: Trained, split: Split, device: torch.device) -> pd.Data
     """One row per clip: id, score, class, unimodal scores, and the human label if the split has labels."""
     model = trained.model.to(device)
     windows = evaluation_windows(ClipDataset(split, device, model.hyper_parameters.max_clips_per_pass))
-    scores = {task: short_floats(values) for task, values in predict(model, windows).items()}
-    fusion = scores.pop("fusion")
-    classes = [sentiment_class(score, trained.dataset.metrics) for score in fusion]
-    columns = {"id": split.ids, "score": fusion, "class": classes}
-    columns |= {f"{task}_score": values for task, values in scores.items()}
-    if "fusion" in split.labels:
-        columns["label"] = short_floats(split.labels["fusion"])
-    return pd.DataFrame(columns)
+    return score_table(split, predict(model, windows), trained.dataset.metrics, np.arange(len(split)))

@@ -16,7 +16,7 @@ from data.store import FeatureStore
 from models.pretrained_bert import Pretrained, fingerprint
 from trains.runs.model_names import network_and_fit
 from trains.runs.provenance import Provenance, make_provenance
-from trains.runs.report import closing_report, published_scores
+from trains.runs.report import published_scores, score_tables
 from trains.self_mm import encode_texts, evaluate
 from trains.training import Training
 from utils.device import describe_device
@@ -57,7 +57,8 @@ class Experiment:
         """The same data and encoder with other hyper-parameters."""
         other = copy.copy(self)
         other.config = config
-        other.__dict__.pop("provenance", None)
+        for derived in ("provenance", "mean_guess"):
+            other.__dict__.pop(derived, None)
         return other
 
     def describe(self, log: logging.Logger, jobs: int) -> None:
@@ -67,7 +68,7 @@ class Experiment:
         differs = f"settings: the {default} table" + f", except {settings}" * (settings != default)
         where = describe_device(self.device) if jobs == 1 else f"{jobs} jobs at once"
         lines = [f"{self.model_name} on {self.dataset.name}: {clips} clips, {where}", differs]
-        if len(self.config.task_names) > 1:
+        if len(self.config.task_names) > 1 and self.config.unimodal_labels == "generated":
             lines += ["in epochs 1 and 2 the unimodal tasks have weight 0: expect the train loss to jump in epoch 3"]
         if self.tuned is not None:
             before, now = self.tuned.trained_on, self.provenance.data_and_encoder()
@@ -118,10 +119,10 @@ class Experiment:
         self.ranks.broadcast_tensors(model.state_dict().values())
         return Training(model, train, self.config), train, valid
 
-    def test(self, model: nn.Module) -> dict[str, float]:
-        """Metrics of the fusion score on the test split; MAE and Corr of each modality that has human labels."""
+    def test(self, model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """On the test split: metrics of the fusion score, MAE and Corr of each modality with human labels; and all scores."""
         metrics, scores = evaluate(model.to(self.device), evaluation_windows(self.clips["test"]), self.metrics)
-        return metrics | self._unimodal_metrics(scores)
+        return metrics | self._unimodal_metrics(scores), scores
 
     @functools.cached_property
     def mean_guess(self) -> dict[str, float]:
@@ -131,14 +132,18 @@ class Experiment:
         scores = {task: np.full_like(test[task], train[task].mean()) for task in tasks}
         return self.metrics(scores["fusion"], test["fusion"]) | self._unimodal_metrics(scores)
 
-    def report(self, title: str, tests: list[dict[str, float]]) -> str:
-        """The closing table. tests: metrics for each seed, as `test` returns them."""
-        # Scores are published for the official features, which record no extractors.
-        published = {} if self.store.extractors else published_scores(self.dataset.name, self.config.tasks)
-        report = closing_report(title, tests, self.mean_guess, published)
+    @property
+    def published(self) -> dict[str, dict[str, float]]:
+        """Published scores by source: for the official features, which record no extractors."""
+        return {} if self.store.extractors else published_scores(self.dataset.name, self.config.tasks)
+
+    def report(self, tests: list[dict[str, float]]) -> str:
+        """The closing tables. tests: metrics for each seed, as `test` returns them."""
+        tables = score_tables(tests, self.mean_guess, self.published)
+        lines = [f"{title}\n{table.to_string(index=False)}" for title, table in tables.items()]
         if not np.mean([test["MAE"] for test in tests]) < self.mean_guess["MAE"]:
-            report += "\nwarning: the MAE is no better than that of guessing the mean: the model learned nothing of use"
-        return report
+            lines += ["warning: the MAE is no better than that of guessing the mean: the model learned nothing of use"]
+        return "\n".join(lines)
 
     def _unimodal_metrics(self, scores: dict[str, np.ndarray]) -> dict[str, float]:
         """Compares each modality's scores (N,) on the test split with its own human labels, if it has any."""

@@ -1,19 +1,26 @@
-"""Trains a seed and keeps its files: checkpoint, row in the seeds CSV, and the state of its training until that is finished."""
+"""Trains a seed and keeps its files: checkpoint, record, CSV row, and the state of its training until that is finished."""
 
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from config.command_line import RunOptions
+from config.config_regression import Config
 from data.schema import EXTRACTORS
+from models.hub import LABELS
 from trains.runs.checkpoint import add_test_scores, load_checkpoint, read_metadata, save_checkpoint
 from trains.runs.experiment import Experiment
+from trains.runs.figures.quality import label_quality
+from trains.runs.figures.run_data import EPOCH_LABELS, FEATURES, HISTORY, PREDICTIONS, read_labels
+from trains.runs.figures.tensorboard import Board
 from trains.runs.provenance import MACHINE
+from trains.runs.record import predictions, record_folder, with_epoch, write_arrays
 from trains.runs.report import brief
 from trains.runs.results import add_seed_row, finished_rows, read_rows, write_rows
 from trains.runs.training_state import State, capture, load_state, restore, save_state
@@ -49,13 +56,15 @@ def train_seed(experiment: Experiment, seed: int, keeper: "Keeper | None") -> di
 
 class Keeper:
     def __init__(self, experiment: Experiment, seed: int, options: RunOptions, seeds_csv: Path, log: logging.Logger):
-        self.experiment, self.seed, self.seeds_csv, self.log = experiment, seed, seeds_csv, log
+        self.experiment, self.seed, self.options, self.seeds_csv, self.log = experiment, seed, options, seeds_csv, log
         # Minutes; whether to skip a finished seed, continue an unfinished one, and replace its row.
         self.save_every, self.resume = options.save_every, options.resume
         self.provenance = experiment.provenance
         self.default = options.model_save_dir / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
         self.named = self.default.with_name(self.default.name + self.provenance.suffix)
         self.training: Training | None = None
+        self.tasks = experiment.config.tasks
+        self.name = f"seed {seed}" + f" {self.tasks}" * (self.tasks != Config.tasks)
         self._choose_folder()
 
     @contextlib.contextmanager
@@ -74,7 +83,7 @@ class Keeper:
                 raise
             except Exception as error:
                 if self.training and (note := self._note(error)):
-                    error.add_note(f"seed {self.seed}: {note}")
+                    error.add_note(f"{self.name}: {note}")
                 raise
 
     def _choose_folder(self) -> None:
@@ -82,7 +91,6 @@ class Keeper:
         if current_folder(self.named).exists() and read_metadata(self.named).get("config_hash") != own:
             self.folder = self.named.with_name(f"{self.named.name}-{own}")  # words do not tell the two apart
         self.state = self.folder.with_name(f"{self.folder.name}-{STATE}")
-        self.history = self.folder.with_name(f"{self.folder.name}-history.csv")
         if self.state.exists() and not self.resume:
             raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {OTHERWISE}")
 
@@ -132,8 +140,14 @@ class Keeper:
                 raise UserError(f"--resume: {self.folder}: {problem}; remove {self.state} to train from the start")
         if training.epochs or training.windows:
             self._log(f"resumes after {training}")
-        rows = read_rows(self.history, ["epoch"]) if training.epochs else pd.DataFrame({"epoch": []})
+        self.record = record_folder(self.experiment, self.options.res_save_dir)
+        for name in () if training.epochs else (HISTORY, PREDICTIONS, EPOCH_LABELS, FEATURES):
+            remove(self._file(name))
+        rows = read_rows(self._file(HISTORY), ["epoch"]) if training.epochs else pd.DataFrame({"epoch": []})
         self.epochs = rows[pd.to_numeric(rows["epoch"], errors="coerce") <= training.epochs]  # the rows of history.csv
+        kept = self.options.save_labels and training.epochs and self._file(EPOCH_LABELS).exists()
+        self.labels = read_labels(self._file(EPOCH_LABELS), training.epochs) if kept else {}  # the arrays of labels.npz
+        self.board = Board(self.options, self.folder.name, training.epochs) if self.options.tensorboard else None
         self._start = time.perf_counter() - training.seconds
         self._last_save = time.monotonic()
         self.training = training
@@ -146,11 +160,16 @@ class Keeper:
         self._log(f"{text}  valid {scores}  {'best' if result.is_best else waited}")
         row = {"epoch": result.epoch, "seconds": round(result.seconds, 3), "train_loss": result.train_loss}
         row |= {f"valid_{name}": value for name, value in result.valid.items()}
+        labels, train = self._labels(self.training), self.experiment.store.splits["train"]
+        if self.experiment.config.unimodal_labels == "generated":
+            row |= label_quality(labels, train.labels, [self.seed, result.epoch])
         self.epochs = pd.concat([self.epochs, pd.DataFrame([row]).astype(object)], ignore_index=True)
-        try:
-            write_rows(self.epochs, self.history)
-        except UserError as error:  # perhaps a spreadsheet holds it; the next epoch writes all rows again
-            self._log(f"without this epoch's row: {error}")
+        self._keep(HISTORY, lambda path: write_rows(self.epochs, path))
+        if self.options.save_labels:
+            self.labels = with_epoch(self.labels, result.epoch, train.ids, labels)
+            self._keep(EPOCH_LABELS, lambda path: write_arrays(path, self.labels))
+        if self.board:
+            self.board.add_epoch(row, labels)
         if self.training.at_best or time.monotonic() - self._last_save >= 60 * self.save_every:
             self._save_state()
         # After the state: at any moment, the best epoch is in the checkpoint or in the state.
@@ -164,8 +183,16 @@ class Keeper:
         reason = f"no better {key} for {lasted} epochs" if lasted >= config.early_stop else "that was max_epochs"
         self._log(f"ends after epoch {training.epochs}: {reason}; the best, {training.best_epoch}, is in {self.folder}")
         seconds = time.perf_counter() - self._start
-        test = self.experiment.test(load_checkpoint(self.folder, self.experiment.network))
+        model = load_checkpoint(self.folder, self.experiment.network)
+        test, scores = self.experiment.test(model)
         add_test_scores(self.folder, test)
+        labels = pd.read_csv(current_folder(self.folder) / LABELS)
+        clips, features = predictions(self.experiment, model, labels, scores, self.options.save_predictions)
+        self._keep(PREDICTIONS, lambda path: write_rows(clips, path))
+        if features:
+            self._keep(FEATURES, lambda path: write_arrays(path, features))
+        if self.board:
+            self.board.close(asdict(config), test)
         row = {key: getattr(self.provenance, key) for key in ("model", "dataset", "settings")}
         row |= {"seed": self.seed} | test
         row[f"valid_{key}"] = training.best_score if lower_is_better(key) else -training.best_score
@@ -201,13 +228,25 @@ class Keeper:
         save_state(self.state, tensors, values | {"provenance": asdict(self.provenance)})
         self._last_save = time.monotonic()
 
+    def _file(self, name: str) -> Path:
+        return self.record / f"{self.seed}-{name}"
+
+    def _keep(self, name: str, write: Callable[[Path], None]) -> None:
+        """Writes a file of the record. What cannot be written, perhaps as a spreadsheet holds it, does not stop a training."""
+        try:
+            write(self._file(name))
+        except UserError as error:
+            self._log(f"continues without it: {error}")
+
+    def _labels(self, training: Training) -> dict[str, np.ndarray]:
+        return {task: state.labels.numpy(force=True).copy() for task, state in training.ulgm.tasks.items()}
+
     def _save_checkpoint(self, training: Training) -> None:
-        labels = {task: state.labels.numpy(force=True) for task, state in training.ulgm.tasks.items()}
-        table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **labels})
+        table = pd.DataFrame({"id": self.experiment.store.splits["train"].ids, **self._labels(training)})
         metadata = {key: value for key, value in asdict(self.provenance).items() if key not in MACHINE}
         metadata |= {"seed": self.seed, "epoch": training.best_epoch, EXTRACTORS: self.experiment.store.extractors}
         metadata["clips"] = {name: len(clips) for name, clips in self.experiment.clips.items()}
         save_checkpoint(training.model, self.folder, metadata, self.experiment.encoder.tokenizer, table)
 
     def _log(self, text: str) -> None:
-        self.log.info(printable(f"seed {self.seed}  {text}"))
+        self.log.info(printable(f"{self.name}  {text}"))

@@ -11,7 +11,7 @@ from config.command_line import RunOptions
 from config.config_regression import DATASETS, Dataset, data_root
 from data.demo import ensure_demo
 from data.extractors import difference
-from data.schema import EXTRACTORS, OFFICIAL, SPLITS
+from data.schema import EXTRACTORS, OFFICIAL, SPLITS, UNIMODAL_LABELS
 from data.store import FeatureStore, open_store
 from data.tokens import check_tokens, vocabulary_hash
 from models.pretrained_bert import Pretrained, load_pretrained, load_tokenizer
@@ -77,8 +77,13 @@ def open_experiment(options: RunOptions, device: torch.device, splits=SPLITS, ra
     if config.text_length and store.has_ids:
         raise UserError(f"config: text_length: {path} has token ids (text_bert), which are not cut; leave it out")
     store = replace(store, splits={name: store.splits[name] for name in splits})
-    labels = torch.from_numpy(store.splits["train"].labels["fusion"])
-    ULGM(labels, {"fusion": 1}, config.H, config.exclude_zero).check()
+    labels = store.splits["train"].labels
+    if config.unimodal_labels == "human" and (missing := [task for task in config.task_names if task not in labels]):
+        lacks = ", ".join(UNIMODAL_LABELS[task] for task in missing)
+        raise UserError(
+            f"--unimodal_labels human: {path} lacks {lacks}; train by generated or copied labels, or fewer --tasks"
+        )
+    ULGM(torch.from_numpy(labels["fusion"]), {"fusion": 1}, config.H, config.exclude_zero).check()
     others = {"aligned": ""} if aligned else {}
     own = [(data_root() / place).resolve() for place in (*dataset.unaligned, *dataset.aligned)]
     if path.resolve() not in own and store.sha1 not in OFFICIAL:

@@ -20,8 +20,8 @@ def published_scores(dataset: str, tasks: str) -> dict[str, Scores]:
     return {source: row.dropna().to_dict() for source, row in rows.iterrows()}
 
 
-def closing_report(title: str, tests: list[Scores], guess: Scores, published: dict[str, Scores]) -> str:
-    """tests: of each seed. guess: of guessing the mean label. published: of each source."""
+def score_tables(tests: list[Scores], guess: Scores, published: dict[str, Scores]) -> dict[str, pd.DataFrame]:
+    """Title -> table, as printed. tests: of each seed. guess: of guessing the mean label. published: of each source."""
     scale = scale_of(tests[0])
     scores = pd.DataFrame(tests) * scale
     columns = {"mean": scores.mean(skipna=False), "std": scores.std(ddof=0, skipna=False)}
@@ -30,12 +30,24 @@ def closing_report(title: str, tests: list[Scores], guess: Scores, published: di
         table = table.drop(columns="std")
     unimodal = table.index.str.startswith(TASKS)
     fusion = table[~unimodal].assign(**{source: pd.Series(values) for source, values in published.items()})
-    tables = [title, as_printed(fusion).to_string(index=False)]
+    tables = {f"test, {len(tests)} seed{'s' * (len(tests) > 1)}": as_printed(fusion)}
     if unimodal.any():
-        tables += ["each modality alone, against its own human labels, which training never uses"]
         alone = table[unimodal].rename(index=lambda metric: metric.replace("_", " "))
-        tables += [as_printed(alone).to_string(index=False)]
-    return "\n".join(tables)
+        tables["each modality alone, against its own human labels"] = as_printed(alone)
+    return tables
+
+
+def ablation_table(tests: dict[str, list[Scores]], published: dict[str, dict[str, Scores]]) -> pd.DataFrame:
+    """As printed: a row for each choice of tasks, with the mean and std of its seeds and, if published, the paper's scores."""
+    frames = {tasks: pd.DataFrame(scores) for tasks, scores in tests.items()}
+    names = ["MAE", "Corr", *[name for name in next(iter(frames.values())) if name.endswith("acc_2")][-1:]]
+    scale = scale_of(names)
+    kinds = {"": {tasks: frame[names].mean(skipna=False) * scale for tasks, frame in frames.items()}}
+    kinds[" std"] = {tasks: frame[names].std(ddof=0, skipna=False) * scale for tasks, frame in frames.items()}
+    kinds[" paper"] = {tasks: pd.Series(published[tasks].get("paper"), dtype=float) for tasks in tests}
+    parts = {kind: as_printed(pd.DataFrame(values).reindex(names)).set_index("").T for kind, values in kinds.items()}
+    table = pd.DataFrame({f"{name}{kind}": part[name] for name in names for kind, part in parts.items()})
+    return table.loc[:, (table != "-").any()].rename_axis("tasks").reset_index()
 
 
 def brief(scores: Scores, key: str) -> str:

@@ -1,0 +1,199 @@
+"""What a run leaves to look at: labels after each epoch, predictions, features, the ablation's table, TensorBoard."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from run_files import SEEDS_CSV, SUMMARY_CSV, checkpoint
+
+import predict
+import run
+from config.config_regression import TASK_SETS, make_config
+from data.schema import UNIMODAL_LABELS
+from trains.runs.figures.quality import label_quality
+from trains.runs.figures.run_data import read_run_data
+from trains.runs.report import ablation_table
+
+
+def with_human_labels(features: dict) -> dict:
+    for number, split in enumerate(features.values()):
+        labels = split["regression_labels"]
+        drawn = np.random.default_rng(number).uniform(-3, 3, (3, len(labels)))
+        split |= {key: values.astype(np.float32) for key, values in zip(UNIMODAL_LABELS.values(), drawn, strict=True)}
+    return features
+
+
+def folders() -> list[Path]:
+    return sorted(path.parent for path in Path("results/results").glob("*/run.json"))
+
+
+def test_labels_of_every_epoch_are_kept_and_those_of_the_best_are_the_checkpoints(workplace):
+    assert workplace.run("--save_labels", "--max_epochs", "4") == 0
+    (folder,) = folders()
+    data = read_run_data(folder)
+    table = pd.read_csv(checkpoint() / "labels.csv")
+    assert data.labels["epoch"].tolist() == data.histories[1].index.tolist() == [1, 2, 3, 4]
+    assert data.labels["id"].tolist() == table["id"].tolist()
+    for task in ("text", "audio", "vision"):
+        assert data.labels[task].shape == (4, 21) and data.labels[task].dtype == np.float32
+        assert (data.labels[task][data.best_epoch - 1] == table[task].to_numpy(dtype=np.float32)).all()
+    assert (data.labels["fusion"] == table["fusion"].to_numpy(dtype=np.float32)).all()
+    assert workplace.run("--max_epochs", "4") == 0  # trained again without the flag: old labels would not be this run's
+    assert read_run_data(folder).labels is None
+
+
+def test_all_predictions_are_those_of_predict_and_features_have_their_clips(workplace, capsys):
+    assert workplace.run() == 0
+    (folder,) = folders()
+    short = pd.read_csv(folder / "1-predictions.csv")
+    assert short["split"].value_counts().to_dict() == {"train": 20, "test": 9}
+    assert workplace.run("--save_predictions") == 0
+    clips = pd.read_csv(folder / "1-predictions.csv")
+    assert clips["split"].value_counts().to_dict() == tiny.SIZES
+    both = short.merge(clips, on=["split", "id"])
+    assert len(both) == len(short)
+    for name in short.columns.drop(["split", "id", "text", "class"]):
+        assert np.allclose(both[f"{name}_x"], both[f"{name}_y"], atol=1e-6, equal_nan=True), name
+    labels = pd.read_csv(checkpoint() / "labels.csv")
+    assert (clips.loc[clips["split"] == "train", "audio_label"].to_numpy() == labels["audio"].to_numpy()).all()
+    assert clips.loc[clips["split"] != "train", "audio_label"].isna().all()
+    with np.load(folder / "1-features.npz", allow_pickle=False) as features:
+        for split, size in tiny.SIZES.items():
+            assert features[f"{split}_id"].tolist() == clips.loc[clips["split"] == split, "id"].tolist()
+            config = make_config("mosi")
+            for task in config.task_names:
+                assert features[f"{split}_{task}"].shape == (size, config.head_sizes[task][0])
+                assert (features[f"{split}_{task}"] >= 0).all()  # after ReLU
+    capsys.readouterr()
+    flags = ["--checkpoint", str(checkpoint()), "--features", str(workplace.features), "--json", "--gpu_ids", "-1"]
+    assert predict.main(flags) == 0
+    scores = pd.DataFrame(json.loads(capsys.readouterr().out))
+    tested = clips[clips["split"] == "test"].reset_index(drop=True)
+    assert np.allclose(tested["score"], scores["score"], atol=1e-6) and tested["class"].equals(scores["class"])
+
+
+def test_label_quality_by_hand():
+    labels = {"fusion": np.array([1.0, -1.0, 0.5]), "text": np.array([2.0, -1.0, -0.5]), "audio": np.zeros(3)}
+    quality = label_quality(labels, {"fusion": labels["fusion"], "text": np.array([2.0, 0.0, -1.5])}, [1, 1])
+    assert quality["text_label_MAE"] == pytest.approx(2 / 3, abs=1e-4)
+    assert quality["text_label_sign"] == 1 and quality["text_copied_sign"] == 0.5  # of the two that are not 0
+    assert quality["text_copied_MAE"] == pytest.approx(4 / 3, abs=1e-4)
+    assert quality["text_label_Corr"] == pytest.approx(np.corrcoef([2, -1, -0.5], [2, 0, -1.5])[0, 1], abs=1e-4)
+    assert quality["text_shuffled_MAE"] > quality["text_label_MAE"]
+    assert not any(name.startswith(("audio", "fusion")) for name in quality)
+
+
+def test_quality_is_in_the_history_only_with_human_labels_and_generated_ones(workplace):
+    assert workplace.run() == 0
+    tiny.write_features(workplace.features, with_human_labels(tiny.make_features()))
+    assert workplace.run() == 0 and workplace.run("--unimodal_labels", "copied") == 0
+    assert workplace.run("--unimodal_labels", "human", "--max_epochs", "3", "--save_labels") == 0
+    found = [sum("_label_" in name for name in read_run_data(folder).histories[1]) for folder in folders()]
+    assert sorted(found) == [0, 0, 0, 9]
+    rows = pd.read_csv(SEEDS_CSV)
+    assert rows["config_hash"].nunique() == 4 and rows["settings"].str.contains("unimodal_labels=human").sum() == 1
+    runs = [read_run_data(folder) for folder in folders()]
+    (data,) = [run for run in runs if run.facts["hyper_parameters"]["unimodal_labels"] == "human"]
+    truth = with_human_labels(tiny.make_features())["train"]
+    assert all((data.labels["vision"] == truth["regression_labels_V"]).all(axis=1))
+    assert (
+        data.histories[1]["train_loss"].iloc[0] > 1.1 * data.labels["fusion"].std()
+    )  # the tasks count from epoch 1 on
+
+
+def test_human_labels_that_the_file_lacks_are_one_error(fails):
+    error = fails("--unimodal_labels", "human", "--tasks", "MA")
+    assert "regression_labels_A" in error and "regression_labels_T" not in error
+
+
+def test_ablate_trains_every_choice_of_tasks_into_one_table(workplace, capsys):
+    flags = ("--ablate", "--seeds", "1", "2", "--max_epochs", "1")
+    assert workplace.run(*flags) == 0
+    rows, printed = pd.read_csv(SEEDS_CSV), capsys.readouterr().out
+    table = pd.read_csv(SEEDS_CSV.with_name("mosi-regression-ablation.csv"))
+    assert table["tasks"].tolist() == [*TASK_SETS] and len(rows) == 16 and len(pd.read_csv(SUMMARY_CSV)) == 8
+    for tasks, line in table.set_index("tasks").iterrows():
+        first = rows["settings"].str.split().str[0]
+        maes = rows.loc[(first == tasks) if tasks != "MTAV" else ~first.isin(TASK_SETS), "MAE"]
+        assert len(maes) == 2 and line["MAE"] == pytest.approx(maes.mean(), abs=1e-4)
+        assert line["MAE std"] == pytest.approx(maes.std(ddof=0), abs=1e-4)
+    assert "MAE paper" in printed.splitlines()[-10] and "0.712" in printed  # of MTA
+    assert workplace.run(*flags, "--resume") == 0  # nothing is left to train
+    assert len(pd.read_csv(SEEDS_CSV)) == 16 and "epoch  1" not in capsys.readouterr().out
+
+
+def test_jobs_of_an_ablation_train_one_choice_and_seed_each(workplace, monkeypatch):
+    started = {}
+    monkeypatch.setattr(run, "run_jobs", lambda options, jobs: started.update(jobs) or ["no job was started"])
+    assert workplace.run("--ablate", "--seeds", "1", "2", "--jobs", "2") == 2
+    assert len(started) == 16
+    options = [run.parse_arguments(workplace.command("--ablate", *flags)) for flags in started.values()]
+    assert {(one.config().tasks, *one.seeds) for one in options} == {
+        (tasks, seed) for tasks in TASK_SETS for seed in (1, 2)
+    }
+    assert not any(one.ablate for one in options)
+
+
+def test_undefined_scores_are_a_dash_in_the_ablation():
+    test = {"MAE": 0.5, "Corr": float("nan"), "Mult_acc_2": 0.25}
+    table = ablation_table({"M": [test], "MT": [test]}, {"M": {}, "MT": {"paper": {"Corr": 0.781}}})
+    assert table.columns.tolist() == ["tasks", "MAE", "MAE std", "Corr paper", "Mult_acc_2", "Mult_acc_2 std"]
+    assert table["Corr paper"].tolist() == ["-", "0.7810"] and table["Mult_acc_2"].tolist() == ["25.00"] * 2
+
+
+@pytest.mark.parametrize("flags", [["--tasks", "MT"], ["--is_tune"], ["--test_only", "x"]])
+def test_ablate_excludes_other_choices_of_tasks(fails, flags):
+    assert "--ablate" in fails("--ablate", *flags)
+
+
+def test_another_experiment_of_the_same_words_has_a_folder_of_its_own(workplace):
+    for seed in (0, 5):
+        tiny.write_features(workplace.features, tiny.make_features(seed))
+        assert workplace.run() == 0
+    one, other = folders()
+    assert other.name.startswith(one.name) and read_run_data(other).facts["config_hash"] in other.name
+
+
+def test_damaged_records_are_one_error(workplace, capsys):
+    from trains.runs.figures.__main__ import main
+
+    assert workplace.run("--save_labels") == 0
+    (folder,) = folders()
+    for name, content in {
+        "1-history.csv": "epoch,valid_Loss\n1,x\n",
+        "1-predictions.csv": "",
+        "run.json": "[]",
+        "1-labels.npz": "PK",
+    }.items():
+        whole = (folder / name).read_bytes()
+        (folder / name).write_text(content)
+        capsys.readouterr()
+        assert main([str(folder)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and name in error and error.count("\n") == 1
+        (folder / name).write_bytes(whole)
+    assert main([str(folder / "nowhere")]) == 2
+
+
+def test_tensorboard_gets_the_numbers_of_the_history(workplace):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert workplace.run("--tensorboard", "--max_epochs", "3") == 0
+    events = loader.EventAccumulator(
+        f"logs/{checkpoint().name}", size_guidance={"scalars": 0, "histograms": 0}
+    ).Reload()
+    (folder,) = folders()
+    data = read_run_data(folder)
+    for name, column in {"valid/Loss": "valid_Loss", "train/loss": "train_loss"}.items():
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == [1, 2, 3]
+        assert np.allclose([scalar.value for scalar in scalars], data.histories[1][column], rtol=1e-6)
+    assert [histogram.step for histogram in events.Histograms("labels/audio")] == [1, 2, 3]
+    assert events.Scalars("test/MAE")[0].value == pytest.approx(data.rows["MAE"][1])
+
+
+def test_a_missing_tensorboard_is_noticed_before_training(fails, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install tensorboard" in fails("--tensorboard")

@@ -1,0 +1,126 @@
+"""What a run leaves to look at, in a folder of --res_save_dir for all seeds of an experiment; trains.runs.record writes it.
+
+run.json              settings, hyper-parameters, versions and hashes; scores that were published, and of guessing the mean
+SEED-history.csv      a row per epoch: losses, validation metrics and, with human unimodal labels, the generated ones' quality
+SEED-predictions.csv  scores and labels of the test clips, and of the training clips whose labels disagree most
+SEED-labels.npz       --save_labels: id (N,), epoch (E,), fusion (N,); text, audio and vision (E, N), after each epoch
+SEED-features.npz     --save_predictions, which adds the other clips above: SPLIT_id (N,), SPLIT_TASK (N, D)
+"""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from config.config_regression import DATASETS, Config, Dataset
+from trains.runs.results import read_rows
+from utils.errors import UserError, first_line
+
+RUN, HISTORY, PREDICTIONS, EPOCH_LABELS, FEATURES = (
+    "run.json",
+    "history.csv",
+    "predictions.csv",
+    "labels.npz",
+    "features.npz",
+)
+
+
+CASES = 20  # training clips whose labels disagree most
+# Columns that are not numbers.
+SEED_TEXTS = (
+    "model dataset settings aligned features_sha1 bert config_hash versions commit device deterministic".split()
+)
+CLIP_TEXTS = "split id text class".split()
+
+
+@dataclass
+class RunData:
+    folder: Path
+    facts: dict  # run.json
+    dataset: Dataset
+    tasks: list[str]
+    rows: pd.DataFrame  # of the seeds CSV, one for each finished seed, which is the index
+    histories: dict[int, pd.DataFrame]  # finished seed -> its history, by epoch
+    seed: int  # the one that is shown clip by clip
+    clips: pd.DataFrame  # its predictions
+    labels: dict[str, np.ndarray] | None  # its labels after each epoch; None without --save_labels
+
+    @property
+    def best_epoch(self) -> int:
+        """Of the seed that is shown."""
+        return int(self.rows["best_epoch"][self.seed])
+
+
+def read_run_data(folder: Path, seed: int | None = None) -> RunData:
+    """Reads a run. seed: the one to show; None: the first. Raises UserError if a file is missing or damaged."""
+    facts = read_run(folder)
+    rows = _read(
+        folder.parent / "normals" / f"{facts['dataset']}-regression-seeds.csv", ["seed", "best_epoch"], SEED_TEXTS
+    )
+    rows = rows[(rows["config_hash"] == facts["config_hash"]) & (rows["model"] == facts["model"])]
+    rows = (
+        rows.assign(seed=rows["seed"].astype(int)).drop_duplicates("seed", keep="last").set_index("seed").sort_index()
+    )
+    histories = {number: folder / f"{number}-{HISTORY}" for number in rows.index}
+    histories = {
+        number: _read(path, ["epoch"]).set_index("epoch") for number, path in histories.items() if path.exists()
+    }
+    shown = [number for number in histories if seed in (None, number) and (folder / f"{number}-{PREDICTIONS}").exists()]
+    if not shown:
+        raise UserError(
+            f"{folder}: no files of {'any finished seed' if seed is None else f'seed {seed}'}; train it again"
+        )
+    labels = folder / f"{shown[0]}-{EPOCH_LABELS}"
+    return RunData(
+        folder,
+        facts,
+        DATASETS[facts["dataset"]],
+        list(Config(**facts["hyper_parameters"]).task_names),
+        rows.loc[list(histories)],
+        histories,
+        shown[0],
+        _read(folder / f"{shown[0]}-{PREDICTIONS}", ["split", "score", "label"], CLIP_TEXTS),
+        read_labels(labels) if labels.exists() else None,
+    )
+
+
+def read_run(folder: Path) -> dict:
+    """The content of run.json. Raises UserError if it is missing or damaged."""
+    try:
+        facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        if facts["dataset"] not in DATASETS or not isinstance(facts["config_hash"], str):
+            raise ValueError("unknown dataset, or no config_hash")
+        Config(**facts["hyper_parameters"])
+        return facts
+    except (OSError, KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(f"{folder / RUN}: cannot be read ({first_line(error)}); run.py writes it") from None
+
+
+def read_labels(path: Path, epochs: int | None = None) -> dict[str, np.ndarray]:
+    """The arrays of SEED-labels.npz, to an epoch. Raises UserError if it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        kept = arrays["epoch"] <= (np.inf if epochs is None else epochs)
+        constant = ("id", "fusion")
+        return {name: values if name in constant else values[kept] for name, values in arrays.items()}
+    except (OSError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); remove it") from None
+
+
+def _read(path: Path, needed: list[str], texts: list[str] = ()) -> pd.DataFrame:
+    """A CSV whose columns, `texts` aside, are numbers; "" is nan. Raises UserError if it is missing or damaged."""
+    rows = read_rows(path, needed)
+    numbers = rows.columns.difference(texts, sort=False)
+    try:
+        return rows.assign(**{name: rows[name].replace("", "nan").astype(float) for name in numbers})
+    except ValueError as error:
+        raise UserError(f"{path}: damaged row ({first_line(error)}); repair the file, or move it away") from None
+
+
+def disagreement(values: pd.DataFrame) -> pd.Series:
+    """(N,) the distance between a clip's highest and lowest value. values: a column for each task."""
+    return values.max(axis=1) - values.min(axis=1)

@@ -1,0 +1,108 @@
+"""Writes what a run leaves to look at: see trains/runs/figures/run_data.py."""
+
+import copy
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from data.load_data import Windows, evaluation_windows
+from data.ragged import Split
+from trains.runs.experiment import Experiment
+from trains.runs.figures.run_data import CASES, RUN, disagreement, read_run
+from trains.self_mm import for_all_clips
+from utils.errors import csv_text
+from utils.files import exclusive_lock, make_folder, replacing
+from utils.metrics import sentiment_class, short_floats
+from utils.ranks import ALONE
+
+
+def record_folder(experiment: Experiment, results: Path) -> Path:
+    """Makes an experiment's folder, with run.json. Its name ends with a hash if the settings' words are another one's."""
+    provenance = experiment.provenance
+    folder = results / f"{provenance.model}-{provenance.dataset}-regression{provenance.suffix}"
+    with exclusive_lock(make_folder(folder) / RUN):
+        if (folder / RUN).exists() and read_run(folder)["config_hash"] != provenance.config_hash:
+            folder = make_folder(folder.with_name(f"{folder.name}-{provenance.config_hash}"))
+        facts = asdict(provenance) | {"hyper_parameters": asdict(experiment.config)}
+        facts |= {"clips": {name: len(split) for name, split in experiment.store.splits.items()}}
+        facts |= {"published": experiment.published, "mean_guess": experiment.mean_guess}
+        with replacing(folder / RUN) as work:
+            work.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    return folder
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with replacing(path) as work:
+        np.savez(work, **arrays)
+
+
+def with_epoch(arrays: dict, epoch: int, ids: list[str], labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of SEED-labels.npz with a further epoch. arrays: {} before the first. labels: task -> (N,)."""
+    constant = {"id": np.array(ids), "fusion": labels["fusion"]}
+    added = {"epoch": np.array([epoch])} | {task: labels[task][None] for task in labels if task != "fusion"}
+    return constant | {
+        name: np.concatenate([*filter(len, [arrays.get(name, [])]), part]) for name, part in added.items()
+    }
+
+
+def predictions(
+    experiment: Experiment, model: nn.Module, labels: pd.DataFrame, tested: dict[str, np.ndarray], everything: bool
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """The table of SEED-predictions.csv and, if all clips are asked for, the arrays of SEED-features.npz.
+
+    labels: those that training ended with, a column for each task. tested: task -> the test clips' scores (N,).
+    """
+    tasks, tables, features = list(experiment.config.task_names), [], {}
+    cases = disagreement(labels[tasks]).nlargest(CASES).index.sort_values() if len(tasks) > 1 else labels.index[:0]
+    for name, split in experiment.store.splits.items():
+        clips = copy.copy(experiment.clips[name])  # with its features on the GPU and texts encoded beforehand
+        clips.ranks = ALONE
+        chosen = np.arange(len(split))
+        if everything:
+            scores, found = model_outputs(model, evaluation_windows(clips))
+            features |= {f"{name}_id": np.array(split.ids)} | {f"{name}_{task}": part for task, part in found.items()}
+        elif name == "test":
+            scores = tested
+        elif name == "train" and len(cases):
+            chosen = cases.to_numpy()
+            scores, _ = model_outputs(model, Windows(clips, lambda _, only=chosen: [[torch.tensor(only)]]))
+        else:
+            continue
+        table = score_table(split, scores, experiment.dataset.metrics, chosen)
+        table.insert(0, "split", name)
+        table.insert(2, "text", [csv_text(split.raw_text[clip]) for clip in chosen] if split.raw_text else "")
+        for task in tasks[1:]:
+            table[f"{task}_label"] = labels[task].to_numpy()[chosen] if name == "train" else np.nan
+        for task in tasks[1:]:
+            if task in split.labels:
+                table[f"{task}_human"] = short_floats(split.labels[task][chosen])
+        tables.append(table.assign(id=table["id"].map(csv_text)))
+    return pd.concat(tables, ignore_index=True), features
+
+
+def model_outputs(model: nn.Module, windows: Windows) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Scores (N,) and features (N, D) by task, in file order."""
+
+    def call(batch) -> dict:
+        outputs = model(batch)
+        return {f"{task}_score": scores for task, scores in outputs.scores.items()} | outputs.features
+
+    found = {name: values.numpy() for name, values in for_all_clips(model, windows, call).items()}
+    scores = {task: found.pop(f"{task}_score") for task in [*found] if f"{task}_score" in found}
+    return scores, found
+
+
+def score_table(split: Split, scores: dict[str, np.ndarray], metrics: str, chosen: np.ndarray) -> pd.DataFrame:
+    """One row per chosen clip: id, score, class, unimodal scores and, if the split has labels, the human one."""
+    short = {task: short_floats(values) for task, values in scores.items()}
+    columns = {"id": [split.ids[clip] for clip in chosen], "score": short["fusion"]}
+    columns["class"] = [sentiment_class(score, metrics) for score in short["fusion"]]
+    columns |= {f"{task}_score": values for task, values in short.items() if task != "fusion"}
+    if "fusion" in split.labels:
+        columns["label"] = short_floats(split.labels["fusion"][chosen])
+    return pd.DataFrame(columns)
