@@ -89,7 +89,8 @@ def test_run_trains_on_a_file_built_from_parts(tmp_path, label_table, parts, cap
     bert = tiny.write_bert(tmp_path / "bert", vocab_size=5 + len(words))
     (bert / "vocab.txt").write_text("\n".join([*tiny.VOCABULARY[:5], *words]) + "\n")
     (command,) = re.findall("train on it: python run.py (.*)", printed)
-    assert run.main([*command.split(), *f"--bert {bert} --seeds 1 --max_epochs 1 --gpu_ids -1 --no_figures".split()]) == 0
+    flags = f"--bert {bert} --seeds 1 --max_epochs 1 --gpu_ids -1 --no_figures"
+    assert run.main([*command.split(), *flags.split()]) == 0
 
 
 def test_clips_with_unusable_parts_are_left_out(tmp_path, label_table, parts, capsys):

@@ -94,7 +94,8 @@ def test_tables_have_the_numbers_of_the_files():
     assert seeds["best_epoch"] == seeds["epochs"] == ["2", "2"] and seeds["seconds"] == ["1.25", "30"]
     quality = pd.DataFrame(page.table("labels, MAE, Corr, sign")).set_index(0).astype(float)
     assert [*quality.index] == ["text, generated", "text, copied", "text, shuffled"]
-    assert [*quality.to_numpy().ravel()] == [*run.histories[1].loc[2]]  # the best epoch
+    best = sum(history.loc[2] for history in run.histories.values()) / 2
+    np.testing.assert_allclose(quality.to_numpy().ravel(), best, atol=5.1e-5)  # printed with 4 digits
     widest = disagreement(run.clips[:30][COLUMNS[:4]]).sort_values(ascending=False).index[:20]
     np.testing.assert_array_equal(page.table(CASES, exact=True), run.clips.loc[widest, COLUMNS])
     first, *others = page.table("hyper-parameter, value, released")

@@ -22,7 +22,8 @@ from config.config_regression import REPOSITORY
 from utils import files
 from utils.files import exclusive_lock
 
-FLAGS = ("--seeds", "1", "2", "--max_epochs", "4", "--save_labels", "--save_predictions")  # the best epochs: 4 of seed 1, 3 of seed 2
+# The best epochs: 4 of seed 1, 3 of seed 2.
+FLAGS = ("--seeds", "1", "2", "--max_epochs", "4", "--save_labels", "--save_predictions")
 
 
 class Killed(BaseException):

@@ -67,8 +67,8 @@ def checkpoint(prepared, corpus, tmp_path_factory) -> Path:
     import run
 
     with contextlib.chdir(folder := tmp_path_factory.mktemp("trained")):
-        flags = ["--dataPath", prepared, "--bert", corpus / "bert", "--seeds", 1, "--max_epochs", 1, "--gpu_ids", -1, "--no_figures"]
-        flags += ["--set", "keep_last_window=True"]  # six clips do not fill a window
+        flags = ["--dataPath", prepared, "--bert", corpus / "bert", "--seeds", 1, "--max_epochs", 1, "--gpu_ids", -1]
+        flags += ["--no_figures", "--set", "keep_last_window=True"]  # six clips do not fill a window
         assert run.main([str(flag) for flag in flags]) == 0
         return next(path for path in folder.glob("results/models/*") if path.is_dir())
 

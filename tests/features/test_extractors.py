@@ -204,8 +204,8 @@ def test_openface_runs_on_clips_of_any_name(corpus, openface, tmp_path, monkeypa
     import run
 
     with contextlib.chdir(folder):
-        flags = ["--dataPath", again, "--bert", folder / "bert", "--seeds", 1, "--max_epochs", 1, "--gpu_ids", -1, "--no_figures"]
-        flags += ["--set", "keep_last_window=True"]  # there are few clips
+        flags = ["--dataPath", again, "--bert", folder / "bert", "--seeds", 1, "--max_epochs", 1, "--gpu_ids", -1]
+        flags += ["--no_figures", "--set", "keep_last_window=True"]  # there are few clips
         assert run.main([str(flag) for flag in flags]) == 0
     scores = []
     for way in (["--openface2Path", openface], ["--openface_csv", tables], ["--openface_csv", tables / "0002.csv"]):

@@ -78,7 +78,6 @@ def predictions(
         table.insert(2, "text", [csv_text(split.raw_text[clip]) for clip in chosen] if split.raw_text else "")
         for task in tasks[1:]:
             table[f"{task}_label"] = labels[task].to_numpy()[chosen] if name == "train" else np.nan
-        for task in tasks[1:]:
             if task in split.labels:
                 table[f"{task}_human"] = short_floats(split.labels[task][chosen])
         tables.append(table.assign(id=table["id"].map(csv_text)))

@@ -56,35 +56,28 @@ class RunData:
 
 def read_run_data(folder: Path, seed: int | None = None) -> RunData:
     """Reads a run. seed: the one to show; None: the first. Raises UserError if a file is missing or damaged."""
-    facts = read_run(folder)
-    rows = _read(
-        folder.parent / "normals" / f"{facts['dataset']}-regression-seeds.csv", ["seed", "best_epoch"], SEED_TEXTS
-    )
+    facts, histories = read_run(folder), {}
+    seeds_csv = folder.parent / "normals" / f"{facts['dataset']}-regression-seeds.csv"
+    rows = _read(seeds_csv, ["seed", "best_epoch"], SEED_TEXTS).dropna(subset=["seed", "best_epoch"])
     rows = rows[(rows["config_hash"] == facts["config_hash"]) & (rows["model"] == facts["model"])]
-    rows = (
-        rows.assign(seed=rows["seed"].astype(int)).drop_duplicates("seed", keep="last").set_index("seed").sort_index()
-    )
-    histories = {number: folder / f"{number}-{HISTORY}" for number in rows.index}
-    histories = {
-        number: _read(path, ["epoch"]).set_index("epoch") for number, path in histories.items() if path.exists()
-    }
-    shown = [number for number in histories if seed in (None, number) and (folder / f"{number}-{PREDICTIONS}").exists()]
-    if not shown:
+    rows = rows.astype({"seed": int}).drop_duplicates("seed", keep="last").set_index("seed").sort_index()
+    for number, best in rows["best_epoch"].items():
+        if (path := folder / f"{number}-{HISTORY}").exists():
+            history = _read(path, ["epoch", "train_loss", "valid_Loss", "valid_Corr"]).set_index("epoch")
+            if best in history.index:  # it may lack the last epochs, if a spreadsheet held it
+                histories[number] = history
+    files = {number: folder / f"{number}-{PREDICTIONS}" for number in histories if seed in (None, number)}
+    shown = next((number for number, path in files.items() if path.exists()), None)
+    if shown is None:
         raise UserError(
-            f"{folder}: no files of {'any finished seed' if seed is None else f'seed {seed}'}; train it again"
+            f"{folder}: lacks the files of {'all seeds' if seed is None else f'seed {seed}'}; train it again"
         )
-    labels = folder / f"{shown[0]}-{EPOCH_LABELS}"
-    return RunData(
-        folder,
-        facts,
-        DATASETS[facts["dataset"]],
-        list(Config(**facts["hyper_parameters"]).task_names),
-        rows.loc[list(histories)],
-        histories,
-        shown[0],
-        _read(folder / f"{shown[0]}-{PREDICTIONS}", ["split", "score", "label"], CLIP_TEXTS),
-        read_labels(labels) if labels.exists() else None,
-    )
+    labels = folder / f"{shown}-{EPOCH_LABELS}"
+    dataset, tasks = DATASETS[facts["dataset"]], list(Config(**facts["hyper_parameters"]).task_names)
+    needed = [f"{task}_{name}" for task in tasks[1:] for name in ("score", "label")]
+    clips = _read(files[shown], [*CLIP_TEXTS, "score", "label", *needed], CLIP_TEXTS)
+    labels = read_labels(labels) if labels.exists() else None
+    return RunData(folder, facts, dataset, tasks, rows.loc[[*histories]], histories, shown, clips, labels)
 
 
 def read_run(folder: Path) -> dict:
