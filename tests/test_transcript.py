@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from data.builders.transcript import beside, find_clips, join, parse_cues, read_cues
+from data.builders.transcript import beside, find_clips, join, read_cues
 from utils.errors import UserError
 
 WHISPER = {
@@ -58,13 +58,13 @@ def test_every_form_of_timed_transcript_has_the_same_words_and_times(tmp_path, n
 def test_entities_numbers_and_comparisons_stay_words():
     times = "00:00.000 --> 00:02.500\n"
     text = f"{times}AT&amp;T&nbsp;has five < six,\n{times}seven > two, and\n42\n\n{times}♪\n\n{times}3:30 it was\n"
-    assert [cue.text for cue in parse_cues(text, "")] == [
+    assert [cue.text for cue in read_cues(text)] == [
         "AT&T has five < six,",
         "seven > two, and 42",
         "",
         "3:30 it was",
     ]
-    assert join(parse_cues("We left at 3:30\nand came back\nat 4", "")) == "We left at 3:30 and came back at 4"
+    assert join(read_cues("We left at 3:30\nand came back\nat 4")) == "We left at 3:30 and came back at 4"
 
 
 def test_the_repeated_lines_of_youtubes_captions_are_read_once():
@@ -72,8 +72,8 @@ def test_the_repeated_lines_of_youtubes_captions_are_read_once():
         "WEBVTT\nKind: captions\n\n00:00:00.000 --> 00:00:02.000 align:start\n \nwell<00:00:01.000><c> it</c>\n\n"
         "00:00:02.000 --> 00:00:02.010\nwell it\n \n\n00:00:02.010 --> 00:00:04.000\nwell it\nwas<00:00:03.000><c> fine</c>\n"
     )
-    assert join(parse_cues(rolling, "")) == "well it was fine"
-    assert join(parse_cues("00:00 --> 00:01\nNo.\n\n00:01 --> 00:02\nNo.\n", "")) == "No. No."
+    assert join(read_cues(rolling)) == "well it was fine"
+    assert join(read_cues("00:00 --> 00:01\nNo.\n\n00:01 --> 00:02\nNo.\n")) == "No. No."
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -120,13 +120,13 @@ def test_what_would_be_misread_is_refused_with_the_reason(tmp_path, name, conten
     "text", ["<a" * 100_000, "<" * 200_000, "{\\" * 100_000, "1" * 200_000, "\n \t" * 70_000, "1 " * 99_999]
 )
 def test_time_grows_with_the_length_of_the_text(text):
-    parse_cues(f"00:00 --> 00:01\n{text}", "")
-    parse_cues(f"00:00 --> 00:01\n{'a' * 9}\n" * 20_000, "")
+    read_cues(f"00:00 --> 00:01\n{text}")
+    read_cues(f"00:00 --> 00:01\n{'a' * 9}\n" * 20_000)
 
 
 def test_time_grows_with_the_lines_of_a_cue():
     start = time.perf_counter()
-    parse_cues("00:00 --> 00:01\n" + f"{'a' * 9}\n" * 200_000, "")
+    read_cues("00:00 --> 00:01\n" + f"{'a' * 9}\n" * 200_000)
     assert time.perf_counter() - start < 10
 
 

@@ -27,8 +27,6 @@ _TAG = re.compile(r"</?(?:[a-zA-Z]|\d+:)[^<>]*>|\{\\[^{}]*\}")  # <i>, <v Name>,
 
 @dataclass
 class Cue:
-    """A part of a transcript."""
-
     text: str
     start: float | None = None  # seconds
     end: float | None = None
@@ -59,18 +57,12 @@ def beside(clip: Path, timed: bool = False) -> list[Cue] | None:
 
 def read_cues(path: Path | str) -> list[Cue]:
     """The parts of a transcript; one without times if it has none. Raises UserError if it cannot be read for certain."""
-    if isinstance(path, str):  # the words themselves
-        return parse_cues(path, "text")
-    if path.suffix.lower() not in ("", *TRANSCRIPTS):
+    kind = "" if isinstance(path, str) else path.suffix.lower()  # a str: the words themselves
+    if kind not in ("", *TRANSCRIPTS):
         raise UserError(f"{path}: a transcript must be one of {', '.join(TRANSCRIPTS)}")
-    return parse_cues(read_text(path), str(path))
-
-
-def parse_cues(text: str, source: str) -> list[Cue]:
-    """source: the file, or the name of the flag. Raises UserError."""
+    text, source = (path, "text") if isinstance(path, str) else (read_text(path), path)
     try:
-        is_json = source.lower().endswith(".json")
-        cues = _parse_whisper(text) if is_json else _parse_subtitles(text) or _parse_plain(text)
+        cues = _parse_whisper(text) if kind == ".json" else _parse_subtitles(text) or _parse_plain(text)
         return [replace(cue, text=words_of(cue.text, may_be_silent=True)) for cue in cues]
     except ValueError as error:
         raise UserError(f"{source}: {first_line(error)}") from None
