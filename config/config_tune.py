@@ -17,10 +17,8 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """From low to high, both included."""
-
     low: float
-    high: float
+    high: float  # included
     log: bool = False
 
 

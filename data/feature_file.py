@@ -22,7 +22,6 @@ from utils.errors import Parser, UserError, at_least, first_line, printable, run
 
 
 def describe(file: FeatureFile, dataset: Dataset) -> str:
-    """A report on a feature file."""
     sums = {"SHA-1": file.sha1, "SHA-256": file.sha256()}
     lines = [str(file.path)]
     lines += [f"{kind} {found}: {OFFICIAL.get(found, 'not one of the official files')}" for kind, found in sums.items()]

@@ -135,8 +135,6 @@ def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> 
 
 
 class SplitChecker:
-    """Checks the arrays of one split."""
-
     def __init__(self, path: Path, name: str, content: dict, dataset: Dataset, aligned: bool, labelled: bool = True):
         self.where = f"{path}: {name}"
         self.content, self.dataset, self.aligned, self.labelled = content, dataset, aligned, labelled

@@ -25,8 +25,6 @@ ENCODER_TENSOR = re.compile(r"(^|\.)(encoder|embeddings)\.(?!position_ids$)")
 
 
 class Pretrained(NamedTuple):
-    """A text encoder and its tokenizer."""
-
     bert: BertModel
     tokenizer: PreTrainedTokenizerBase | None  # None if its folder has no vocabulary
     source: str  # folder or hub name

@@ -45,10 +45,9 @@ def replacing(path: Path) -> Iterator[Path]:
         if not isinstance(error, OSError) and "os error" not in str(error):  # the latter is a Rust library's
             raise
         reason = getattr(error, "strerror", None) or first_line(error) or type(error).__name__
-        raise UserError(
-            f"{path}: cannot be written ({reason}); is the disk full, or the file open in another program? The previous "
-            "version is intact; make room and repeat the command (run.py: with --resume)"
-        ) from None
+        cause = "is the disk full, or the file open in another program? The previous version is intact"
+        mend = "make room and repeat the command (run.py: with --resume)"
+        raise UserError(f"{path}: cannot be written ({reason}); {cause}; {mend}") from None
     finally:
         remove(folder)
 

@@ -83,9 +83,8 @@ def assemble(
         argv += ["--set", "keep_last_window=True"]  # there are too few clips for a whole window
     print(f"train on it: {shlex.join(argv)}")
     if refused:
-        raise UserError(
-            f"{len(refused)} of {len(clips) + len(refused)} clips were left out: mend those in {errors}; repeat"
-        )
+        left_out = f"{len(refused)} of {len(clips) + len(refused)} clips were left out"
+        raise UserError(f"{left_out}: mend those in {errors}; repeat")
 
 
 def padded_length(lengths: Iterable[int]) -> int:
@@ -105,8 +104,7 @@ def _pad(
         "annotations": np.array([clip.annotation or SIGNS[int(np.sign(clip.label))] for clip in clips]),
         "classification_labels": np.sign(labels).astype(np.int64) + 1,
         "regression_labels": labels,
-        "audio_lengths": np.ones(len(clips), np.int64),
-        "vision_lengths": np.ones(len(clips), np.int64),
+        **{f"{key}_lengths": np.ones(len(clips), np.int64) for key in SEQUENCES},
     }
     for task, key in UNIMODAL_LABELS.items():
         if all(task in clip.unimodal for clip in clips):

@@ -50,8 +50,6 @@ class ClipName:
 
 
 class Transcripts:
-    """The transcripts of a corpus, by video and clip."""
-
     def __init__(self, path: Path):
         """path: a CSV table with COLUMNS, one of CMU's files, or a folder with these anywhere below it. Raises UserError."""
         self.videos: dict[str, dict[str, dict[str, str]]] = {}  # video -> clip -> row of the table

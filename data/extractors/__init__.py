@@ -23,8 +23,6 @@ class ClipError(UserError):
 
 @dataclass(frozen=True)
 class Clip:
-    """The files that extractors may read."""
-
     file: Path  # video or audio, in any format FFmpeg knows
     openface_csv: Path | None = None  # existing OpenFace table
     start: float = 0.0  # seconds: the part of the file to read
@@ -33,9 +31,7 @@ class Clip:
 
 @dataclass
 class Extracted:
-    """The features of one modality of a clip."""
-
-    frames: np.ndarray  # (L, width) float32, L >= 1
+    frames: np.ndarray  # (L, width) float32, L >= 1, of one modality of a clip
     video_frames: int = 0  # number of video frames searched for a face
     frames_with_face: int = 0
     missing: str = ""  # why there are no features; `frames` is then one frame of zeros
@@ -84,6 +80,5 @@ def import_optional(package: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         hint = " (MediaPipe needs Python before 3.13)" if package == "mediapipe" else ""
-        raise UserError(
-            f"{package} is unusable ({first_line(error)}); pip install -r requirements/features.txt{hint}"
-        ) from None
+        mend = f"pip install -r requirements/features.txt{hint}"
+        raise UserError(f"{package} is unusable ({first_line(error)}); {mend}") from None

@@ -61,10 +61,8 @@ class OpenFace(_FaceExtractor):
         expected = [count for count in (facts.video_frames, round(facts.seconds * fps)) if count]
         # Both differ: an edit list makes one wrong.
         if expected and all(abs(len(times) - count) > 2 + 0.05 * count for count in expected):
-            found = f"rows for {len(times)} of the clip's {max(expected)} video frames"
-            raise ClipError(
-                f"the OpenFace table has {found}: it is not this clip's; run FeatureExtraction on this file"
-            )
+            found = f"rows for {len(times)} of the clip's {max(expected)} video frames: it is not this clip's"
+            raise ClipError(f"the OpenFace table has {found}; run FeatureExtraction on this file")
         first, last = np.searchsorted(times, [clip.start - 1e-6, (clip.end or np.inf) - 1e-6])
         rows = np.arange(first, last)
         if self.fps is not None:

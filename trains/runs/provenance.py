@@ -66,13 +66,12 @@ def in_words(dataset: str, config: Config, others: dict[str, str]) -> str:
 
 def make_provenance(source: dict, config: Config, device: torch.device, ranks: int, others: dict) -> Provenance:
     """The provenance of a run by this process. source: the values of DATA_AND_ENCODER. others: see in_words."""
-    identity = json.dumps([source, config.identity()])
     packages = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "numpy")]
     on_gpu = device.type == "cuda"
     return Provenance(
         **source,
         settings=in_words(source["dataset"], config, others),
-        config_hash=hashlib.sha1(identity.encode()).hexdigest()[:10],
+        config_hash=hashlib.sha1(json.dumps([source, config.identity()]).encode()).hexdigest()[:10],
         versions=" ".join([f"python {platform.python_version()}", *packages]),
         commit=commit(),
         # CPUs round differently depending on the instruction set that PyTorch uses.

@@ -24,12 +24,11 @@ def capture(training: Training) -> State:
     parts["random"] = {"torch": torch.get_rng_state()}  # training draws from no other generator
     if training.loss.device.type == "cuda":
         parts["random"]["cuda"] = torch.cuda.get_rng_state(training.loss.device)
-    for number, moments in training.optimizer.state_dict()["state"].items():
-        parts[f"optimizer.{number}"] = moments
-    tensors = {
-        f"{part}.{name}": tensor.cpu().contiguous() for part, named in parts.items() for name, tensor in named.items()
-    }
-    return tensors, {name: getattr(training, name) for name in PROGRESS} | {"loss": float(training.loss)}
+    moments = training.optimizer.state_dict()["state"]
+    parts |= {f"optimizer.{number}": of_parameter for number, of_parameter in moments.items()}
+    named = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+    values = {name: getattr(training, name) for name in PROGRESS} | {"loss": float(training.loss)}
+    return {name: tensor.cpu().contiguous() for name, tensor in named.items()}, values
 
 
 def restore(training: Training, tensors: dict[str, Tensor], values: dict) -> None:
