@@ -60,9 +60,8 @@ def make_demo(folder: Path) -> None:
     """Writes a new folder: bert/, and Processed/unaligned.pkl, with labels for each modality to judge four heads by."""
     rng = np.random.default_rng(SEED)
     (folder / "Processed").mkdir(parents=True)
-    content = {split: _make_split(split, clips, rng) for split, clips in CLIPS.items()}
     with open(folder / "Processed" / "unaligned.pkl", "wb") as file:
-        pickle.dump(content, file, protocol=4)
+        pickle.dump({split: _make_split(split, clips, rng) for split, clips in CLIPS.items()}, file, protocol=4)
     _write_bert(folder / "bert")
 
 

@@ -18,7 +18,7 @@ def find_doubts(file: FeatureFile, dataset: Dataset) -> list[str]:
         return []
     doubts = list(_repeated(file))
     for name, split in file.splits.items():
-        for clips, least, what in [*_in_texts(split), *_in_sequences(split)]:
+        for clips, least, what in _suspicious(split):
             if clips.mean() > least:
                 example = first_line(split.ids[int(clips.argmax())])
                 doubts.append(f"{name}: {clips.sum()} of {len(split)} clips, such as {example}, {what}")
@@ -42,18 +42,13 @@ def _repeated(file: FeatureFile) -> Iterator[str]:
             yield f"{len(repeated)} {what} occur more than once, for example {repeated[0]}"
 
 
-# Each of the following yields clips, (N,) bool, the share of them that is not yet suspicious, and what is wrong with them.
-
-
-def _in_texts(split: FeatureSplit) -> Iterator[tuple[np.ndarray, float, str]]:
+def _suspicious(split: FeatureSplit) -> Iterator[tuple[np.ndarray, float, str]]:
+    """Yields clips, (N,) bool, the share of them that is not yet suspicious, and what is wrong with them."""
     if split.raw_text is not None:
         yield np.array([text.strip() in {"", *MISSING_TEXTS} for text in split.raw_text]), 0, "have no text"
     if split.text_bert is not None:
         last = split.text_bert[np.arange(len(split)), 0, split.text_lengths - 1]
         yield last == 0, 0.5, "end in [PAD] where their mask is 1: does the mask cover padding?"
-
-
-def _in_sequences(split: FeatureSplit) -> Iterator[tuple[np.ndarray, float, str]]:
     for key in ("audio", "vision"):
         values, lengths = getattr(split, key), getattr(split, f"{key}_lengths")
         frames = values.shape[1]

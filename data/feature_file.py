@@ -44,13 +44,12 @@ def _describe_split(name: str, split: FeatureSplit, dataset: Dataset) -> list[st
     if split.text_bert is None:
         lines.append(f"  raw_text: run.py keeps {dataset.text_length} tokens (--set text_length=N)")
     else:
-        lengths = _lengths(split.text_lengths, split.text_bert.shape[2], "tokens")
-        lines.append(f"  text_bert {split.text_bert.shape}: {lengths}")
+        tokens = split.text_bert.shape
+        lines.append(f"  text_bert {tokens}: {_lengths(split.text_lengths, tokens[2], 'tokens')}")
     for key in ("audio", "vision"):
         values, lengths = getattr(split, key), getattr(split, f"{key}_lengths")
         frames = "as many frames as tokens" if lengths is None else _lengths(lengths, values.shape[1], "frames")
-        non_finite = values.size - np.isfinite(values).sum()
-        lines.append(f"  {key} {values.shape}: {frames}, {non_finite} non-finite values")
+        lines.append(f"  {key} {values.shape}: {frames}, {(~np.isfinite(values)).sum()} non-finite values")
     return lines
 
 

@@ -100,8 +100,7 @@ class Windows:
         self._plan[:] = self._order(epoch)[done:]
         hidden = None if self._seed is not None and self.ranks.rank == 0 else True
         settings = {"total": done + len(self._plan), "initial": done, "unit": "window", "disable": hidden}
-        bar = progress(self._loader, f"epoch {epoch:3d}", **settings)
-        for number, window in enumerate(bar, start=done):
+        for number, window in enumerate(progress(self._loader, f"epoch {epoch:3d}", **settings), start=done):
             if self._seed is not None:
                 self.ranks.seed_dropout(self._seed, epoch, number)
             yield send(window, self.device)

@@ -78,8 +78,7 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool, to_score: str
     content, sha1 = load_splits(path, names)
     checkers = {name: SplitChecker(path, name, content[name], dataset, aligned, to_score is None) for name in names}
     splits = {name: checker.check() for name, checker in checkers.items()}
-    texts = ("text_bert", "raw_text")
-    missing = {key: [name for name in names if getattr(splits[name], key) is None] for key in texts}
+    missing = {key: [name for name in names if getattr(splits[name], key) is None] for key in ("text_bert", "raw_text")}
     if all(missing.values()):
         raise UserError(f"{path}: all splits need text_bert, or all raw_text; missing: {missing}")
     for key in ("audio", "vision"):

@@ -139,5 +139,4 @@ def _parse_plain(text: str) -> list[Cue]:
 
 def _seconds(clock: str) -> float:
     """The seconds of 01:02:03,456, 02:03.456 or 02:03."""
-    parts = reversed(clock.replace(",", ".").split(":"))
-    return sum(float(part) * 60**place for place, part in enumerate(parts))
+    return sum(float(part) * 60**place for place, part in enumerate(reversed(clock.replace(",", ".").split(":"))))
