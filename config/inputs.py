@@ -18,11 +18,10 @@ def find_features(named: Path | None, dataset: Dataset, aligned: bool) -> Path:
     places = [named] if named else [data_root() / place for place in usual]
     if not places:
         raise UserError(f"--aligned: {dataset.name} has no aligned feature file; leave the flag out")
-    path = next(filter(Path.exists, places), None)
-    if path is None:
-        advice = "name another (run.py: --dataPath), or set SELF_MM_DATA to their folder; --datasetName demo needs none"
-        raise UserError(f"{' or '.join(map(str, places))}: no such feature file; {advice}")
-    return path
+    if path := next(filter(Path.exists, places), None):
+        return path
+    advice = "name another (run.py: --dataPath), or set SELF_MM_DATA to their folder; --datasetName demo needs none"
+    raise UserError(f"{' or '.join(map(str, places))}: no such feature file; {advice}")
 
 
 def find_bert(named: str | None, dataset: Dataset) -> str:

@@ -52,7 +52,6 @@ class HubModel(PyTorchModelHubMixin, library_name="self-mm", paper_url="https://
 
 
 def checksum(folder: Path) -> int:
-    """Of a checkpoint's weights."""
     return zlib.crc32((folder / WEIGHTS).read_bytes())
 
 

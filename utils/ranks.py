@@ -96,12 +96,10 @@ class Ranks:
 
     def rank_zero_first(self, call: Callable[[], object]) -> object:
         """Runs a call that makes files on each machine's first rank, then on the others, which find the files made."""
-        if self.local_rank == 0:
-            result = call()
-        self.all_reduce_max(0)
-        if self.local_rank > 0:
-            result = call()
-        self.all_reduce_max(0)
+        for is_its_turn in (self.local_rank == 0, self.local_rank > 0):
+            if is_its_turn:
+                result = call()
+            self.all_reduce_max(0)
         return result
 
     def check_equal(self, **values: object) -> None:
