@@ -49,14 +49,12 @@ class LibrosaAudio:
         librosa, hop = import_optional("librosa"), {"hop_length": self.hop_length}
         with warnings.catch_warnings(action="ignore"):  # about silence and clips shorter than librosa's windows
             try:
-                parts = [
-                    librosa.feature.zero_crossing_rate(samples, **hop),  # (1, L)
-                    librosa.feature.mfcc(y=samples, sr=self.sample_rate, htk=True, **hop),  # (20, L)
-                    librosa.feature.chroma_cqt(y=samples, sr=self.sample_rate, **hop),  # (12, L)
-                ]
+                crossings = librosa.feature.zero_crossing_rate(samples, **hop)  # (1, L)
+                mfcc = librosa.feature.mfcc(y=samples, sr=self.sample_rate, htk=True, **hop)  # (20, L)
+                chroma = librosa.feature.chroma_cqt(y=samples, sr=self.sample_rate, **hop)  # (12, L)
             except librosa.ParameterError as error:
                 raise ClipError(f"librosa cannot process the audio with {self}: {first_line(error)}") from None
-        return np.concatenate(parts).T.astype(np.float32)
+        return np.concatenate([crossings, mfcc, chroma]).T.astype(np.float32)
 
 
 def compile_librosa() -> None:

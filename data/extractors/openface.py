@@ -64,10 +64,7 @@ def read_table(path: Path, face: int | None = None) -> tuple[np.ndarray, np.ndar
 def run_openface(program: Path, clip: Path, face: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Runs FeatureExtraction on a clip and reads its table. Raises ClipError. The program's exit status means nothing."""
     # A pipe, unlike a file, would stay open as long as any child process of the program runs.
-    with (
-        tempfile.TemporaryDirectory(prefix="openface-") as folder,
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
-    ):
+    with tempfile.TemporaryDirectory(prefix="openface-") as folder, tempfile.TemporaryFile() as log:
         command = [program, "-f", clip.resolve(), "-out_dir", folder, *OUTPUTS]
         try:
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -76,7 +73,7 @@ def run_openface(program: Path, clip: Path, face: int | None = None) -> tuple[np
         tables = list(Path(folder).glob("*.csv"))
         if len(tables) != 1:
             log.seek(0)
-            lines = log.read().strip().splitlines() or ["no output"]
+            lines = log.read().decode(errors="replace").strip().splitlines() or ["no output"]
             raise ClipError(f"OpenFace wrote {len(tables)} tables, expected one: {first_line(lines[-1])}")
         return read_table(tables[0], face)
 

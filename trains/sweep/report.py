@@ -88,15 +88,13 @@ class SweepReport:
 
         plt.switch_backend("Agg")  # needs no display
         warnings.simplefilter("ignore")  # Optuna's and Matplotlib's advice on plots
-        params = {"params": varied(self.sweep.space)}
-        for name, plot, settings in (
-            ("history", plots.plot_optimization_history, {}),
-            ("importances", plots.plot_param_importances, params),
-            ("slices", plots.plot_slice, params),
-        ):
+        params = varied(self.sweep.space)
+        of_params = {"importances": plots.plot_param_importances, "slices": plots.plot_slice}
+        for name, plot in ({"history": plots.plot_optimization_history} | of_params).items():
+            settings = {"params": params} if name in of_params else {}
             try:
                 plot(self.study, target_name=f"validation {self.sweep.key}", **settings)
-                if name == "slices" and params["params"]:
+                if name == "slices" and params:
                     *slices, colour_bar = plt.gcf().axes
                     for axes in slices:
                         axes.tick_params("x", which="both", rotation=45)  # side by side, a logarithm's labels overlap
