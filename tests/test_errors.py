@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from utils.errors import DivergedError, UserError, run_program, translate
+from utils.errors import DivergedError, UserError, first_line, run_program, translate
 
 
 def too_much_memory() -> None:
@@ -99,3 +99,8 @@ def test_notes_end_the_line():
 def test_our_own_errors_are_unchanged():
     assert str(translate(UserError("--bert x: no such folder"))) == "--bert x: no such folder"
     assert str(translate(DivergedError("epoch 1: non-finite loss"))) == "epoch 1: non-finite loss"
+
+
+def test_a_long_message_is_cut_behind_its_passwords():
+    for padding in range(120, 200):
+        assert "secret" not in first_line("x" * padding + " postgresql://user:" + "secret" * 9 + "@host/db failed")

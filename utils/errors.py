@@ -45,7 +45,7 @@ def warn(message: str) -> None:
 
 def first_line(text: object) -> str:
     """The first line of an error or of text from a file, safe to quote in a message."""
-    return printable(str(text).strip().split("\n")[0][:200])
+    return printable(str(text).strip().split("\n")[0])[:200]
 
 
 def printable(text: str) -> str:
