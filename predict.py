@@ -38,7 +38,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     faces.add_argument("--openface2Path", type=Path, metavar="PATH", help="OpenFace 2's program, if the model needs it")
     faces.add_argument("--openface_csv", type=Path, metavar="PATH",
         help="instead of running OpenFace: its table of the clip, or a folder with <folder>/<clip>.csv or <clip>.csv")
-    parser.add_argument("--face", type=int, metavar="ID", help="face_id in OpenFace's table; default: the most confident")
+    parser.add_argument("--face", type=at_least(0), metavar="ID", help="face_id in OpenFace's table; default: the best")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object per clip")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to a CSV file")
     parser.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), help="if the checkpoint does not name it")

@@ -147,9 +147,20 @@ def test_a_transcript_is_found_beside_a_clip_in_either_case(tmp_path):
 
 
 def test_no_file_of_a_folder_is_skipped_without_a_word(tmp_path, capsys):
-    names = ["a.mp4", "b.3GP", "sub/c.Mts", "a.wav", "a.txt", "a.json", "labels.csv", ".hidden.mp4", "._a.mp4"]
-    (tmp_path / "sub").mkdir()
+    names = [
+        "a.mp4",
+        "b.3GP",
+        "sub/c.Mts",
+        "a.wav",
+        "a.txt",
+        "a.json",
+        "labels.csv",
+        ".hidden.mp4",
+        "._a.mp4",
+        ".Trash/d.mp4",
+    ]
     for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert find_clips([tmp_path]) == [tmp_path / name for name in names[:3]] and not capsys.readouterr().err
     for name in ("d.xyz", "e.wav", "sub/f.jpg"):

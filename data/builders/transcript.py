@@ -36,7 +36,8 @@ def find_clips(paths: list[Path]) -> list[Path]:
     """The given files, and the videos, else sounds, below the given folders. Warns of other files. Raises UserError."""
     clips = []
     for path in paths:
-        files = [file for file in sorted(path.rglob("[!.]*")) if file.is_file()]
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        files = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]  # nor in hidden folders
         videos, sounds = ([file for file in files if file.suffix.lower() in kinds] for kinds in (VIDEOS, SOUNDS))
         found = [path] if path.is_file() else videos or sounds
         if not found:
