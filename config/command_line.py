@@ -6,16 +6,7 @@ import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from config.config_regression import (
-    DATASETS,
-    PRECISIONS,
-    PRESETS,
-    TYPE_NAMES,
-    UNIMODAL_LABELS,
-    Config,
-    Dataset,
-    make_config,
-)
+from config.config_regression import CHOICES, DATASETS, PRESETS, TYPE_NAMES, Config, Dataset, make_config
 from config.inputs import find_bert, find_features, find_on_disk
 from config.tuned import Tuned, read_tuned, sweep_file
 from utils.errors import Parser, UserError, at_least, without_passwords
@@ -86,7 +77,7 @@ class RunOptions:
         help="labels to learn from: M (human) plus any of T, A, V (generated for text, audio, vision); default MTAV")
     ablate: bool = _flag(type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
         help="train every choice of --tasks, as in the paper's table 4, and print them in one table")
-    unimodal_labels: str | None = _flag(type=str.lower, choices=UNIMODAL_LABELS,
+    unimodal_labels: str | None = _flag(type=str.lower, choices=CHOICES["unimodal_labels"],
         help="labels of T, A and V: generated (default), human (those of the feature file, for comparison) or copied (the "
         "label of all modalities)")
     seeds: list[int] = _flag(type=at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
@@ -147,7 +138,7 @@ class RunOptions:
     gpu_ids: list[int] | None = _flag(type=int, nargs="+", metavar="N",
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
-    precision: str | None = _flag(type=str.lower, choices=PRECISIONS,
+    precision: str | None = _flag(type=str.lower, choices=CHOICES["precision"],
         help="default float32 (TF32 on GPUs). bf16: faster on most CPUs. float64: slow, for exact comparisons")
     max_clips_per_pass: int | None = _flag(type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")

@@ -21,8 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TASKS = ("fusion", "text", "audio", "vision")
 TASK_LETTERS = dict(zip("MTAV", TASKS, strict=True))
 TASK_SETS = ("M", "MV", "MA", "MT", "MAV", "MTV", "MTA", "MTAV")  # in the order of the paper's table 4
-PRECISIONS = ("float32", "bf16", "float64")
-UNIMODAL_LABELS = ("generated", "human", "copied")
+CHOICES = {"precision": ("float32", "bf16", "float64"), "unimodal_labels": ("generated", "human", "copied")}
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,8 @@ def _range(name: str, value: object) -> tuple[str, bool]:
     """Describes the valid values of a key. Also returns whether `value` is valid."""
     if name == "tasks":
         return f"M plus any of T, A, V: {', '.join(TASK_SETS)}", value in TASK_SETS
-    if name in (words := {"precision": PRECISIONS, "unimodal_labels": UNIMODAL_LABELS}):
-        return " or ".join(words[name]), value in words[name]
+    if name in CHOICES:
+        return " or ".join(CHOICES[name]), value in CHOICES[name]
     if isinstance(value, bool | str):
         return "", True
     if name.endswith("_dropout"):

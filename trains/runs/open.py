@@ -80,9 +80,7 @@ def open_experiment(options: RunOptions, device: torch.device, splits=SPLITS, ra
     labels = store.splits["train"].labels
     if config.unimodal_labels == "human" and (missing := [task for task in config.task_names if task not in labels]):
         lacks = ", ".join(UNIMODAL_LABELS[task] for task in missing)
-        raise UserError(
-            f"--unimodal_labels human: {path} lacks {lacks}; train by generated or copied labels, or fewer --tasks"
-        )
+        raise UserError(f"--unimodal_labels human: {path} lacks {lacks}; leave the flag out, or choose other --tasks")
     ULGM(torch.from_numpy(labels["fusion"]), {"fusion": 1}, config.H, config.exclude_zero).check()
     others = {"aligned": ""} if aligned else {}
     own = [(data_root() / place).resolve() for place in (*dataset.unaligned, *dataset.aligned)]

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.load_data import Windows, evaluation_windows
 from data.ragged import Split
+from models.batch import Batch
 from trains.runs.experiment import Experiment
 from trains.runs.figures.run_data import CASES, RUN, disagreement, read_run
 from trains.self_mm import for_all_clips
@@ -45,9 +46,7 @@ def with_epoch(arrays: dict, epoch: int, ids: list[str], labels: dict[str, np.nd
     """The arrays of SEED-labels.npz with a further epoch. arrays: {} before the first. labels: task -> (N,)."""
     constant = {"id": np.array(ids), "fusion": labels["fusion"]}
     added = {"epoch": np.array([epoch])} | {task: labels[task][None] for task in labels if task != "fusion"}
-    return constant | {
-        name: np.concatenate([*filter(len, [arrays.get(name, [])]), part]) for name, part in added.items()
-    }
+    return constant | {name: np.concatenate([arrays.get(name, part[:0]), part]) for name, part in added.items()}
 
 
 def predictions(
@@ -87,13 +86,12 @@ def predictions(
 def model_outputs(model: nn.Module, windows: Windows) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Scores (N,) and features (N, D) by task, in file order."""
 
-    def call(batch) -> dict:
+    def call(batch: Batch) -> dict[str, Tensor]:
         outputs = model(batch)
         return {f"{task}_score": scores for task, scores in outputs.scores.items()} | outputs.features
 
     found = {name: values.numpy() for name, values in for_all_clips(model, windows, call).items()}
-    scores = {task: found.pop(f"{task}_score") for task in [*found] if f"{task}_score" in found}
-    return scores, found
+    return {task: found.pop(f"{task}_score") for task in model.tasks}, found
 
 
 def score_table(split: Split, scores: dict[str, np.ndarray], metrics: str, chosen: np.ndarray) -> pd.DataFrame:

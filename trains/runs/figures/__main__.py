@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from utils.errors import Parser, UserError, run_program
+from utils.errors import Parser, run_program
 from utils.files import replacing
 
 
@@ -23,14 +23,6 @@ def draw_run(folder: Path, seed: int | None = None) -> str:
         work.write_text(report(run, {name: to_svg(figure) for name, figure in drawn.items()}), encoding="utf-8")
     title = "training labels against human ones of each modality: the mean over seeds, each at its best epoch\n"
     return f"{title}{quality.to_string(index=False)}\n" * (len(quality) > 0) + f"report: {folder / 'report.html'}"
-
-
-def draw_after_run(folder: Path) -> str:
-    """As draw_run, for a run whose results are safe: what went wrong, if anything, is a line like any other."""
-    try:
-        return draw_run(folder)
-    except UserError as error:
-        return f"no report: {error}"
 
 
 def main(argv: list[str] | None = None) -> int:

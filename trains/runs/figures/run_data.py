@@ -19,20 +19,11 @@ from config.config_regression import DATASETS, Config, Dataset
 from trains.runs.results import read_rows
 from utils.errors import UserError, first_line
 
-RUN, HISTORY, PREDICTIONS, EPOCH_LABELS, FEATURES = (
-    "run.json",
-    "history.csv",
-    "predictions.csv",
-    "labels.npz",
-    "features.npz",
-)
-
-
+RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.csv"
+EPOCH_LABELS, FEATURES = "labels.npz", "features.npz"
 CASES = 20  # training clips whose labels disagree most
 # Columns that are not numbers.
-SEED_TEXTS = (
-    "model dataset settings aligned features_sha1 bert config_hash versions commit device deterministic".split()
-)
+TEXTS = "model dataset settings aligned features_sha1 bert config_hash versions commit device deterministic".split()
 CLIP_TEXTS = "split id text class".split()
 
 
@@ -58,7 +49,7 @@ def read_run_data(folder: Path, seed: int | None = None) -> RunData:
     """Reads a run. seed: the one to show; None: the first. Raises UserError if a file is missing or damaged."""
     facts, histories = read_run(folder), {}
     seeds_csv = folder.parent / "normals" / f"{facts['dataset']}-regression-seeds.csv"
-    rows = _read(seeds_csv, ["seed", "best_epoch"], SEED_TEXTS).dropna(subset=["seed", "best_epoch"])
+    rows = _read(seeds_csv, ["seed", "best_epoch"], TEXTS).dropna(subset=["seed", "best_epoch"])
     rows = rows[(rows["config_hash"] == facts["config_hash"]) & (rows["model"] == facts["model"])]
     rows = rows.astype({"seed": int}).drop_duplicates("seed", keep="last").set_index("seed").sort_index()
     for number, best in rows["best_epoch"].items():
@@ -69,9 +60,7 @@ def read_run_data(folder: Path, seed: int | None = None) -> RunData:
     files = {number: folder / f"{number}-{PREDICTIONS}" for number in histories if seed in (None, number)}
     shown = next((number for number, path in files.items() if path.exists()), None)
     if shown is None:
-        raise UserError(
-            f"{folder}: lacks the files of {'all seeds' if seed is None else f'seed {seed}'}; train it again"
-        )
+        raise UserError(f"{folder}: no files of {'any seed' if seed is None else f'seed {seed}'}; train it again")
     labels = folder / f"{shown}-{EPOCH_LABELS}"
     dataset, tasks = DATASETS[facts["dataset"]], list(Config(**facts["hyper_parameters"]).task_names)
     needed = [f"{task}_{name}" for task in tasks[1:] for name in ("score", "label")]

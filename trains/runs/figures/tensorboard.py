@@ -1,7 +1,5 @@
 """What --tensorboard shows of a seed, in a folder of --log_dir: tensorboard --logdir logs"""
 
-import math
-
 import numpy as np
 
 from config.command_line import RunOptions
@@ -17,7 +15,7 @@ class Board:
         self._writer = SummaryWriter(str(options.log_dir / name), purge_step=epochs + 1 if epochs else None)
 
     def add_epoch(self, row: dict[str, float], labels: dict[str, np.ndarray]) -> None:
-        """row: of history.csv, whose names become part_name -> part/name. labels: task -> (N,), unimodal."""
+        """row: of history.csv, whose names become part_name -> part/name. labels: task -> (N,)."""
         epoch = int(row["epoch"])
         for name, value in row.items():
             if name != "epoch":
@@ -27,6 +25,6 @@ class Board:
         self._writer.flush()
 
     def close(self, hyper_parameters: dict[str, object], test: dict[str, float]) -> None:
-        finite = {f"test/{name}": value for name, value in test.items() if math.isfinite(value)}
+        finite = {f"test/{name}": value for name, value in test.items() if np.isfinite(value)}
         self._writer.add_hparams(hyper_parameters, finite, run_name=".")
         self._writer.close()
