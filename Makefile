@@ -80,9 +80,9 @@ lint: $(INSTALLED)
 PINS = requirements/constraints.txt
 INSTALL = python -m pip install -q --disable-pip-version-check -r requirements/dev.txt -c $(PINS)
 
-$(INSTALLED): requirements.txt requirements/dev.txt $(PINS) requirements/constraints-core.txt
+$(INSTALLED): requirements.txt requirements/dev.txt requirements/tensorboard.txt $(PINS) requirements/constraints-core.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/$(INSTALL) -c requirements/constraints-core.txt -r requirements.txt
+	$(BIN)/$(INSTALL) -c requirements/constraints-core.txt -r requirements.txt -r requirements/tensorboard.txt
 	$(BIN)/python -c "open('$@', 'w').close()"
 
 $(WITH_FEATURES)/installed: requirements.txt requirements/dev.txt requirements/features.txt $(PINS) requirements/constraints-features.txt
