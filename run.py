@@ -74,8 +74,9 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     experiments = [opened]
     if options.ablate:
         experiments = [opened.with_config(options.config(tasks=tasks)) for tasks in TASK_SETS]
-    hashes = [experiment.provenance.config_hash for experiment in experiments]
-    ranks.check_equal(config=hashes, seeds=options.seeds, device=device.type)
+    ranks.check_equal(
+        config=opened.provenance.config_hash, seeds=options.seeds, device=device.type, ablate=options.ablate
+    )
     trainings = [(experiment, seed) for experiment in experiments for seed in options.seeds]
     if ranks.rank > 0:
         for experiment, seed in trainings:
@@ -84,13 +85,13 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     dataset = opened.dataset.name
     results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)
     log = make_log(options.log_dir / f"{options.model_name}-{dataset}.log")
-    csvs = {part: results / f"{dataset}-regression{part}.csv" for part in ("-seeds", "", "-ablation")}
+    parts = ("-seeds", "", ablation := f"-ablation{opened.provenance.suffix}")
+    csvs = {part: results / f"{dataset}-regression{part}.csv" for part in parts}
     if not options.as_job:
         opened.describe(log, options.jobs)
     keepers = [Keeper(*training, options, csvs["-seeds"], log) for training in trainings]  # raises if unfinished
     if options.jobs > 1:
-        one = ["--ablate", "False", "--tasks"]
-        jobs = {keeper.name: [*one, keeper.tasks, "--seeds", str(keeper.seed)] for keeper in keepers}
+        jobs = {k.name: f"--ablate False --tasks {k.tasks} --seeds {k.seed}".split() for k in keepers}
         if failures := run_jobs(options, jobs):
             raise UserError(f"{'; '.join(failures)}; --resume continues the unfinished seeds")
     tests = {experiment.config.tasks: [] for experiment in experiments}
@@ -102,8 +103,8 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
         return
     if options.ablate:
         table = ablation_table(tests, {experiment.config.tasks: experiment.published for experiment in experiments})
-        write_rows(table, csvs["-ablation"])
-        log.info(f"ablation on the test split, {len(options.seeds)} seeds\n{table.to_string(index=False)}")
+        write_rows(table, csvs[ablation])
+        log.info(f"{csvs[ablation]}, seeds {' '.join(map(str, options.seeds))}\n{table.to_string(index=False)}")
     else:
         log.info(opened.report(tests[opened.config.tasks]))
     log.info(f"checkpoints: {models}; one row per seed: {csvs['-seeds']}; summary: {csvs['']}")
@@ -153,7 +154,7 @@ def test_checkpoint(options: RunOptions, device) -> None:
     else:
         free = {"max_epochs", "precision", "max_clips_per_pass"}  # do not belong to the trained network
         if options.bert or options.preset or options.hyper_parameters.keys() - free:
-            advice = f"leave out --preset, --params, --tasks and --bert; --set accepts {', '.join(sorted(free))}"
+            advice = f"leave out --preset, --params, --tasks, --unimodal_labels and --bert; --set accepts {', '.join(sorted(free))}"
             raise UserError(f"--test_only {path} already has a model; {advice}")
         experiment, model = open_checkpoint(path, options, device)
     for note in experiment.notes():

@@ -119,12 +119,12 @@ class RunOptions:
     model_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/models"),
         help="folder for the best checkpoint of each seed; default results/models")
     res_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/results"),
-        help="folder for CSVs and sweeps; default results/results")
+        help="folder for reports, CSVs and sweeps; default results/results")
     log_dir: Path = _flag(type=Path, metavar="DIR", default=Path("logs"), help="folder for logs; default logs")
     save_labels: bool = _flag(action="store_true",
         help="keep the unimodal labels after every epoch, which a figure shows")
     save_predictions: bool = _flag(action="store_true",
-        help="keep scores, labels and features of all clips instead of scores and labels of the test clips")
+        help="keep scores, labels and features of all clips, instead of the test's and some training clips' scores and labels")
     no_figures: bool = _flag(action="store_true",
         help="draw no figures and write no report.html; later: python -m trains.runs.figures RUN")
     tensorboard: bool = _flag(action="store_true",
@@ -220,7 +220,7 @@ def _check_combination(args: argparse.Namespace) -> None:
         raise UserError("--gpu_ids: a process uses one GPU; add --jobs to train seeds in parallel, or use torchrun")
     if args.is_tune and (args.params is not None or args.preset == TUNED or args.test_only or len(seeds) > 1):
         raise UserError("--is_tune takes one seed; leave out --params, --preset tuned and --test_only")
-    if args.ablate and (args.tasks or args.test_only or args.is_tune):
+    if args.ablate and (args.tasks or "tasks" in dict(args.set) or args.test_only or args.is_tune):
         raise UserError("--ablate trains all choices of --tasks; leave out --tasks, --test_only and --is_tune")
     if (args.test_only or args.is_tune) and (args.save_labels or args.save_predictions or args.tensorboard):
         raise UserError("--save_labels, --save_predictions and --tensorboard are for a training by seeds")

@@ -84,6 +84,7 @@ class ULGM(nn.Module):
         """
         super().__init__()
         self.bound, self.source = bound, source
+        self.fewest = int(source == "generated")  # clips of a class: only labels that are generated need its centre
         given = human if source == "human" else {}
         states = {task: TaskState(given.get(task, labels), size, exclude_zero) for task, size in feature_sizes.items()}
         self.tasks = nn.ModuleDict(states)
@@ -93,10 +94,7 @@ class ULGM(nn.Module):
         return self.tasks[task].labels[clips]
 
     def weights(self, task: str, clips: Tensor) -> Tensor:
-        """(B,) the weights of a task's errors: 1 for fusion, else by the label's distance from the human one (Eq. 10).
-
-        Copied labels have no such distance, and weight 1: their tasks would not be learned at all.
-        """
+        """(B,) of a task's errors: 1 for fusion and copies of it, else by the labels' distance from the human ones (Eq. 10)."""
         human = self.targets("fusion", clips)
         if task == "fusion" or self.source == "copied":
             return torch.ones_like(human)
@@ -135,19 +133,14 @@ class ULGM(nn.Module):
 
         A class that was empty for part of a window only is detected by the NaN labels it leaves.
         """
-        states, fewest = self.tasks.values(), self._fewest
-        intact = [(state.counts >= fewest).all() & torch.isfinite(state.labels[clips]).all() for state in states]
+        states = self.tasks.values()
+        intact = [(state.counts >= self.fewest).all() & torch.isfinite(state.labels[clips]).all() for state in states]
         return torch.stack(intact).all()
-
-    @property
-    def _fewest(self) -> int:
-        """Clips that a class must have: only labels that are generated need its centre."""
-        return int(self.source == "generated")
 
     def check(self, epoch: int = 0) -> None:
         """Raises DivergedError if a task has lost a class: its centre would be 0 / 0. epoch: 0 before training."""
         for task, state in self.tasks.items():
-            if (state.counts < self._fewest).any() or not torch.isfinite(state.labels).all():
+            if (state.counts < self.fewest).any() or not torch.isfinite(state.labels).all():
                 positive, negative = (int(count) for count in state.counts)
                 when = f"epoch {epoch}: " if epoch else ""
                 now = f"now {positive} positive and {negative} negative clips"

@@ -39,7 +39,8 @@ def make_run(dataset: str = "demo", tasks: list[str] = UNIMODAL, human: bool = T
     arrays = {task: np.float32(np.round(rng.uniform(-1, 1, (EPOCHS, 40)), 1)) for task in tasks}
     arrays |= {"id": np.arange(40).astype(str), "epoch": np.arange(1, EPOCHS + 1), "fusion": np.zeros(40, np.float32)}
     tasks = ["fusion", *tasks]
-    return RunData(Path("run"), {}, facts, tasks, rows, histories, SEED, clips, arrays if labels else None)
+    settings = {"hyper_parameters": {"unimodal_labels": "generated"}}
+    return RunData(Path("run"), settings, facts, tasks, rows, histories, SEED, clips, arrays if labels else None)
 
 
 RUN = make_run()
@@ -77,6 +78,15 @@ def test_distributions_have_all_clips_of_all_epochs(drawn):
         shares = axes.collections[0].get_array().reshape(31, EPOCHS)
         np.testing.assert_allclose(shares.sum(axis=0), 100)
         np.testing.assert_allclose(shares[15], (abs(RUN.labels[task]) < 0.1 - 1e-6).mean(axis=1) * 100)
+        assert [*axes.lines[0].get_xdata()] == [BEST[SEED]] * 2
+
+
+def test_epochs_whose_labels_were_not_kept_are_empty():
+    run = make_run(tasks=["audio"])
+    kept = np.array([1, 2, 9, 10, 11])
+    run.labels |= {"epoch": kept, "audio": run.labels["audio"][kept - 1]}
+    shares = figures(run)["labels"].axes[1].collections[0].get_array().reshape(31, EPOCHS)
+    assert (np.flatnonzero(~np.ma.getmaskarray(shares).all(axis=0)) + 1).tolist() == [*kept]
 
 
 def test_quality_is_that_of_the_histories(drawn):
@@ -105,7 +115,7 @@ def test_confusion_tables_give_the_csvs_accuracies(dataset):
     for axes, name in zip(figures(run)["confusion"].axes, names, strict=True):
         counts = np.array([int(text.get_text() or 0) for text in axes.texts]).reshape(int(name[-1]), -1)
         assert counts.sum() == 30 and np.trace(counts) / 30 == pytest.approx(run.rows[name][SEED], abs=5e-5)
-        assert f"{name} {run.rows[name][SEED]:.4f}" in axes.get_title()
+        assert f"{name} {100 * run.rows[name][SEED]:.2f} %" in axes.get_title()
 
 
 def test_svg_is_one_element_in_the_pages_colour_and_has_no_clip_in_it(drawn):
@@ -126,5 +136,11 @@ def test_figures_are_those_that_the_run_has_data_for():
     plain = {"curves", "predictions", "confusion"}
     assert set(figures(make_run(tasks=["audio"], labels=False))) == plain | {"label_quality"}
     assert set(figures(make_run(tasks=["audio"], human=False))) == plain | {"labels"}
+    run = make_run(tasks=["audio"])
+    run.clips.loc[:29, "audio_human"] = np.nan  # only the training split has human labels
+    run.rows = run.rows.drop(columns=["audio_MAE", "audio_Corr"])
+    assert len(figures(run)["predictions"].axes) == 1
+    run.facts["hyper_parameters"]["unimodal_labels"] = "copied"
+    assert set(figures(run)) == plain | {"label_quality"}
     fusion = figures(dataclasses.replace(make_run(tasks=[], human=False), seed=7))
     assert set(fusion) == plain and "MAE 9.0000" in fusion["predictions"].axes[0].get_title()

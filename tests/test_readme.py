@@ -36,6 +36,12 @@ def test_the_chinese_readme_has_the_links_and_figures_of_the_english_one():
 
 
 @pytest.mark.parametrize("name", [ENGLISH, CHINESE])
+def test_files_that_the_readme_links_to_exist(name):
+    links = re.findall(r"\]\((?!http)([^)#]+)", read(name))
+    assert links and all((REPOSITORY / link).is_file() for link in links), links
+
+
+@pytest.mark.parametrize("name", [ENGLISH, CHINESE])
 def test_programs_and_flags_in_the_readme_exist(name):
     options = {f"--{field.metadata.get('flag', field.name)}" for field in dataclasses.fields(RunOptions)}
     for line in code_lines(read(name)):

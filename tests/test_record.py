@@ -13,9 +13,11 @@ import predict
 import run
 from config.config_regression import TASK_SETS, make_config
 from data.schema import UNIMODAL_LABELS
+from trains.runs import keeper
 from trains.runs.figures.quality import label_quality
-from trains.runs.figures.run_data import read_run_data
+from trains.runs.figures.run_data import disagreement, read_labels, read_run_data
 from trains.runs.report import ablation_table
+from trains.runs.training_state import save_state
 
 
 def with_human_labels(features: dict) -> dict:
@@ -39,8 +41,9 @@ def test_labels_of_every_epoch_are_kept_and_those_of_the_best_are_the_checkpoint
     assert data.labels["id"].tolist() == table["id"].tolist()
     for task in ("text", "audio", "vision"):
         assert data.labels[task].shape == (4, 21) and data.labels[task].dtype == np.float32
-        assert (data.labels[task][data.best_epoch - 1] == table[task].to_numpy(dtype=np.float32)).all()
+        assert (data.labels[task][int(data.rows["best_epoch"][1]) - 1] == table[task].to_numpy(dtype=np.float32)).all()
     assert (data.labels["fusion"] == table["fusion"].to_numpy(dtype=np.float32)).all()
+    assert read_labels(folder / "1-labels.npz", epochs=2)["text"].shape == (2, 21)
     assert workplace.run("--max_epochs", "4") == 0  # trained again without the flag: old labels would not be this run's
     assert read_run_data(folder).labels is None
 
@@ -58,6 +61,9 @@ def test_all_predictions_are_those_of_predict_and_features_have_their_clips(work
     for name in short.columns.drop(["split", "id", "text", "class"]):
         assert np.allclose(both[f"{name}_x"], both[f"{name}_y"], atol=1e-6, equal_nan=True), name
     labels = pd.read_csv(checkpoint() / "labels.csv")
+    spread = disagreement(labels.set_index("id")[["fusion", "text", "audio", "vision"]])
+    assert set(short.loc[short["split"] == "train", "id"]) == set(spread.nlargest(20).index)
+    assert spread.iloc[0] == np.ptp(labels.loc[0, ["text", "audio", "vision"]])
     assert (clips.loc[clips["split"] == "train", "audio_label"].to_numpy() == labels["audio"].to_numpy()).all()
     assert clips.loc[clips["split"] != "train", "audio_label"].isna().all()
     with np.load(folder / "1-features.npz", allow_pickle=False) as features:
@@ -77,13 +83,20 @@ def test_all_predictions_are_those_of_predict_and_features_have_their_clips(work
 
 def test_label_quality_by_hand():
     labels = {"fusion": np.array([1.0, -1.0, 0.5]), "text": np.array([2.0, -1.0, -0.5]), "audio": np.zeros(3)}
-    quality = label_quality(labels, {"fusion": labels["fusion"], "text": np.array([2.0, 0.0, -1.5])}, [1, 1])
+    human = {"fusion": labels["fusion"], "text": np.array([2.0, 0.0, -1.5])}
+    quality = label_quality(labels, human, 3.0, [1, 1])
     assert quality["text_label_MAE"] == pytest.approx(2 / 3, abs=1e-4)
     assert quality["text_label_sign"] == 1 and quality["text_copied_sign"] == 0.5  # of the two that are not 0
     assert quality["text_copied_MAE"] == pytest.approx(4 / 3, abs=1e-4)
     assert quality["text_label_Corr"] == pytest.approx(np.corrcoef([2, -1, -0.5], [2, 0, -1.5])[0, 1], abs=1e-4)
     assert quality["text_shuffled_MAE"] > quality["text_label_MAE"]
     assert not any(name.startswith(("audio", "fusion")) for name in quality)
+    # A copied 0 has no sign: noise would be right in half of these clips, so they are left out.
+    labels = {"fusion": np.array([1.0, 0.0]), "text": np.array([1.0, 0.1])}
+    assert label_quality(labels, {"text": np.array([1.0, 1.0])}, 1.0, [1, 1])["text_copied_sign"] == 1
+    # Shuffled labels have the bounds of generated ones: 3 + (-6 or 0), -3 + (-6 or 0).
+    labels = {"fusion": np.array([3.0, -3.0]), "text": np.array([-3.0, -3.0])}
+    assert label_quality(labels, {"text": np.array([3.0, -3.0])}, 3.0, [1, 1])["text_shuffled_MAE"] <= 3
 
 
 def test_quality_is_in_the_history_only_with_human_labels_and_generated_ones(workplace):
@@ -94,7 +107,8 @@ def test_quality_is_in_the_history_only_with_human_labels_and_generated_ones(wor
     found = [sum("_label_" in name for name in read_run_data(folder).histories[1]) for folder in folders()]
     assert sorted(found) == [0, 0, 0, 9]
     rows = pd.read_csv(SEEDS_CSV)
-    assert rows["config_hash"].nunique() == 4 and rows["settings"].str.contains("unimodal_labels=human").sum() == 1
+    assert rows["config_hash"].nunique() == 4
+    assert rows["settings"].str.split().str[0].tolist() == ["batch_size=4", "batch_size=4", "copied", "human"]
     runs = [read_run_data(folder) for folder in folders()]
     (data,) = [run for run in runs if run.facts["hyper_parameters"]["unimodal_labels"] == "human"]
     truth = with_human_labels(tiny.make_features())["train"]
@@ -113,7 +127,7 @@ def test_ablate_trains_every_choice_of_tasks_into_one_table(workplace, capsys):
     flags = ("--ablate", "--seeds", "1", "2", "--max_epochs", "1")
     assert workplace.run(*flags) == 0
     rows, printed = pd.read_csv(SEEDS_CSV), capsys.readouterr().out
-    table = pd.read_csv(SEEDS_CSV.with_name("mosi-regression-ablation.csv"))
+    table = pd.read_csv(next(SEEDS_CSV.parent.glob("mosi-regression-ablation-batch_size=4*.csv")))
     assert table["tasks"].tolist() == [*TASK_SETS] and len(rows) == 16 and len(pd.read_csv(SUMMARY_CSV)) == 8
     for tasks, line in table.set_index("tasks").iterrows():
         first = rows["settings"].str.split().str[0]
@@ -144,7 +158,7 @@ def test_undefined_scores_are_a_dash_in_the_ablation():
     assert table["Corr paper"].tolist() == ["-", "0.7810"] and table["Mult_acc_2"].tolist() == ["25.00"] * 2
 
 
-@pytest.mark.parametrize("flags", [["--tasks", "MT"], ["--is_tune"], ["--test_only", "x"]])
+@pytest.mark.parametrize("flags", [["--tasks", "MT"], ["--set", "tasks=MT"], ["--is_tune"], ["--test_only", "x"]])
 def test_ablate_excludes_other_choices_of_tasks(fails, flags):
     assert "--ablate" in fails("--ablate", *flags)
 
@@ -167,20 +181,27 @@ def test_damaged_records_are_one_error(workplace, capsys):
         "1-predictions.csv": "",
         "run.json": "[]",
         "1-labels.npz": "PK",
+        "../normals/mosi-regression-seeds.csv": "seed,best_epoch\n1,1\n",
     }.items():
         whole = (folder / name).read_bytes()
         (folder / name).write_text(content)
         capsys.readouterr()
         assert main([str(folder)]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: ") and name in error and error.count("\n") == 1
+        assert error.startswith("error: ") and Path(name).name in error and error.count("\n") == 1
         (folder / name).write_bytes(whole)
     assert main([str(folder / "nowhere")]) == 2
 
 
-def test_tensorboard_gets_the_numbers_of_the_history(workplace):
+def test_tensorboard_gets_the_numbers_of_the_history_once(workplace, monkeypatch):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert workplace.run("--tensorboard", "--max_epochs", "3") == 0
+    with monkeypatch.context() as patch:  # again, killed at the end, with the state after epoch 1
+        saved = []
+        patch.setattr(keeper, "save_state", lambda *state: saved.append(state) or len(saved) > 1 or save_state(*state))
+        patch.setattr(keeper.Keeper, "finish", lambda self: 1 / 0)
+        assert workplace.run("--tensorboard", "--max_epochs", "3") == 1
+    assert workplace.run("--tensorboard", "--max_epochs", "3", "--resume") == 0
     events = loader.EventAccumulator(
         f"logs/{checkpoint().name}", size_guidance={"scalars": 0, "histograms": 0}
     ).Reload()

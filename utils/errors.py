@@ -50,7 +50,10 @@ def first_line(text: object) -> str:
 
 def printable(text: str) -> str:
     """Text from files, flags or libraries in one line, without passwords, that neither moves nor colours a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in without_passwords(text))
+    wide = (
+        without_passwords(text).replace("\u3000", " ").replace("\xa0", " ")
+    )  # spaces of Chinese texts and of web pages
+    return "".join(character if character.isprintable() else "?" for character in wide)
 
 
 def without_passwords(text: str) -> str:

@@ -57,8 +57,6 @@ def train_seed(experiment: Experiment, seed: int, keeper: "Keeper | None") -> di
 class Keeper:
     def __init__(self, experiment: Experiment, seed: int, options: RunOptions, seeds_csv: Path, log: logging.Logger):
         self.experiment, self.seed, self.options, self.seeds_csv, self.log = experiment, seed, options, seeds_csv, log
-        # Minutes; whether to skip a finished seed, continue an unfinished one, and replace its row.
-        self.save_every, self.resume = options.save_every, options.resume
         self.provenance = experiment.provenance
         self.default = options.model_save_dir / f"{self.provenance.model}-{self.provenance.dataset}-regression-{seed}"
         self.named = self.default.with_name(self.default.name + self.provenance.suffix)
@@ -91,14 +89,14 @@ class Keeper:
         if current_folder(self.named).exists() and read_metadata(self.named).get("config_hash") != own:
             self.folder = self.named.with_name(f"{self.named.name}-{own}")  # words do not tell the two apart
         self.state = self.folder.with_name(f"{self.folder.name}-{STATE}")
-        if self.state.exists() and not self.resume:
+        if self.state.exists() and not self.options.resume:
             raise UserError(f"{self.state}: an unfinished training; add --resume to continue it, {OTHERWISE}")
 
     def find_state(self) -> State | str | None:
         """The state to resume, FINISHED or None. Raises UserError for a bad CSV, or a state of another training."""
         # Even without --resume, a damaged CSV is reported before training, not after.
         rows = finished_rows(self.seeds_csv, self.provenance.model, self.seed)
-        is_finished = self.provenance.config_hash in rows and self.resume
+        is_finished = self.provenance.config_hash in rows and self.options.resume
         if self.state.exists():
             tensors, values = load_state(self.state)
             old, new = values["provenance"], asdict(self.provenance)
@@ -111,10 +109,10 @@ class Keeper:
                 what = f"a training with other settings or data ({'; '.join(changes)})"
                 raise UserError(f"--resume: {self.state}: {what}; repeat its flags, {OTHERWISE}")
         if is_finished:
-            self._log(f"already finished: metrics taken from {self.seeds_csv}")
+            self._log(f"already finished: metrics taken from {self.seeds_csv}; without --resume it would train again")
         elif self.provenance.config_hash in rows:
             self._log(f"already finished: trains again, into {self.folder}; --resume would skip it")
-        elif self.resume and (states := sorted(self.default.parent.glob(f"{self.default.name}-*{STATE}"))):
+        elif self.options.resume and (states := sorted(self.default.parent.glob(f"{self.default.name}-*{STATE}"))):
             self._log(f"nothing to resume with these settings; unfinished: {', '.join(path.name for path in states)}")
         return FINISHED if is_finished else None
 
@@ -162,7 +160,7 @@ class Keeper:
         row |= {f"valid_{name}": value for name, value in result.valid.items()}
         labels, train = self._labels(self.training), self.experiment.store.splits["train"]
         if self.experiment.config.unimodal_labels == "generated":
-            row |= label_quality(labels, train.labels, [self.seed, result.epoch])
+            row |= label_quality(labels, train.labels, self.experiment.config.H, [self.seed, result.epoch])
         self.epochs = pd.concat([self.epochs, pd.DataFrame([row]).astype(object)], ignore_index=True)
         self._keep(HISTORY, lambda path: write_rows(self.epochs, path))
         if self.options.save_labels:
@@ -170,7 +168,7 @@ class Keeper:
             self._keep(EPOCH_LABELS, lambda path: write_arrays(path, self.labels))
         if self.board:
             self.board.add_epoch(row, labels)
-        if self.training.at_best or time.monotonic() - self._last_save >= 60 * self.save_every:
+        if self.training.at_best or time.monotonic() - self._last_save >= 60 * self.options.save_every:
             self._save_state()
         # After the state: at any moment, the best epoch is in the checkpoint or in the state.
         if self.training.at_best:
@@ -198,7 +196,7 @@ class Keeper:
         row[f"valid_{key}"] = training.best_score if lower_is_better(key) else -training.best_score
         row |= {"best_epoch": training.best_epoch, "epochs": training.epochs}
         row |= {"seconds": round(seconds, 2), "seconds_per_epoch": round(seconds / training.epochs, 2)}
-        add_seed_row(self.seeds_csv, row | asdict(self.provenance), replace=self.resume)
+        add_seed_row(self.seeds_csv, row | asdict(self.provenance), replace=self.options.resume)
         remove(self.state)
         self._log(f"test {brief(test, key)}")
         return test

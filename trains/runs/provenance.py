@@ -53,7 +53,7 @@ def in_words(dataset: str, config: Config, others: dict[str, str]) -> str:
 
     others: key -> value of differences outside the table; "" as the value: the key says it all.
     """
-    short = {"tasks": "", "precision": ""}  # come first, and without their keys
+    short = {"tasks": "", "precision": "", "unimodal_labels": ""}  # come first, and without their keys
     values = short | asdict(config) | {"max_clips_per_pass": 0}
     tables = {name: vars(Config(**PRESETS[name][dataset])) for name in presets_of(dataset)}
     differing = {name: [key for key in values if values[key] != table[key]] for name, table in tables.items()}

@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from data.load_data import Windows, evaluation_windows
+from data.load_data import EVALUATION_BATCH, Windows
 from data.ragged import Split
 from models.batch import Batch
 from trains.runs.experiment import Experiment
-from trains.runs.figures.run_data import CASES, RUN, disagreement, read_run
+from trains.runs.figures.run_data import CASES, RUN, disagreement
 from trains.self_mm import for_all_clips
 from utils.errors import csv_text
 from utils.files import exclusive_lock, make_folder, replacing
@@ -23,11 +23,11 @@ from utils.ranks import ALONE
 
 
 def record_folder(experiment: Experiment, results: Path) -> Path:
-    """Makes an experiment's folder, with run.json. Its name ends with a hash if the settings' words are another one's."""
+    """Makes an experiment's folder, with run.json. Its name ends with a hash if another experiment has the one in words."""
     provenance = experiment.provenance
     folder = results / f"{provenance.model}-{provenance.dataset}-regression{provenance.suffix}"
     with exclusive_lock(make_folder(folder) / RUN):
-        if (folder / RUN).exists() and read_run(folder)["config_hash"] != provenance.config_hash:
+        if (folder / RUN).exists() and provenance.config_hash not in (folder / RUN).read_text(errors="replace"):
             folder = make_folder(folder.with_name(f"{folder.name}-{provenance.config_hash}"))
         facts = asdict(provenance) | {"hyper_parameters": asdict(experiment.config)}
         facts |= {"clips": {name: len(split) for name, split in experiment.store.splits.items()}}
@@ -54,24 +54,22 @@ def predictions(
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The table of SEED-predictions.csv and, if all clips are asked for, the arrays of SEED-features.npz.
 
-    labels: those that training ended with, a column for each task. tested: task -> the test clips' scores (N,).
+    labels: of the best epoch, a column for each task. tested: task -> the test clips' scores (N,).
     """
     tasks, tables, features = list(experiment.config.task_names), [], {}
-    cases = disagreement(labels[tasks]).nlargest(CASES).index.sort_values() if len(tasks) > 1 else labels.index[:0]
+    cases = disagreement(labels[tasks]).nlargest(CASES).index.sort_values().to_numpy() if len(tasks) > 1 else []
     for name, split in experiment.store.splits.items():
-        clips = copy.copy(experiment.clips[name])  # with its features on the GPU and texts encoded beforehand
-        clips.ranks = ALONE
-        chosen = np.arange(len(split))
-        if everything:
-            scores, found = model_outputs(model, evaluation_windows(clips))
-            features |= {f"{name}_id": np.array(split.ids)} | {f"{name}_{task}": part for task, part in found.items()}
-        elif name == "test":
-            scores = tested
-        elif name == "train" and len(cases):
-            chosen = cases.to_numpy()
-            scores, _ = model_outputs(model, Windows(clips, lambda _, only=chosen: [[torch.tensor(only)]]))
-        else:
+        chosen = np.arange(len(split)) if everything or name == "test" else cases if name == "train" else []
+        if not len(chosen):
             continue
+        scores = tested
+        if everything or name != "test":
+            clips = copy.copy(experiment.clips[name])  # with its features on the GPU and texts encoded beforehand
+            clips.ranks = ALONE
+            windows = [[part] for part in torch.tensor(chosen).split(EVALUATION_BATCH)]
+            scores, found = model_outputs(model, Windows(clips, lambda _, plan=windows: plan))
+        if everything:
+            features |= {f"{name}_id": np.array(split.ids)} | {f"{name}_{task}": part for task, part in found.items()}
         table = score_table(split, scores, experiment.dataset.metrics, chosen)
         table.insert(0, "split", name)
         table.insert(2, "text", [csv_text(split.raw_text[clip]) for clip in chosen] if split.raw_text else "")

@@ -41,9 +41,9 @@ def ablation_table(tests: dict[str, list[Scores]], published: dict[str, dict[str
     """As printed: a row for each choice of tasks, with the mean and std of its seeds and, if published, the paper's scores."""
     frames = {tasks: pd.DataFrame(scores) for tasks, scores in tests.items()}
     names = ["MAE", "Corr", *[name for name in next(iter(frames.values())) if name.endswith("acc_2")][-1:]]
-    scale = scale_of(names)
-    kinds = {"": {tasks: frame[names].mean(skipna=False) * scale for tasks, frame in frames.items()}}
-    kinds[" std"] = {tasks: frame[names].std(ddof=0, skipna=False) * scale for tasks, frame in frames.items()}
+    frames = {tasks: frame[names] * scale_of(names) for tasks, frame in frames.items()}
+    kinds = {"": {tasks: frame.mean(skipna=False) for tasks, frame in frames.items()}}
+    kinds[" std"] = {tasks: frame.std(ddof=0, skipna=False) for tasks, frame in frames.items()}
     kinds[" paper"] = {tasks: pd.Series(published[tasks].get("paper"), dtype=float) for tasks in tests}
     parts = {kind: as_printed(pd.DataFrame(values).reindex(names)).set_index("").T for kind, values in kinds.items()}
     table = pd.DataFrame({f"{name}{kind}": part[name] for name in names for kind, part in parts.items()})

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from utils.errors import Parser, run_program
-from utils.files import replacing
+from utils.files import remove, replacing
 
 
 def draw_run(folder: Path, seed: int | None = None) -> str:
@@ -16,6 +16,8 @@ def draw_run(folder: Path, seed: int | None = None) -> str:
 
     run = read_run_data(folder, seed)
     drawn, quality = figures(run), quality_table(run)
+    for name in {"labels", "label_quality"} - drawn.keys():
+        remove(folder / f"{name}.png")  # of an earlier training
     for name, figure in drawn.items():
         with replacing(folder / f"{name}.png") as work:
             to_png(figure, work)

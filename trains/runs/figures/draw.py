@@ -16,7 +16,7 @@ INK, BLUE, VERMILLION, GREEN = COLOURS = "#010203", "#0072B2", "#D55E00", "#009E
 SHARES = colors.LinearSegmentedColormap.from_list("shares", [BLUE + "00", BLUE])  # from transparent: for any background
 STYLE = dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], INK)
 STYLE |= {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "self"}
-CURVES = {"train_loss": "training loss", "valid_Loss": "validation MAE (label units)", "valid_Corr": "validation Corr"}
+CURVES = {"train_loss": "training loss", "valid_Loss": "validation loss (label units)", "valid_Corr": "validation Corr"}
 MEASURES = {"MAE": "MAE (label units)\nlow is good", "Corr": "Corr\nhigh is good", "sign": "same sign\nhigh is good"}
 
 
@@ -24,7 +24,8 @@ MEASURES = {"MAE": "MAE (label units)\nlow is good", "Corr": "Corr\nhigh is good
 def figures(run: RunData) -> dict[str, Figure]:
     """Name -> figure, of those that the run has data for."""
     judged = [task for task in run.tasks[1:] if f"{task}_label_MAE" in run.histories[run.seed]]
-    labels = {"labels": _labels(run, run.tasks[1:])} if run.labels and run.tasks[1:] else {}
+    generates = run.labels and run.tasks[1:] and run.facts["hyper_parameters"]["unimodal_labels"] == "generated"
+    labels = {"labels": _labels(run, run.tasks[1:])} if generates else {}
     quality = {"label_quality": _label_quality(run, judged)} if judged else {}
     return {"curves": _curves(run), **labels, **quality, "predictions": _predictions(run), "confusion": _confusion(run)}
 
@@ -62,26 +63,32 @@ def _curves(run: RunData) -> Figure:
             label = f"seed {seed}: {history['valid_Loss'][best]:.4f} at epoch {best}"
             axes.plot(history[column], look, color=COLOURS[place % 4], markevery=history.index == best, label=label)
         axes.set(xlabel="epoch", ylabel=name, xlim=(0, None))
-    figure.legend(handles=panels[0].lines, loc="lower center", ncols=3, title="Validation MAE at the marked best epoch")
+    figure.legend(
+        handles=panels[0].lines, loc="lower center", ncols=3, title="Validation loss at the marked best epoch"
+    )
     return figure
 
 
 def _labels(run: RunData, tasks: list[str]) -> Figure:
-    epochs, best, clips = run.labels["epoch"], run.best_epoch, len(run.labels["fusion"])
+    epochs, best, clips = run.labels["epoch"], int(run.rows["best_epoch"][run.seed]), len(run.labels["fusion"])
     paper = {1, 5, 10, 15} if run.dataset.name == "mosei" else {1, 10, 20, 30}  # those of Figure 3
     shown = sorted({best, epochs[-1], *paper} & set(epochs))
     figure, (upper, lower) = _grid("Generated labels", (2, len(tasks)), 6.2, "row", right=0.89, bottom=0.08, top=0.9)
     # 31 bins: most datasets' labels are multiples of 0.2, which so fall into the middle of a bin.
     edges = np.linspace(-31, 31, 32) / 30 * max(run.dataset.label_bound, *(abs(run.labels[t]).max() for t in tasks))
-    shares = [100 / clips * np.array([np.histogram(row, edges)[0] for row in run.labels[task]]).T for task in tasks]
-    norm = colors.PowerNorm(0.5, 0, np.max(shares))  # shows small shares, too
+    shares = np.full(
+        (len(tasks), len(edges) - 1, epochs[-1]), np.nan
+    )  # nan: a resumed run may not have kept all epochs
+    for share, task in zip(shares, tasks, strict=True):
+        share[:, epochs - 1] = 100 / clips * np.array([np.histogram(row, edges)[0] for row in run.labels[task]]).T
+    norm = colors.PowerNorm(0.5, 0, np.nanmax(shares))  # shows small shares, too
     for bars, axes, task, share in zip(upper, lower, tasks, shares, strict=True):
         negative, places = (run.labels[task][np.isin(epochs, shown)] < 0).sum(axis=1), np.arange(len(shown))
         bars.bar_label(bars.barh(places - 0.2, negative, 0.34, fc="none", ec=VERMILLION, hatch="////"), padding=2)
         bars.bar_label(bars.barh(places + 0.2, clips - negative, 0.34, color=BLUE), padding=2)
         bars.set(title=f"{task} (seed {run.seed})", xlabel="clips", ylim=(len(shown) - 0.4, -0.6), xmargin=0.25)
         bars.set_yticks(places, [f"{'best' if epoch == best else 'epoch'} {epoch}" for epoch in shown])
-        mesh = axes.pcolormesh([*epochs - 0.5, epochs[-1] + 0.5], edges, share, cmap=SHARES, norm=norm, rasterized=True)
+        mesh = axes.pcolormesh(np.arange(epochs[-1] + 1) + 0.5, edges, share, cmap=SHARES, norm=norm, rasterized=True)
         axes.axvline(best, color=VERMILLION, linestyle=":")
         axes.set(xlabel="epoch (dotted: best)", ylabel="generated label", xlim=(0, None))
     figure.legend(upper[0].containers, ["negative", "positive or 0"], loc="upper center", ncols=2)
@@ -95,7 +102,7 @@ def _label_quality(run: RunData, tasks: list[str]) -> Figure:
     for panels, (measure, name) in zip(grid, MEASURES.items(), strict=True):
         for axes, task in zip(panels, tasks, strict=True):
             for history in run.histories.values():
-                axes.plot(history[f"{task}_label_{measure}"], color=BLUE, linewidth=0.6)
+                axes.plot(history[f"{task}_label_{measure}"], color=BLUE, linewidth=0.8)
             axes.plot(shown[f"{task}_label_{measure}"], "o-", color=BLUE, label=f"generated, seed {run.seed}", **look)
             axes.plot(shown[f"{task}_copied_{measure}"], "s--", color=INK, label="copied fusion label", **look)
             axes.plot(shown[f"{task}_shuffled_{measure}"], "^:", color=VERMILLION, label="offsets shuffled", **look)
@@ -106,7 +113,7 @@ def _label_quality(run: RunData, tasks: list[str]) -> Figure:
 
 
 def _predictions(run: RunData) -> Figure:
-    clips = run.clips[run.clips["split"] == "test"]
+    clips = run.clips[run.clips["split"] == "test"].dropna(axis="columns", how="all")
     tasks = ["fusion", *(task for task in run.tasks if f"{task}_human" in clips)]
     rows = 2 if len(tasks) == 4 else 1
     figure, grid = _grid("Scores", (rows, len(tasks) // rows), 4.2 * rows, bottom=0.12 / rows, top=1 - 0.11 / rows)
@@ -114,7 +121,7 @@ def _predictions(run: RunData) -> Figure:
     for axes, task in zip(grid.flat, tasks, strict=True):
         prefix, truth = ("", "label") if task == "fusion" else (f"{task}_", f"{task}_human")
         axes.plot([-limit, limit], [-limit, limit], color=INK, linewidth=0.8)
-        axes.scatter(clips[truth], clips[f"{prefix}score"], 8, BLUE + "40", ec=BLUE, lw=0.5, rasterized=True)
+        axes.scatter(clips[truth], clips[f"{prefix}score"], 10, BLUE + "60", ec=BLUE, lw=0.7, rasterized=True)
         axes.set(xlabel="human label", ylabel="score", aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit))
         mae, corr = run.rows.loc[run.seed, [f"{prefix}MAE", f"{prefix}Corr"]]
         axes.set_title(f"{task} (seed {run.seed})\nMAE {mae:.4f}, Corr {corr:.4f}")
@@ -135,6 +142,8 @@ def _confusion(run: RunData) -> Figure:
         ticks, edges = range(1, count), np.arange(1, count) - count / 2 if mosi else SIMS_EDGES[count]
         axes.set(xticks=ticks, yticks=ticks, xticklabels=edges, yticklabels=edges, aspect="equal", ylim=(count, 0))
         name = f"{'Has0' if mosi and count == 2 else 'Mult'}_acc_{count}"
-        axes.set(xlabel="score", title=f"{count} classes (seed {run.seed})\n{name} {run.rows[name][run.seed]:.4f}")
+        axes.set(
+            xlabel="score", title=f"{count} classes (seed {run.seed})\n{name} {100 * run.rows[name][run.seed]:.2f} %"
+        )
     panels[0].set_ylabel("human label (shade: share of row)")
     return figure

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from config.config_regression import make_config, presets_of
@@ -19,31 +19,28 @@ def report(run: RunData, figures: dict[str, str]) -> str:
     """The page. figures: name -> <svg> of trains.runs.figures.draw, the only markup that is trusted; any may be missing."""
     guess, unimodal = run.facts["mean_guess"], run.tasks[1:]
     tests = run.rows[[name for name in run.rows if name in (*guess, "Loss")]]
+    training = run.rows[["best_epoch", "epochs", "seconds"]].T.apply(lambda seed: seed.map("{:.10g}".format))
     labels, scores = ([name, *(f"{task}_{name}" for task in unimodal)] for name in ("label", "score"))
     train, test = (run.clips[run.clips["split"] == split] for split in ("train", "test"))
     train = train.assign(disagreement=disagreement(train[labels])).query("disagreement > 0")
     test = test.assign(error=(test["score"] - test["label"]).abs(), disagreement=disagreement(test[scores]))
+    human = [f"{task}_human" for task in unimodal if f"{task}_human" in train]
     measures = ["error", "disagreement"] if unimodal else ["error"]
     # Clip texts, ids and settings may hold anything: autoescape turns all but Markup into text.
-    folder = FileSystemLoader(Path(__file__).parent)
-    templates = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return templates.get_template("page.html").render(
+    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template)
+    return page.render(
         run=run,
         figures={name: Markup(svg) for name, svg in figures.items()},
         results=score_tables(tests.to_dict("records"), guess, run.facts["published"]),
         useless=not tests["MAE"].mean(skipna=False) < guess["MAE"],
-        seeds=_by_seed(run.rows, tests),
+        seeds=pd.concat([as_printed((tests * scale_of(tests)).T), training.rename_axis("").reset_index()]),
         quality=quality_table(run),
-        cases=_largest_first(train, "disagreement")[["id", "text", *labels, *scores]].head(CASES),
-        clips=_largest_first(test, "error")[["id", "text", "label", *scores, *measures]],
+        cases=train.nlargest(CASES, "disagreement")[["id", "text", *labels, *scores, *human]],
+        clips=test.sort_values("error", ascending=False, kind="stable")[["id", "text", "label", *scores, *measures]],
         settings=_settings(run.facts),
         sha256=lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
     )
-
-
-def _by_seed(rows: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    training = rows[["best_epoch", "epochs", "seconds"]].T.apply(lambda seed: seed.map("{:.10g}".format))
-    return pd.concat([as_printed((tests * scale_of(tests)).T), training.rename_axis("").reset_index()])
 
 
 def _settings(facts: dict) -> pd.DataFrame:
@@ -51,7 +48,3 @@ def _settings(facts: dict) -> pd.DataFrame:
     usual, name = asdict(make_config(facts["dataset"])), presets_of(facts["dataset"])[0]
     rows = [(key, value, usual[key] if value != usual[key] else "") for key, value in facts["hyper_parameters"].items()]
     return pd.DataFrame(sorted(rows, key=lambda row: row[2] == ""), columns=["hyper-parameter", "value", name])
-
-
-def _largest_first(clips: pd.DataFrame, column: str) -> pd.DataFrame:
-    return clips.sort_values(column, ascending=False, kind="stable")

@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 
 from config.config_regression import DATASETS, Config, Dataset
+from trains.runs.results import RUN as KEY
 from trains.runs.results import read_rows
 from utils.errors import UserError, first_line
 
 RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.csv"
 EPOCH_LABELS, FEATURES = "labels.npz", "features.npz"
 CASES = 20  # training clips whose labels disagree most
-# Columns that are not numbers.
-TEXTS = "model dataset settings aligned features_sha1 bert config_hash versions commit device deterministic".split()
-CLIP_TEXTS = "split id text class".split()
+# Columns that are numbers, of the seeds CSV and of the predictions.
+SEED_NUMBERS, CLIP_NUMBERS = r"MAE|Corr|acc_|F1_|Loss|^(seed|best_epoch|epochs|seconds)$", r"(score|label|human)$"
 
 
 @dataclass
@@ -39,46 +39,45 @@ class RunData:
     clips: pd.DataFrame  # its predictions
     labels: dict[str, np.ndarray] | None  # its labels after each epoch; None without --save_labels
 
-    @property
-    def best_epoch(self) -> int:
-        """Of the seed that is shown."""
-        return int(self.rows["best_epoch"][self.seed])
-
 
 def read_run_data(folder: Path, seed: int | None = None) -> RunData:
     """Reads a run. seed: the one to show; None: the first. Raises UserError if a file is missing or damaged."""
     facts, histories = read_run(folder), {}
     seeds_csv = folder.parent / "normals" / f"{facts['dataset']}-regression-seeds.csv"
-    rows = _read(seeds_csv, ["seed", "best_epoch"], TEXTS).dropna(subset=["seed", "best_epoch"])
+    rows = read_rows(seeds_csv, [*KEY, "best_epoch"])
     rows = rows[(rows["config_hash"] == facts["config_hash"]) & (rows["model"] == facts["model"])]
+    rows = _with_numbers(rows, seeds_csv, SEED_NUMBERS).dropna(subset=["seed", "best_epoch"])
     rows = rows.astype({"seed": int}).drop_duplicates("seed", keep="last").set_index("seed").sort_index()
     for number, best in rows["best_epoch"].items():
         if (path := folder / f"{number}-{HISTORY}").exists():
-            history = _read(path, ["epoch", "train_loss", "valid_Loss", "valid_Corr"]).set_index("epoch")
+            history = read_rows(path, ["epoch", "train_loss", "valid_Loss", "valid_Corr"])
+            history = _with_numbers(history, path, ".").set_index("epoch")
             if best in history.index:  # it may lack the last epochs, if a spreadsheet held it
                 histories[number] = history
     files = {number: folder / f"{number}-{PREDICTIONS}" for number in histories if seed in (None, number)}
     shown = next((number for number, path in files.items() if path.exists()), None)
     if shown is None:
-        raise UserError(f"{folder}: no files of {'any seed' if seed is None else f'seed {seed}'}; train it again")
+        raise UserError(
+            f"{folder}: no files of {'any seed' if seed is None else f'seed {seed}'}, or no row in {seeds_csv}"
+        )
     labels = folder / f"{shown}-{EPOCH_LABELS}"
     dataset, tasks = DATASETS[facts["dataset"]], list(Config(**facts["hyper_parameters"]).task_names)
-    needed = [f"{task}_{name}" for task in tasks[1:] for name in ("score", "label")]
-    clips = _read(files[shown], [*CLIP_TEXTS, "score", "label", *needed], CLIP_TEXTS)
+    columns = [f"{task}_{name}" for task in tasks[1:] for name in ("score", "label")]
+    clips = read_rows(files[shown], ["split", "id", "text", "score", "label", *columns])
+    clips = clips.replace(r"^'(?=[=+@-])", "", regex=True)  # the quote is for spreadsheets
+    clips = _with_numbers(clips, files[shown], CLIP_NUMBERS)
     labels = read_labels(labels) if labels.exists() else None
-    return RunData(folder, facts, dataset, tasks, rows.loc[[*histories]], histories, shown, clips, labels)
+    return RunData(folder, facts, dataset, tasks, rows, histories, shown, clips, labels)
 
 
 def read_run(folder: Path) -> dict:
     """The content of run.json. Raises UserError if it is missing or damaged."""
     try:
         facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        if facts["dataset"] not in DATASETS or not isinstance(facts["config_hash"], str):
-            raise ValueError("unknown dataset, or no config_hash")
-        Config(**facts["hyper_parameters"])
+        Config(**facts["hyper_parameters"]), DATASETS[facts["dataset"]]  # raise unless they are right
         return facts
     except (OSError, KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{folder / RUN}: cannot be read ({first_line(error)}); run.py writes it") from None
+        raise UserError(f"{folder / RUN}: cannot be read ({first_line(error)}); is this a run's folder?") from None
 
 
 def read_labels(path: Path, epochs: int | None = None) -> dict[str, np.ndarray]:
@@ -87,22 +86,20 @@ def read_labels(path: Path, epochs: int | None = None) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         kept = arrays["epoch"] <= (np.inf if epochs is None else epochs)
-        constant = ("id", "fusion")
-        return {name: values if name in constant else values[kept] for name, values in arrays.items()}
-    except (OSError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); remove it") from None
+        return {name: values if name in ("id", "fusion") else values[kept] for name, values in arrays.items()}
+    except (OSError, EOFError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}); remove it") from None
 
 
-def _read(path: Path, needed: list[str], texts: list[str] = ()) -> pd.DataFrame:
-    """A CSV whose columns, `texts` aside, are numbers; "" is nan. Raises UserError if it is missing or damaged."""
-    rows = read_rows(path, needed)
-    numbers = rows.columns.difference(texts, sort=False)
+def _with_numbers(rows: pd.DataFrame, path: Path, columns: str) -> pd.DataFrame:
+    """The rows of a CSV with some columns (a regular expression) as numbers; "" is nan. Raises UserError for a text there."""
     try:
-        return rows.assign(**{name: rows[name].replace("", "nan").astype(float) for name in numbers})
+        return rows.assign(**{name: rows[name].replace("", "nan").astype(float) for name in rows.filter(regex=columns)})
     except ValueError as error:
         raise UserError(f"{path}: damaged row ({first_line(error)}); repair the file, or move it away") from None
 
 
 def disagreement(values: pd.DataFrame) -> pd.Series:
-    """(N,) the distance between a clip's highest and lowest value. values: a column for each task."""
+    """(N,) from the lowest to the highest modality; to fusion, if there is but one. values: a column a task, fusion first."""
+    values = values.iloc[:, 1:] if values.shape[1] > 2 else values
     return values.max(axis=1) - values.min(axis=1)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from config.command_line import RunOptions
+from utils.files import remove
 
 
 class Board:
@@ -12,7 +13,9 @@ class Board:
         """name: of the checkpoint. epochs: those that a resumed training keeps; later ones are written again."""
         from torch.utils.tensorboard import SummaryWriter  # only --tensorboard needs it installed
 
-        self._writer = SummaryWriter(str(options.log_dir / name), purge_step=epochs + 1 if epochs else None)
+        if not epochs:
+            remove(options.log_dir / name)
+        self._writer = SummaryWriter(str(options.log_dir / name), purge_step=epochs + 1)
 
     def add_epoch(self, row: dict[str, float], labels: dict[str, np.ndarray]) -> None:
         """row: of history.csv, whose names become part_name -> part/name. labels: task -> (N,)."""
