@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
-from run_files import SEEDS_CSV, SUMMARY_CSV, checkpoint
+from run_files import SEEDS_CSV, checkpoint
 
 import predict
 import run
@@ -121,22 +121,6 @@ def test_quality_is_in_the_history_only_with_human_labels_and_generated_ones(wor
 def test_human_labels_that_the_file_lacks_are_one_error(fails):
     error = fails("--unimodal_labels", "human", "--tasks", "MA")
     assert "regression_labels_A" in error and "regression_labels_T" not in error
-
-
-def test_ablate_trains_every_choice_of_tasks_into_one_table(workplace, capsys):
-    flags = ("--ablate", "--seeds", "1", "2", "--max_epochs", "1")
-    assert workplace.run(*flags) == 0
-    rows, printed = pd.read_csv(SEEDS_CSV), capsys.readouterr().out
-    table = pd.read_csv(next(SEEDS_CSV.parent.glob("mosi-regression-ablation-batch_size=4*.csv")))
-    assert table["tasks"].tolist() == [*TASK_SETS] and len(rows) == 16 and len(pd.read_csv(SUMMARY_CSV)) == 8
-    for tasks, line in table.set_index("tasks").iterrows():
-        first = rows["settings"].str.split().str[0]
-        maes = rows.loc[(first == tasks) if tasks != "MTAV" else ~first.isin(TASK_SETS), "MAE"]
-        assert len(maes) == 2 and line["MAE"] == pytest.approx(maes.mean(), abs=1e-4)
-        assert line["MAE std"] == pytest.approx(maes.std(ddof=0), abs=1e-4)
-    assert "MAE paper" in printed.splitlines()[-10] and "0.712" in printed  # of MTA
-    assert workplace.run(*flags, "--resume") == 0  # nothing is left to train
-    assert len(pd.read_csv(SEEDS_CSV)) == 16 and "epoch  1" not in capsys.readouterr().out
 
 
 def test_jobs_of_an_ablation_train_one_choice_and_seed_each(workplace, monkeypatch):

@@ -43,18 +43,24 @@ def released(workplace, monkeypatch) -> list[str]:
     return ["--datasetName", "mosi", "--gpu_ids", "-1", "--seeds", "1", "--no_figures"]
 
 
-def test_the_ablation_leaves_a_checkpoint_and_a_line_for_each_set_of_tasks(released):
-    for tasks in TASK_SETS:
-        assert run.main([*released, "--tasks", tasks]) == 0
-    names = {tasks: f"self_mm-mosi-regression-1-{tasks}" for tasks in TASK_SETS} | {"MTAV": "self_mm-mosi-regression-1"}
-    summary = pd.read_csv(SUMMARY_CSV, index_col="settings")
-    assert summary.index.tolist() == ["released" if tasks == "MTAV" else tasks for tasks in TASK_SETS]
+def test_an_ablation_has_a_checkpoint_and_a_line_for_each_set_of_tasks_and_one_table(released, capsys):
+    flags = [*released, "--ablate", "--seeds", "1", "2"]
+    assert run.main(flags) == 0
+    names = {tasks: "released" if tasks == "MTAV" else tasks for tasks in TASK_SETS}
+    rows, summary = pd.read_csv(SEEDS_CSV), pd.read_csv(SUMMARY_CSV, index_col="settings")
+    table = pd.read_csv(SEEDS_CSV.with_name("mosi-regression-ablation.csv"), index_col="tasks")
+    assert summary.index.tolist() == [*names.values()] and table.index.tolist() == [*names] and len(rows) == 16
     for tasks, name in names.items():
-        config = json.loads(Path("results/models", name, "config.json").read_text())
+        folder = "self_mm-mosi-regression-2" + f"-{tasks}" * (tasks != "MTAV")
+        config = json.loads(Path("results/models", folder, "config.json").read_text())
         assert config["hyper_parameters"]["tasks"] == tasks
-        assert config["trained_on"]["config_hash"] == summary["config_hash"].get(
-            "released" if tasks == "MTAV" else tasks
-        )
+        assert config["trained_on"]["config_hash"] == summary["config_hash"].get(name)
+        scores = rows.loc[rows["settings"] == name, "MAE"]
+        assert table["MAE"][tasks] == pytest.approx(scores.mean(), abs=1e-4)
+        assert table["MAE std"][tasks] == pytest.approx(scores.std(ddof=0), abs=1e-4)
+    assert table["MAE paper"]["MTA"] == 0.712 and "MAE paper" in capsys.readouterr().out.splitlines()[-10]
+    assert run.main([*flags, "--resume"]) == 0  # nothing is left to train
+    assert len(pd.read_csv(SEEDS_CSV)) == 16 and "epoch  1" not in capsys.readouterr().out
 
 
 def test_words_in_names_of_checkpoints(released, workplace):
