@@ -1,14 +1,17 @@
 """The model card of a checkpoint: its README.md, which the Hugging Face hub shows and indexes. Its text: model_card.md."""
 
+import functools
 import math
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Template
 
 from config.config_regression import DATASETS, TASKS
 from data.schema import OFFICIAL
 from models.hub import METADATA
 
+compiled = functools.cache(Template)  # compiling takes as long as saving a small model
 CORPORA = {"MOSI": "CMU-MOSI", "MOSEI": "CMU-MOSEI", "SIMS": "CH-SIMS"}
 KINDS = {"MAE": "mae", "Corr": "pearsonr", "acc": "accuracy", "F1": "f1"}  # part of a metric's name -> the hub's name
 
@@ -35,7 +38,7 @@ def model_card(config: dict, test: dict[str, float] | None = None) -> str:
     if results:
         front |= {"metrics": sorted({result.metric_type for result in results}), "eval_results": results}
         front["model_name"] = f"{facts.get('model')}-{name}-{facts.get('seed')}"
-    template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    template = compiled(Path(__file__).with_suffix(".md").read_text(encoding="utf-8"))
     words = {"facts": facts, "settings": config["hyper_parameters"], "dataset": dataset, "official": official}
     words |= {"corpus": corpus, "test": test}
-    return str(ModelCard.from_template(ModelCardData(**front), template_str=template, **words))
+    return template.render(card_data=ModelCardData(**front).to_yaml(), **words)
