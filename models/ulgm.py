@@ -85,7 +85,7 @@ class ULGM(nn.Module):
         super().__init__()
         self.bound, self.source = bound, source
         self.fewest = int(source == "generated")  # clips of a class: only labels that are generated need its centre
-        given = human or {} if source == "human" else {}
+        given = human if source == "human" else {}
         states = {task: TaskState(given.get(task, labels), size, exclude_zero) for task, size in feature_sizes.items()}
         self.tasks = nn.ModuleDict(states)
 

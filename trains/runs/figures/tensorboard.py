@@ -18,13 +18,11 @@ class Board:
         self._writer = SummaryWriter(str(options.log_dir / name), purge_step=epochs + 1)
 
     def add_epoch(self, row: dict[str, float], labels: dict[str, np.ndarray]) -> None:
-        """row: of history.csv, whose names become part_name -> part/name. labels: task -> (N,)."""
-        epoch = int(row["epoch"])
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(name.replace("_", "/", 1), value, epoch)
+        """row: of history.csv, the epoch first; a column part_name becomes part/name. labels: task -> (N,)."""
+        for name in [*row][1:]:
+            self._writer.add_scalar(name.replace("_", "/", 1), row[name], row["epoch"])
         for task, values in labels.items():
-            self._writer.add_histogram(f"labels/{task}", values, epoch)
+            self._writer.add_histogram(f"labels/{task}", values, row["epoch"])
         self._writer.flush()
 
     def close(self, hyper_parameters: dict[str, object], test: dict[str, float]) -> None:
