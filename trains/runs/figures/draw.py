@@ -15,14 +15,8 @@ from utils.metrics import CLASS_COUNTS, SIMS_EDGES, mosi_classes, sims_classes
 INK, BLUE, VERMILLION, GREEN = COLOURS = "#010203", "#0072B2", "#D55E00", "#009E73"
 SHARES = colors.LinearSegmentedColormap.from_list("shares", [BLUE + "00", BLUE])  # from transparent: for any background
 STYLE = dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], INK)
-STYLE |= {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "text.hinting": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "self",
-}
+STYLE |= {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "svg.hashsalt": "self"}
+STYLE |= dict.fromkeys(["svg.fonttype", "text.hinting"], "none")
 CURVES = {"train_loss": "training loss", "valid_Loss": "validation loss (label units)", "valid_Corr": "validation Corr"}
 MEASURES = {"MAE": "MAE (label units)\nlow is good", "Corr": "Corr\nhigh is good", "sign": "same sign\nhigh is good"}
 
