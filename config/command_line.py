@@ -14,13 +14,8 @@ from utils.errors import Parser, UserError, at_least, without_passwords
 TUNED = "tuned"
 DEFAULT_SEEDS = [1111, 1112, 1113, 1114, 1115]
 SECRET_URL = "SELF_MM_STORAGE_URL"  # environment variable, for this process and its jobs
-SETTING_FLAGS = (
-    "tasks",
-    "unimodal_labels",
-    "max_epochs",
-    "precision",
-    "max_clips_per_pass",
-)  # short for --set KEY=VALUE
+# Short for --set KEY=VALUE.
+SETTING_FLAGS = ("tasks", "unimodal_labels", "max_epochs", "precision", "max_clips_per_pass")
 
 
 def hide_password(argv: list[str]) -> list[str]:
@@ -124,7 +119,7 @@ class RunOptions:
     save_labels: bool = _flag(action="store_true",
         help="keep the unimodal labels after every epoch, which a figure shows")
     save_predictions: bool = _flag(action="store_true",
-        help="keep scores, labels and features of all clips, instead of the test's and some training clips' scores and labels")
+        help="keep scores, labels and features of all clips, not only the scores of the test clips (and of a few others)")
     no_figures: bool = _flag(action="store_true",
         help="draw no figures and write no report.html; later: python -m trains.runs.figures RUN")
     tensorboard: bool = _flag(action="store_true",

@@ -43,7 +43,7 @@ def ablation_table(tests: dict[str, list[Scores]], published: dict[str, dict[str
     names = ["MAE", "Corr", *[name for name in next(iter(frames.values())) if name.endswith("acc_2")][-1:]]
     frames = {tasks: frame[names] * scale_of(names) for tasks, frame in frames.items()}
     kinds = {"": {tasks: frame.mean(skipna=False) for tasks, frame in frames.items()}}
-    kinds[" std"] = {tasks: frame.std(ddof=0, skipna=False) for tasks, frame in frames.items()}
+    kinds[" std"] = {tasks: frame.std(ddof=int(len(frame) == 1), skipna=False) for tasks, frame in frames.items()}
     kinds[" paper"] = {tasks: pd.Series(published[tasks].get("paper"), dtype=float) for tasks in tests}
     parts = {kind: as_printed(pd.DataFrame(values).reindex(names)).set_index("").T for kind, values in kinds.items()}
     table = pd.DataFrame({f"{name}{kind}": part[name] for name in names for kind, part in parts.items()})
