@@ -45,15 +45,14 @@ def warn(message: str) -> None:
 
 def first_line(text: object) -> str:
     """The first line of an error or of text from a file, safe to quote in a message."""
-    return printable(str(text).strip().split("\n")[0])[:200]
+    return printable(str(text).strip().split("\n")[0][:10_000])[:200]  # in this order, to cut through no password
 
 
 def printable(text: str) -> str:
     """Text from files, flags or libraries in one line, without passwords, that neither moves nor colours a terminal."""
-    wide = (
-        without_passwords(text).replace("\u3000", " ").replace("\xa0", " ")
-    )  # spaces of Chinese texts and of web pages
-    return "".join(character if character.isprintable() else "?" for character in wide)
+    # Chinese texts and web pages have spaces of their own.
+    plain = without_passwords(text).replace("\u3000", " ").replace("\xa0", " ")
+    return "".join(character if character.isprintable() else "?" for character in plain)
 
 
 def without_passwords(text: str) -> str:
