@@ -85,11 +85,10 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     dataset = opened.dataset.name
     results, models = make_folder(options.res_save_dir / "normals"), make_folder(options.model_save_dir)
     log = make_log(options.log_dir / f"{options.model_name}-{dataset}.log")
-    parts = ("-seeds", "", ablation := f"-ablation{opened.provenance.suffix}")
-    csvs = {part: results / f"{dataset}-regression{part}.csv" for part in parts}
+    seeds_csv, summary_csv = results / f"{dataset}-regression-seeds.csv", results / f"{dataset}-regression.csv"
     if not options.as_job:
         opened.describe(log, options.jobs)
-    keepers = [Keeper(*training, options, csvs["-seeds"], log) for training in trainings]  # raises if unfinished
+    keepers = [Keeper(*training, options, seeds_csv, log) for training in trainings]  # raises if unfinished
     if options.jobs > 1:
         jobs = {k.name: f"--ablate False --tasks {k.tasks} --seeds {k.seed}".split() for k in keepers}
         if failures := run_jobs(options, jobs):
@@ -98,16 +97,16 @@ def train_and_test(options: RunOptions, device, ranks) -> None:
     for keeper, training in zip(keepers, trainings, strict=True):
         test = train_seed(*training, keeper) if options.jobs == 1 else keeper.finished_test()
         tests[keeper.tasks].append(test)
-        write_summary(csvs["-seeds"], csvs[""], opened.metric_names)
+        write_summary(seeds_csv, summary_csv, opened.metric_names)
     if options.as_job:
         return
     if options.ablate:
         table = ablation_table(tests, {experiment.config.tasks: experiment.published for experiment in experiments})
-        write_rows(table, csvs[ablation])
-        log.info(f"{csvs[ablation]}, seeds {' '.join(map(str, options.seeds))}\n{table.to_string(index=False)}")
+        write_rows(table, path := results / f"{dataset}-regression-ablation{opened.provenance.suffix}.csv")
+        log.info(f"{path}, seeds {' '.join(map(str, options.seeds))}\n{table.to_string(index=False)}")
     else:
         log.info(opened.report(tests[opened.config.tasks]))
-    log.info(f"checkpoints: {models}; one row per seed: {csvs['-seeds']}; summary: {csvs['']}")
+    log.info(f"checkpoints: {models}; one row per seed: {seeds_csv}; summary: {summary_csv}")
     for experiment in () if options.no_figures else experiments:
         try:
             drawn = draw_run(record_folder(experiment, options.res_save_dir))

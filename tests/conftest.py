@@ -38,8 +38,6 @@ class Workplace:
         for flag, value in flags.items():
             if flag not in argv:
                 argv += (flag, value)
-        if "--figures" in argv:  # not a flag of run.py: here, figures are drawn on request
-            return [str(argument) for argument in argv if argument != "--figures"]
         return [*map(str, argv), "--no_figures"]
 
     def run(self, *argv: str) -> int:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from config.config_regression import DATASETS, make_config
-from trains.runs.figures.page import report
+from trains.runs.figures.page import make_page
 from trains.runs.figures.run_data import RunData, disagreement
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)></svg></td></table>]]>-->{{ 7 * 7 }}"
@@ -60,7 +60,7 @@ def make_run(tasks: str = "MTAV", dataset: str = "demo", words: str = "fine") ->
 
 
 def test_clip_texts_and_ids_are_only_text_and_only_the_script_of_the_page_may_run():
-    page = Page(html := report(make_run(words=HOSTILE), {"curves": "<svg><path/></svg>"}))
+    page = Page(html := make_page(make_run(words=HOSTILE), {"curves": "<svg><path/></svg>"}))
     assert [tag for tag, _ in page.tags if tag in ("script", "img", "svg")] == ["svg", "script"]
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on") or name == "src"]
     rows = page.table(TEST) + page.table(CASES)
@@ -74,7 +74,7 @@ def test_clip_texts_and_ids_are_only_text_and_only_the_script_of_the_page_may_ru
 @pytest.mark.parametrize(("tasks", "dataset"), [("MTAV", "demo"), ("MV", "sims"), ("M", "mosi")])
 def test_test_clips_are_as_in_the_file_and_ordered_by_error(tasks, dataset):
     run = make_run(tasks, dataset)
-    page, test = Page(report(run, {})), run.clips[30:]
+    page, test = Page(make_page(run, {})), run.clips[30:]
     scores = [name for name in COLUMNS[4:] if name == "score" or name[:-6] in run.tasks]
     test = test.assign(error=(test["score"] - test["label"]).abs(), disagreement=disagreement(test[scores]))
     test = test.sort_values("error", ascending=False)  # nan last
@@ -86,7 +86,7 @@ def test_test_clips_are_as_in_the_file_and_ordered_by_error(tasks, dataset):
 
 
 def test_tables_have_the_numbers_of_the_files():
-    page = Page(report(run := make_run(), {}))
+    page = Page(make_page(run := make_run(), {}))
     means = {name: values for name, *values in page.table("metric, mean, std, guessing the mean, paper")}
     assert means["MAE"] == ["0.5044", "0.2456", "0.6000", "0.7130"] and means["Corr"] == ["-", "-", "0.6000", "-"]
     seeds = {name: values for name, *values in page.table("metric, 1, 2")}
@@ -107,5 +107,5 @@ def test_the_page_shows_what_the_run_has():
     run, words = make_run(), ("#drawings", "--save_labels", "#quality", "#cases", "disagreement", "no better than")
     without_human = replace(run, histories={1: run.histories[1][[]]}, facts=run.facts | {"mean_guess": {"MAE": 0.5}})
     runs = [(run, {}), (run, {"labels": "<svg></svg>"}), (without_human, {}), (make_run("M"), {})]
-    shown = ["".join("01"[word in page] for word in words) for page in (report(*run) for run in runs)]
+    shown = ["".join("01"[word in page] for word in words) for page in (make_page(*run) for run in runs)]
     assert shown == ["111110", "101110", "110111", "000000"]

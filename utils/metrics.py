@@ -42,7 +42,7 @@ def sims_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
 
 
 METRICS = {"mosi": mosi_metrics, "sims": sims_metrics}
-CLASS_COUNTS = {"mosi": (2, 5, 7), "sims": (2, 3, 5)}
+CLASS_COUNTS = {"mosi": (2, 5, 7), "sims": tuple(SIMS_EDGES)}
 
 
 def metric_names(metrics: Callable) -> list[str]:

@@ -230,7 +230,7 @@ class Keeper:
         return self.record / f"{self.seed}-{name}"
 
     def _keep(self, name: str, write: Callable[[Path], None]) -> None:
-        """Writes a file of the record. What cannot be written, perhaps as a spreadsheet holds it, does not stop a training."""
+        """Writes a file of the record. One that a spreadsheet has open, for example, does not stop the training."""
         try:
             write(self._file(name))
         except UserError as error:

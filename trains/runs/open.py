@@ -81,8 +81,8 @@ def open_experiment(options: RunOptions, device: torch.device, splits=SPLITS, ra
     if config.unimodal_labels == "human" and (missing := [task for task in config.task_names if task not in labels]):
         lacks = ", ".join(UNIMODAL_LABELS[task] for task in missing)
         raise UserError(f"--unimodal_labels human: {path} lacks {lacks}; leave the flag out, or choose other --tasks")
-    settings = (config.H, config.exclude_zero, config.unimodal_labels, {})
-    ULGM(torch.from_numpy(labels["fusion"]), {"fusion": 1}, *settings).check()
+    fusion = torch.from_numpy(labels["fusion"])
+    ULGM(fusion, {"fusion": 1}, config.H, config.exclude_zero, config.unimodal_labels, {}).check()
     others = {"aligned": ""} if aligned else {}
     own = [(data_root() / place).resolve() for place in (*dataset.unaligned, *dataset.aligned)]
     if path.resolve() not in own and store.sha1 not in OFFICIAL:

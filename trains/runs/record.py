@@ -14,7 +14,7 @@ from data.load_data import EVALUATION_BATCH, Windows
 from data.ragged import Split
 from models.batch import Batch
 from trains.runs.experiment import Experiment
-from trains.runs.figures.run_data import CASES, RUN, disagreement
+from trains.runs.figures.run_data import CASES, FACTS, disagreement
 from trains.self_mm import for_all_clips
 from utils.errors import csv_text
 from utils.files import exclusive_lock, make_folder, replacing
@@ -26,13 +26,14 @@ def record_folder(experiment: Experiment, results: Path) -> Path:
     """Makes an experiment's folder, with run.json. Its name ends with a hash if another experiment has the one in words."""
     provenance = experiment.provenance
     folder = results / f"{provenance.model}-{provenance.dataset}-regression{provenance.suffix}"
-    with exclusive_lock(make_folder(folder) / RUN):
-        if (folder / RUN).exists() and provenance.config_hash not in (folder / RUN).read_text(errors="replace"):
+    with exclusive_lock(make_folder(folder) / FACTS):
+        # A damaged file counts as another experiment's: it stays, and stops nothing.
+        if (folder / FACTS).exists() and provenance.config_hash not in (folder / FACTS).read_text(errors="replace"):
             folder = make_folder(folder.with_name(f"{folder.name}-{provenance.config_hash}"))
         facts = asdict(provenance) | {"hyper_parameters": asdict(experiment.config)}
         facts |= {"clips": {name: len(split) for name, split in experiment.store.splits.items()}}
         facts |= {"published": experiment.published, "mean_guess": experiment.mean_guess}
-        with replacing(folder / RUN) as work:
+        with replacing(folder / FACTS) as work:
             work.write_text(json.dumps(facts, indent=2), encoding="utf-8")
     return folder
 

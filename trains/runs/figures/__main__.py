@@ -10,7 +10,7 @@ from utils.files import remove, replacing
 def draw_run(folder: Path, seed: int | None = None) -> str:
     """Writes report.html and its figures as PNG files. seed: see read_run_data. Returns what to print. Raises UserError."""
     from trains.runs.figures.draw import figures, to_png, to_svg  # --help does not wait for them
-    from trains.runs.figures.page import report
+    from trains.runs.figures.page import make_page
     from trains.runs.figures.quality import quality_table
     from trains.runs.figures.run_data import read_run_data
 
@@ -22,7 +22,7 @@ def draw_run(folder: Path, seed: int | None = None) -> str:
         with replacing(folder / f"{name}.png") as work:
             to_png(figure, work)
     with replacing(folder / "report.html") as work:
-        work.write_text(report(run, {name: to_svg(figure) for name, figure in drawn.items()}), encoding="utf-8")
+        work.write_text(make_page(run, {name: to_svg(figure) for name, figure in drawn.items()}), encoding="utf-8")
     title = "training labels against human ones of each modality: the mean over seeds, each at its best epoch\n"
     return f"{title}{quality.to_string(index=False)}\n" * (len(quality) > 0) + f"report: {folder / 'report.html'}"
 

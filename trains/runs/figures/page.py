@@ -15,7 +15,7 @@ from trains.runs.figures.run_data import CASES, RunData, disagreement
 from trains.runs.report import as_printed, scale_of, score_tables
 
 
-def report(run: RunData, figures: dict[str, str]) -> str:
+def make_page(run: RunData, figures: dict[str, str]) -> str:
     """The page. figures: name -> <svg> of trains.runs.figures.draw, the only markup that is trusted; any may be missing."""
     guess, unimodal = run.facts["mean_guess"], run.tasks[1:]
     tests = run.rows[[name for name in run.rows if name in (*guess, "Loss")]]

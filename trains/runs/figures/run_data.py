@@ -1,10 +1,10 @@
 """What a run leaves to look at, in a folder of --res_save_dir for all seeds of an experiment; trains.runs.record writes it.
 
-run.json              settings, hyper-parameters, versions and hashes; scores that were published, and of guessing the mean
-SEED-history.csv      a row per epoch: losses, validation metrics and, with human unimodal labels, the generated ones' quality
-SEED-predictions.csv  scores and labels of the test clips, and of the training clips whose labels disagree most
-SEED-labels.npz       --save_labels: id (N,), epoch (E,), fusion (N,); text, audio and vision (E, N), after each epoch
-SEED-features.npz     --save_predictions, which adds the other clips above: SPLIT_id (N,), SPLIT_TASK (N, D)
+run.json              settings, hyper-parameters, versions, hashes; scores: published, and of guessing the mean
+SEED-history.csv      a row per epoch: losses, validation metrics; with human unimodal labels, the generated ones' quality
+SEED-predictions.csv  scores and labels: of the test clips, and of the training clips whose labels disagree most
+SEED-labels.npz       --save_labels: id (N,), epoch (E,), fusion (N,); text, audio, vision (E, N), after each epoch
+SEED-features.npz     --save_predictions, which adds the other clips to the table: SPLIT_id (N,), SPLIT_TASK (N, D)
 """
 
 import json
@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 
 from config.config_regression import DATASETS, Config, Dataset
-from trains.runs.results import RUN as KEY
-from trains.runs.results import read_rows
+from trains.runs.results import RUN, read_rows
 from utils.errors import UserError, first_line
 
-RUN, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.csv"
+FACTS, HISTORY, PREDICTIONS = "run.json", "history.csv", "predictions.csv"
 EPOCH_LABELS, FEATURES = "labels.npz", "features.npz"
 CASES = 20  # training clips whose labels disagree most
 # Columns that are numbers, of the seeds CSV and of the predictions.
@@ -44,7 +43,7 @@ def read_run_data(folder: Path, seed: int | None = None) -> RunData:
     """Reads a run. seed: the one to show; None: the first. Raises UserError if a file is missing or damaged."""
     facts, histories = read_run(folder), {}
     seeds_csv = folder.parent / "normals" / f"{facts['dataset']}-regression-seeds.csv"
-    rows = read_rows(seeds_csv, [*KEY, "best_epoch"])
+    rows = read_rows(seeds_csv, [*RUN, "best_epoch"])
     rows = rows[(rows["config_hash"] == facts["config_hash"]) & (rows["model"] == facts["model"])]
     rows = _with_numbers(rows, seeds_csv, SEED_NUMBERS).dropna(subset=["seed", "best_epoch"])
     rows = rows.astype({"seed": int}).drop_duplicates("seed", keep="last").set_index("seed").sort_index()
@@ -52,32 +51,30 @@ def read_run_data(folder: Path, seed: int | None = None) -> RunData:
         if (path := folder / f"{number}-{HISTORY}").exists():
             history = read_rows(path, ["epoch", "train_loss", "valid_Loss", "valid_Corr"])
             history = _with_numbers(history, path, ".").set_index("epoch")
-            if best in history.index:  # it may lack the last epochs, if a spreadsheet held it
+            if best in history.index:  # while a spreadsheet has the file open, no epochs are added
                 histories[number] = history
     files = {number: folder / f"{number}-{PREDICTIONS}" for number in histories if seed in (None, number)}
     shown = next((number for number, path in files.items() if path.exists()), None)
     if shown is None:
-        raise UserError(
-            f"{folder}: no files of {'any seed' if seed is None else f'seed {seed}'}, or no row in {seeds_csv}"
-        )
-    labels = folder / f"{shown}-{EPOCH_LABELS}"
+        which = "any seed" if seed is None else f"seed {seed}"
+        raise UserError(f"{folder}: no files of {which}, or no row in {seeds_csv}")
     dataset, tasks = DATASETS[facts["dataset"]], list(Config(**facts["hyper_parameters"]).task_names)
     columns = [f"{task}_{name}" for task in tasks[1:] for name in ("score", "label")]
     clips = read_rows(files[shown], ["split", "id", "text", "score", "label", *columns])
     clips = clips.replace(r"^'(?=[=+@-])", "", regex=True)  # the quote is for spreadsheets
     clips = _with_numbers(clips, files[shown], CLIP_NUMBERS)
-    labels = read_labels(labels) if labels.exists() else None
+    labels = read_labels(path) if (path := folder / f"{shown}-{EPOCH_LABELS}").exists() else None
     return RunData(folder, facts, dataset, tasks, rows, histories, shown, clips, labels)
 
 
 def read_run(folder: Path) -> dict:
     """The content of run.json. Raises UserError if it is missing or damaged."""
     try:
-        facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         Config(**facts["hyper_parameters"]), DATASETS[facts["dataset"]]  # raise unless they are right
         return facts
     except (OSError, KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{folder / RUN}: cannot be read ({first_line(error)}); is this a run's folder?") from None
+        raise UserError(f"{folder / FACTS}: cannot be read ({first_line(error)}); is this a run's folder?") from None
 
 
 def read_labels(path: Path, epochs: int | None = None) -> dict[str, np.ndarray]:
