@@ -1,4 +1,4 @@
-"""What a run leaves to look at: labels after each epoch, predictions, features, the ablation's table, TensorBoard."""
+"""The files of a run: labels after each epoch, predictions, features, the ablation's table, TensorBoard."""
 
 import json
 from pathlib import Path

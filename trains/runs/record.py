@@ -1,4 +1,4 @@
-"""Writes what a run leaves to look at: see trains/runs/figures/run_data.py."""
+"""Writes the files of a run that trains/runs/figures/run_data.py describes, and reads for figures and report."""
 
 import copy
 import json

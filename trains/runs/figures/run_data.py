@@ -1,4 +1,4 @@
-"""What a run leaves to look at, in a folder of --res_save_dir for all seeds of an experiment; trains.runs.record writes it.
+"""The files of a run, which trains.runs.record writes: in --res_save_dir, one folder for all seeds of an experiment.
 
 run.json              settings, hyper-parameters, versions, hashes; scores: published, and of guessing the mean
 SEED-history.csv      a row per epoch: losses, validation metrics; with human unimodal labels, the generated ones' quality
@@ -74,7 +74,9 @@ def read_run(folder: Path) -> dict:
         Config(**facts["hyper_parameters"]), DATASETS[facts["dataset"]]  # raise unless they are right
         return facts
     except (OSError, KeyError, TypeError, ValueError, UserError) as error:
-        raise UserError(f"{folder / FACTS}: cannot be read ({first_line(error)}); is this a run's folder?") from None
+        reason = getattr(error, "strerror", None) or first_line(error)
+        mend = "name the folder of a run, such as results/results/self_mm-mosi-regression"
+        raise UserError(f"{folder / FACTS}: cannot be read ({reason}); {mend}") from None
 
 
 def read_labels(path: Path, epochs: int | None = None) -> dict[str, np.ndarray]:
