@@ -11,6 +11,7 @@ from run_files import checkpoint
 from safetensors.torch import load_file
 
 import run
+from benchmarks import drawing
 from config.command_line import parse_arguments
 from config.config_regression import DATASETS
 from config.inputs import find_bert
@@ -132,7 +133,7 @@ def test_two_modalities_do_not_determine_the_label(corpus: FeatureFile):
     assert np.abs(everything - corpus.splits["test"].labels["fusion"]).max() < 0.1 + 1e-6
 
 
-def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Path, monkeypatch, capsys):
     """The fusion score, and each modality against labels unseen in training, are far better than guessing the mean."""
     monkeypatch.setenv("SELF_MM_DATA", str(folder.parent))
     monkeypatch.chdir(tmp_path)
@@ -152,4 +153,5 @@ def test_training_learns_the_label_and_each_modality(folder: Path, tmp_path: Pat
     for task in ("audio", "vision"):
         assert last[f"{task}_label_Corr"] > last[f"{task}_copied_Corr"] > last[f"{task}_shuffled_Corr"], task
     drawn = {path.name for path in history.parent.iterdir()}
+    assert drawing.main([str(history.parent)]) == 0 and "in which the seeds trained: 1" in capsys.readouterr().out
     assert drawn >= {"report.html", "curves.png", "labels.png", "label_quality.png", "predictions.png", "confusion.png"}
