@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 test: lint test-core test-features
 
 test-core: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n auto --ignore=tests/features
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --ignore=tests/features
 
 # MediaPipe needs an older numpy, so feature extraction has its own environment, which also tests parity with that numpy.
 test-features: $(WITH_FEATURES)/installed
