@@ -35,13 +35,14 @@ def run(argv: list[str]) -> None:
     # Imported here, so that --help and a misspelt flag do not wait for torch and transformers.
     import torch
 
+    from models.cpu_kernels import set_up_cpu
     from trains.runs.jobs import stop_with_parent
-    from utils.device import keep_freed_memory, make_deterministic, pick_device
+    from utils.device import make_deterministic, pick_device
     from utils.ranks import join_ranks
 
     if options.as_job:
         stop_with_parent()
-    keep_freed_memory()
+    set_up_cpu()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.deterministic:

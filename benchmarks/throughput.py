@@ -31,7 +31,8 @@ from benchmarks.machine import describe, matrix_rates, needed_flops, peak_memory
 from benchmarks.tables import RELEASED, as_table
 from config.config_regression import DATASETS, make_config
 from data.store import open_store
-from utils.device import keep_freed_memory, make_deterministic, pick_device
+from models.cpu_kernels import set_up_cpu
+from utils.device import make_deterministic, pick_device
 
 EVALUATED = 229  # validation clips: MOSI's number, for all datasets
 TURN = 3  # windows per turn; the baseline, several times slower, gets one
@@ -205,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--deterministic", action="store_true", help="as in run.py, for all implementations")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args(argv)
-    keep_freed_memory()
+    set_up_cpu()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.deterministic:

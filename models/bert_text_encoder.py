@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import BertModel
 
 from models.batch import Group, PackedText
-from models.cpu_kernels import dropout, linear, ready
+from models.cpu_kernels import attend, can_attend, dropout, linear, ready
 from utils.bert_config import bert_config
 
 Groups = list[Group]
@@ -62,11 +62,14 @@ def _attend(attention: nn.Module, queried: Tensor, queried_groups: Groups, hidde
     probability = attention.dropout.p if attention.training else 0.0
     rows = ready(hidden)
     queried_rows = rows if queried is hidden else ready(queried)
-    sizes = [group.tokens for group in groups]
-    queries = linear(attention.query, queried_rows).split([group.tokens for group in queried_groups])
-    keys, values = linear(attention.key, rows).split(sizes), linear(attention.value, rows).split(sizes)
+    queries = linear(attention.query, queried_rows)
+    keys, values = linear(attention.key, rows), linear(attention.value, rows)
+    if can_attend(queries, groups, probability):
+        return attend(queries, keys, values, queried_groups, groups, heads, probability)
     contexts = []
-    for queried_group, group, query, key, value in zip(queried_groups, groups, queries, keys, values, strict=True):
+    sizes = [group.tokens for group in groups]
+    parts = queries.split([group.tokens for group in queried_groups]), keys.split(sizes), values.split(sizes)
+    for queried_group, group, query, key, value in zip(queried_groups, groups, *parts, strict=True):
         query, key, value = queried_group.pad(query, heads), group.pad(key, heads), group.pad(value, heads)
         context = scaled_dot_product_attention(query, key, value, attn_mask=group.mask, dropout_p=probability)
         contexts.append(queried_group.unpad(context))

@@ -11,7 +11,6 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from models.batch import Frames, PackedText
 from models.bert_text_encoder import BertTextEncoder
-from models.cpu_kernels import dropout
 from models.hub import from_disk_or_hub
 from models.lstm_encoder import LSTMEncoder
 from models.pretrained_bert import fingerprint, load_bert, load_tokenizer
@@ -68,20 +67,6 @@ def test_dropout_is_random_in_training_only():
     assert not torch.equal(encoder(text), encoder(text))
     encoder.eval()
     assert torch.equal(encoder(text), encoder(text))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_drops_its_share_and_keeps_the_mean(dtype):
-    torch.manual_seed(0)
-    rows = torch.ones(400, 500, dtype=dtype, requires_grad=True)
-    dropped = dropout(torch.nn.Dropout(0.1), rows)
-    dropped.sum().backward()
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.1, abs=0.003)
-    assert dropped.float().mean().item() == pytest.approx(1.0, abs=0.006)
-    assert torch.equal(rows.grad, dropped)  # dropped values get no gradient
-    for idle in (torch.nn.Dropout(0.1).eval(), torch.nn.Dropout(0.0)):
-        assert torch.equal(dropout(idle, rows), rows)
-    assert not dropout(torch.nn.Dropout(1.0), rows).any()
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,6 +1,5 @@
 """Selects and sets up the processor."""
 
-import ctypes
 import os
 import platform
 from collections.abc import Sequence
@@ -8,8 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from utils.errors import UserError
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers for these settings
 
 
 def known_gpus(gpu_ids: Sequence[int] | None) -> list[int]:
@@ -51,11 +48,3 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's condition for determinism
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # all memory is written before it is read
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep what a step frees. By default it returns blocks of 32 MB and more: every page faults again."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        if libc.mallopt(M_MMAP_THRESHOLD, 1 << 28):  # old versions refuse and keep their own threshold
-            libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
