@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -180,4 +179,4 @@ class Scorer:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

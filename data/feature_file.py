@@ -6,7 +6,6 @@
 CHECK reports what a feature file, or a folder of your clips, contains, and its mistakes. BUILD makes one from arrays.
 """
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -123,4 +122,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

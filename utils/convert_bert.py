@@ -8,7 +8,6 @@ tokenizer_config.json. The encoder and its pooler are converted; pretraining hea
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -114,4 +113,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

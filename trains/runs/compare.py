@@ -1,6 +1,5 @@
 """Compares two lines of a run's summary, seed by seed: python -m trains.runs.compare released MT"""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,13 @@ from trains.runs.results import RUN, read_rows
 from utils.errors import Parser, UserError, first_line, printable, run_program
 
 
-def compare(seeds_csv: Path, names: list[str], dataset: str) -> str:
+def compare(first: str, second: str, dataset: str, results: Path) -> str:
     """Means and paired differences of two lines. Raises UserError unless they have two seeds in common."""
     from scipy import stats  # slow to import, like scikit-learn, and --help needs neither
 
     from utils.metrics import METRICS, lower_is_better, metric_names
 
+    names, seeds_csv = [first, second], results / "normals" / f"{dataset}-regression-seeds.csv"
     rows = read_rows(seeds_csv, RUN).drop_duplicates(RUN, keep="last")
     lines = [_line(rows, name, seeds_csv) for name in names]
     if lines[0].equals(lines[1]):
@@ -63,18 +63,13 @@ def _line(rows: pd.DataFrame, name: str, seeds_csv: Path) -> pd.DataFrame:
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m trains.runs.compare", description="Compares two lines of a summary, seed by seed.")
-    parser.add_argument("A", help="a line's settings in the summary, such as released, or how its config_hash begins")
-    parser.add_argument("B", help="another line, such as MT")
-    parser.add_argument("--datasetName", type=str.lower, choices=list(DATASETS), default="mosi", help="default mosi")
-    parser.add_argument("--res_save_dir", type=Path, metavar="DIR", default="results/results", help="as in run.py")
-
-    def work() -> None:
-        args = parser.parse_args(argv)
-        seeds_csv = args.res_save_dir / "normals" / f"{args.datasetName}-regression-seeds.csv"
-        print(compare(seeds_csv, [args.A, args.B], args.datasetName))
-
-    return run_program(work)
+    add = parser.add_argument
+    add("first", metavar="A", help="a line's settings in the summary, such as released, or how its config_hash begins")
+    add("second", metavar="B", help="another line, such as MT")
+    add("--datasetName", dest="dataset", type=str.lower, choices=list(DATASETS), default="mosi", help="default mosi")
+    add("--res_save_dir", dest="results", type=Path, metavar="DIR", default="results/results", help="as in run.py")
+    return run_program(lambda: print(compare(**vars(parser.parse_args(argv)))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

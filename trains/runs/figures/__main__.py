@@ -1,6 +1,5 @@
 """Draws a run's figures and report: python -m trains.runs.figures results/results/self_mm-mosi-regression"""
 
-import sys
 from pathlib import Path
 
 from utils.errors import Parser, run_program
@@ -29,15 +28,10 @@ def draw_run(folder: Path, seed: int | None = None) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m trains.runs.figures", description="Draws a run's figures and its report.html.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, below results/results")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the run's folder, below results/results")
     parser.add_argument("--seed", type=int, help="the seed to show clip by clip; default: the first that is finished")
-
-    def work() -> None:
-        args = parser.parse_args(argv)
-        print(draw_run(args.run, args.seed))
-
-    return run_program(work)
+    return run_program(lambda: print(draw_run(**vars(parser.parse_args(argv)))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
