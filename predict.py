@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
         # Not columns that are empty for all clips, or say that all of each clip is used.
         plain = {"seconds_used": table.get("seconds"), "tokens_used": table.get("tokens")}
         telling = [column for column in table if (table[column] != plain.get(column, "")).any()]
-        shown = table.assign(**{name: table[name].map(printable)})
-        print(shown[telling].to_string(index=False, float_format="%.3f"))
+        table[name] = table[name].map(printable)
+        print(table[telling].to_string(index=False, float_format="%.3f"))
     for file, reason in failures.items():
         complain(f"error: {file}: {reason}")
     return 2 if failures else 0

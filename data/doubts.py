@@ -1,6 +1,5 @@
 """What a readable feature file contains by mistake, most likely. run.py and predict.py warn of it; CHECK lists it."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,11 +33,10 @@ def _repeated(file: FeatureFile) -> Iterator[str]:
     ids = [(clip, name) for name, split in file.splits.items() for clip in split.ids]
     videos = dict.fromkeys((clip.partition("$_$")[0], name) for clip, name in ids if "$_$" in clip)
     for what, places in (("ids", ids), ("videos", videos)):
-        splits_of = defaultdict(list)
+        splits: dict[str, list[str]] = {}
         for key, name in places:
-            splits_of[key].append(name)
-        repeated = [f"{first_line(key)} in {', '.join(names)}" for key, names in splits_of.items() if len(names) > 1]
-        if repeated:
+            splits.setdefault(key, []).append(name)
+        if repeated := [f"{first_line(key)} in {', '.join(names)}" for key, names in splits.items() if len(names) > 1]:
             yield f"{len(repeated)} {what} occur more than once, for example {repeated[0]}"
 
 

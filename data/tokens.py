@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from itertools import chain
 
 import numpy as np
 from transformers import BertConfig, BertTokenizer
@@ -59,7 +58,7 @@ def _compare_with_texts(name: str, split: Split, tokenizer: BertTokenizer, sourc
     """
     sample = np.linspace(0, len(split) - 1, min(SAMPLE, len(split)), dtype=int).tolist()
     ids = [split.text[clip][1:-1, 0].tolist() for clip in sample]
-    tokens = tokenizer.convert_ids_to_tokens(list(chain(*ids)))
+    tokens = tokenizer.convert_ids_to_tokens([token for clip in ids for token in clip])
     pieces = [token.removeprefix("##") for token in tokens]
     texts, expected = [""], ids
     if split.raw_text is not None:

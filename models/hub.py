@@ -80,10 +80,9 @@ def from_disk_or_hub(source: str, load: Callable, flag: str, advice: str):
         try:
             with warnings.catch_warnings(action="ignore"):
                 return load(**where)
-        except UserError:
-            raise
         except BaseException as error:  # damaged files fail in many ways; tokenizers, in Rust, with a PanicException
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            is_damage = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+            if isinstance(error, UserError) or not is_damage:
                 raise
             text = " ".join(str(error).split()).partition(" or see how")[0].partition(". To enable")[0]
             reason = first_line(text) or type(error).__name__

@@ -40,8 +40,7 @@ def prepare(
     text = BertText.load(find_bert(bert, DATASETS[DATASET_OF_LANGUAGE[language]]))
     descriptions = {modality: describe(extractor) for modality, extractor in (extractors | {"text": text}).items()}
     with writing(output, labels):
-        cache = output.with_name(f"{output.name}.cache")
-        make_folder(cache)
+        cache = make_folder(output.with_name(f"{output.name}.cache"))
         extract = partial(extract_clip, extractors, data_dir / "Raw", openface_tables, cache, allow_missing)
         cached = _extract_all(extract, clips, refused, jobs)
         clips = [clip for clip in clips if clip.id in cached]

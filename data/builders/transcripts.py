@@ -73,8 +73,7 @@ class Transcripts:
         video, clip = name.video, str(int(name.clip) + self.first_index) if name.is_index else name.clip
         if name.times and name.whole in self.videos:
             video, clip = name.whole, _find_by_times(self.videos[name.whole], name.times)
-        row = self.videos.get(video, {}).get(clip)
-        if row is None:
+        if (row := self.videos.get(video, {}).get(clip)) is None:
             raise ValueError(f"no transcript of the video {video!r}, clip {clip!r}")
         if "other text" in row:
             both = f"{row['text'][:60]!r} and {row['other text'][:60]!r}"

@@ -90,8 +90,7 @@ def _decode(clip: Clip, kind: str) -> Iterator[tuple]:
     Begins at or before the part. Raises ClipError, also after the last frame if much of the part is absent or damaged.
     """
     with open_media(clip.file, kind) as container:
-        stream = _first_track(container, kind)
-        if stream is None:
+        if (stream := _first_track(container, kind)) is None:
             return
         stream.thread_type = "AUTO"
         origin = max(0, container.start_time or 0) / MICROSECONDS
@@ -136,8 +135,7 @@ def _stated_end(container, stream, origin: float) -> float:
 def _upright(frame) -> np.ndarray:
     """Returns the pixels as a player shows them: phones record sideways or mirrored, and store a matrix."""
     pixels = frame.to_ndarray(format="rgb24")
-    stored = frame.side_data.get("DISPLAYMATRIX")
-    if stored is not None:
+    if (stored := frame.side_data.get("DISPLAYMATRIX")) is not None:
         # Two columns of its 3 x 3 fixed-point numbers say how x and y on the screen follow from those in the frame.
         matrix = np.frombuffer(stored, np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
         if abs(matrix[0, 1]) > abs(matrix[0, 0]):  # x on the screen follows from y

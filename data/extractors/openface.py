@@ -51,8 +51,7 @@ def read_table(path: Path, face: int | None = None) -> tuple[np.ndarray, np.ndar
         values = np.where(has_face[:, None] | np.isfinite(values), values, 0)
         if not len(values):
             raise ValueError("no rows")
-        bad = ~np.isfinite(np.column_stack([values, times])).all(axis=1)
-        if bad.any():
+        if (bad := ~np.isfinite(np.column_stack([values, times])).all(axis=1)).any():
             raise ValueError(f"video frame {bad.argmax() + 1} has missing or non-finite values, but not success 0")
     except (OSError, KeyError, ValueError, TypeError) as error:  # pandas' errors are ValueErrors
         mend = f"run FeatureExtraction on the clip again, without flags or with {' '.join(OUTPUTS)}"

@@ -26,8 +26,7 @@ class BertText:
     @classmethod
     def load(cls, source: str) -> "BertText":
         """source: a BERT folder or hub name. Raises UserError if it cannot be loaded or lacks a vocabulary."""
-        pretrained = load_pretrained(source)
-        if pretrained.tokenizer is None:
+        if (pretrained := load_pretrained(source)).tokenizer is None:
             raise UserError(f"--bert {source}: has no vocab.txt or tokenizer.json to read text with")
         pretrained.bert.eval()
         return cls(vocabulary_hash(pretrained.tokenizer), fingerprint(pretrained.bert), pretrained)

@@ -37,8 +37,7 @@ class _FaceExtractor:
         elif self.no_face == "skip":
             values = values[has_face]
         starts = np.arange(0, len(values), self.pool)  # the last group may be smaller
-        counts = np.diff(starts, append=len(values))
-        means = np.add.reduceat(values.astype(np.float64), starts) / counts[:, None]
+        means = np.add.reduceat(values.astype(np.float64), starts) / np.diff(starts, append=len(values))[:, None]
         return Extracted(means.astype(np.float32), video_frames, int(has_face.sum()), "", facts.part, facts.fps, faces)
 
 
@@ -92,8 +91,7 @@ class MediapipeFaces(_FaceExtractor):
         face_mesh = import_optional("mediapipe").solutions.face_mesh
         with _silence_stderr(), face_mesh.FaceMesh(refine_landmarks=True) as mesh:
             for video_frame in read_video_frames(clip, self.fps):
-                faces = mesh.process(video_frame).multi_face_landmarks
-                if faces:
+                if faces := mesh.process(video_frame).multi_face_landmarks:
                     landmarks = np.array([[mark.x, mark.y, mark.z] for mark in faces[0].landmark], np.float32).ravel()
                 values.append(landmarks)
                 has_face.append(bool(faces))

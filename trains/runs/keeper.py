@@ -132,8 +132,7 @@ class Keeper:
             self._save_checkpoint(training)
         elif epoch := training.best_epoch:
             expected = {"config_hash": self.provenance.config_hash, "seed": self.seed, "epoch": epoch}
-            exists = current_folder(self.folder).exists()
-            if not exists or not expected.items() <= read_metadata(self.folder).items():
+            if not current_folder(self.folder).exists() or not expected.items() <= read_metadata(self.folder).items():
                 problem = f"the checkpoint of the best epoch so far, {epoch}, is gone"
                 raise UserError(f"--resume: {self.folder}: {problem}; remove {self.state} to train from the start")
         if training.epochs or training.windows:

@@ -73,8 +73,7 @@ class SweepReport:
         """The best trials side by side: their scores, and the values that differ."""
         rows = self._rows()
         title = f"{len(rows)} trials finished, {self.sweep.budget} requested"
-        best = rows[rows["state"] == "complete"].set_index("trial")
-        if best.empty:
+        if (best := rows[rows["state"] == "complete"].set_index("trial")).empty:
             return f"{title}; none is complete"
         best = best.sort_values(f"valid_{self.sweep.key}", ascending=lower_is_better(self.sweep.key), kind="stable")
         scores = [column for column in best if column.startswith("valid_")]

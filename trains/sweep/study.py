@@ -89,8 +89,7 @@ class Sweep:
     def describe(self) -> str:
         """What is searched, and where the trials are."""
         sweep = f"sweep {self.study.study_name} in {self.storage.engine.url.render_as_string()}, seed {self.seed}"
-        searched = f"{self.budget} of {count(self.space):g} combinations of {', '.join(varied(self.space))}"
-        return f"{sweep}\n{searched}"
+        return f"{sweep}\n{self.budget} of {count(self.space):g} combinations of {', '.join(varied(self.space))}"
 
     def finished(self) -> list[FrozenTrial]:
         """The complete and pruned trials of all workers, in order."""

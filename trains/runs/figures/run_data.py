@@ -54,8 +54,7 @@ def read_run_data(folder: Path, seed: int | None = None) -> RunData:
             if best in history.index:  # while a spreadsheet has the file open, no epochs are added
                 histories[number] = history
     files = {number: folder / f"{number}-{PREDICTIONS}" for number in histories if seed in (None, number)}
-    shown = next((number for number, path in files.items() if path.exists()), None)
-    if shown is None:
+    if (shown := next((number for number, path in files.items() if path.exists()), None)) is None:
         which = "any seed" if seed is None else f"seed {seed}"
         raise UserError(f"{folder}: no files of {which}, or no row in {seeds_csv}")
     dataset, tasks = DATASETS[facts["dataset"]], list(Config(**facts["hyper_parameters"]).task_names)
