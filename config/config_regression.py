@@ -4,10 +4,9 @@ This is the file to edit. Keys are named as in the released code, for easy compa
 shared by all datasets; the tables below contain the differences.
 """
 
-import dataclasses
 import difflib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from utils.errors import UserError
@@ -115,7 +114,7 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.tasks, str):  # MAT -> MTA
             object.__setattr__(self, "tasks", "".join(sorted(self.tasks, key="MTAV".find)))
-        for field in dataclasses.fields(self):
+        for field in fields(self):
             value = getattr(self, field.name)
             if field.type is float and type(value) is int:
                 value = float(value)
@@ -147,12 +146,10 @@ class Config:
 
     def identity(self) -> dict[str, object]:
         """The values that define an experiment. Passes are excluded: they change only the random draws of dropout."""
-        values = dataclasses.asdict(self)
-        del values["max_clips_per_pass"]
-        for name in ("text_length", "unimodal_labels"):
-            if values[name] == getattr(Config, name):
-                del values[name]  # runs without it keep the hash that they had before it existed
-        return values
+        values, later = asdict(self), ("text_length", "unimodal_labels")
+        # Runs without a later key keep the hash that they had before it existed.
+        left_out = {"max_clips_per_pass", *(name for name in later if values[name] == getattr(Config, name))}
+        return {name: value for name, value in values.items() if name not in left_out}
 
 
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}
@@ -214,12 +211,10 @@ MMSA = {
         "post_fusion_dropout": 0.1, "post_text_dropout": 0.0, "post_audio_dropout": 0.0, "post_video_dropout": 0.0,
     },
     "sims": RELEASED["sims"],
-    "simsv2": {  # MMSA: H = 3, outside the label range
-        "batch_size": 16, "H": 1.0, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-3,
-        "weight_decay_bert": 0.01, "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "weight_decay_other": 0.001,
-        "a_lstm_hidden_size": 16, "v_lstm_hidden_size": 64,
-        "post_text_dim": 64, "post_audio_dim": 32, "post_video_dim": 32,
-        "post_fusion_dropout": 0.0, "post_text_dropout": 0.0, "post_audio_dropout": 0.1, "post_video_dropout": 0.0,
+    "simsv2": {
+        **RELEASED["sims"],  # MMSA: H = 3, outside the label range
+        "batch_size": 16, "learning_rate_audio": 1e-3, "learning_rate_video": 1e-3, "weight_decay_bert": 0.01,
+        "weight_decay_audio": 0.0, "weight_decay_video": 0.0, "post_audio_dim": 32, "post_text_dropout": 0.0,
     },
 }  # fmt: skip
 

@@ -86,18 +86,13 @@ def _make_split(split: str, clips: int, rng: np.random.Generator) -> dict[str, o
     label = (np.round(mixed * 5) / 5).astype(np.float32)  # in steps of 0.2: the mean of five annotators, as in MOSI
     sign = np.sign(label).astype(np.int64)
     return {
-        "id": np.array(ids),
-        "raw_text": np.array(texts),
-        "text_bert": _pad(tokens, TOKENS).transpose(0, 2, 1),
-        "audio": _pad(audio, AUDIO_FRAMES),
-        "audio_lengths": [len(frames) for frames in audio],
-        "vision": _pad(vision, VISION_FRAMES),
-        "vision_lengths": [len(frames) for frames in vision],
-        "annotations": np.array(["Negative", "Neutral", "Positive"])[sign + 1],
-        "classification_labels": sign + 1,
+        "id": np.array(ids), "raw_text": np.array(texts), "text_bert": _pad(tokens, TOKENS).transpose(0, 2, 1),
+        "audio": _pad(audio, AUDIO_FRAMES), "audio_lengths": [len(frames) for frames in audio],
+        "vision": _pad(vision, VISION_FRAMES), "vision_lengths": [len(frames) for frames in vision],
+        "annotations": np.array(["Negative", "Neutral", "Positive"])[sign + 1], "classification_labels": sign + 1,
         "regression_labels": label,
         **{UNIMODAL_LABELS[task]: sentiment for task, sentiment in unimodal.items()},
-    }
+    }  # fmt: skip
 
 
 def _review(rng: np.random.Generator) -> tuple[str, float]:

@@ -15,15 +15,11 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys below which train
 # Prefix of a released name -> prefix of ours.
 PREFIXES = {
     "Model.text_model.model.": "text_encoder.bert.",
-    "Model.audio_model.rnn.": "audio_encoder.lstm.",
-    "Model.audio_model.linear_1.": "audio_encoder.linear.",
-    "Model.video_model.rnn.": "vision_encoder.lstm.",
-    "Model.video_model.linear_1.": "vision_encoder.linear.",
-    "Model.post_fusion_layer_": "heads.fusion.layer_",
-    "Model.post_text_layer_": "heads.text.layer_",
-    "Model.post_audio_layer_": "heads.audio.layer_",
-    "Model.post_video_layer_": "heads.vision.layer_",
-}
+    "Model.audio_model.rnn.": "audio_encoder.lstm.", "Model.audio_model.linear_1.": "audio_encoder.linear.",
+    "Model.video_model.rnn.": "vision_encoder.lstm.", "Model.video_model.linear_1.": "vision_encoder.linear.",
+    "Model.post_fusion_layer_": "heads.fusion.layer_", "Model.post_text_layer_": "heads.text.layer_",
+    "Model.post_audio_layer_": "heads.audio.layer_", "Model.post_video_layer_": "heads.vision.layer_",
+}  # fmt: skip
 # BERT's pooler, which has no effect, and a constant that old versions of transformers saved.
 UNUSED = ("text_encoder.bert.pooler.", "text_encoder.bert.embeddings.position_ids")
 

@@ -4,7 +4,7 @@ import pytest
 
 from config import config_tune
 from config.config_regression import make_config
-from config.config_tune import DEMO_SPACE, SEARCH_SPACE, Range, count, space_of
+from config.config_tune import SEARCH_SPACE, SPACES, Range, count, space_of
 from utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_space_is_the_released_one():
         "post_video_dim": [16, 32], **{f"post_{part}_dropout": [0.0, 0.1] for part in ("fusion", "text", "audio", "video")},
     }  # fmt: skip
     assert published == SEARCH_SPACE == space_of("mosi", {})
-    assert count(SEARCH_SPACE) == 3**4 * 2**14 and count(DEMO_SPACE) == float("inf")
+    assert count(SEARCH_SPACE) == 3**4 * 2**14 and count(SPACES["demo"]) == float("inf")
     assert make_config("mosi").H == 3.0 and make_config("sims").H == 1.0  # from the dataset's table
 
 

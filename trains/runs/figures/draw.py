@@ -57,16 +57,14 @@ def _grid(alt: str, shape: tuple[int, int], height: float, share: str = "none", 
 
 def _curves(run: RunData) -> Figure:
     height = 3.75 + 0.08 * len(run.histories)  # the legend grows
-    figure, (panels,) = _grid("Losses by epoch", (1, 3), height, bottom=1 - 2.85 / height, top=0.97)
-    for axes, (column, name) in zip(panels, CURVES.items(), strict=True):
+    figure, (plots,) = _grid("Losses by epoch", (1, 3), height, bottom=1 - 2.85 / height, top=0.97)
+    for axes, (column, name) in zip(plots, CURVES.items(), strict=True):
         for place, (seed, history) in enumerate(run.histories.items()):
             best, look = int(run.rows["best_epoch"][seed]), "osDv^P*X<>"[place % 10] + ("-", "--", ":")[place % 3]
             label = f"seed {seed}: {history['valid_Loss'][best]:.4f} at epoch {best}"
             axes.plot(history[column], look, color=COLOURS[place % 4], markevery=history.index == best, label=label)
         axes.set(xlabel="epoch", ylabel=name, xlim=(0, None))
-    figure.legend(
-        handles=panels[0].lines, loc="lower center", ncols=3, title="Validation loss at the marked best epoch"
-    )
+    figure.legend(handles=plots[0].lines, loc="lower center", ncols=3, title="Validation loss at the marked best epoch")
     return figure
 
 
@@ -77,9 +75,7 @@ def _labels(run: RunData, tasks: list[str]) -> Figure:
     figure, (upper, lower) = _grid("Generated labels", (2, len(tasks)), 6.2, "row", right=0.89, bottom=0.08, top=0.9)
     # 31 bins: most datasets' labels are multiples of 0.2, which so fall into the middle of a bin.
     edges = np.linspace(-31, 31, 32) / 30 * max(run.dataset.label_bound, *(abs(run.labels[t]).max() for t in tasks))
-    shares = np.full(
-        (len(tasks), len(edges) - 1, epochs[-1]), np.nan
-    )  # nan: a resumed run may not have kept all epochs
+    shares = np.full((len(tasks), len(edges) - 1, epochs[-1]), np.nan)  # nan: a resumed run may lack some epochs
     for share, task in zip(shares, tasks, strict=True):
         share[:, epochs - 1] = 100 / clips * np.array([np.histogram(row, edges)[0] for row in run.labels[task]]).T
     norm = colors.PowerNorm(0.5, 0, np.nanmax(shares))  # shows small shares, too
@@ -143,8 +139,7 @@ def _confusion(run: RunData) -> Figure:
         ticks, edges = range(1, count), np.arange(1, count) - count / 2 if mosi else SIMS_EDGES[count]
         axes.set(xticks=ticks, yticks=ticks, xticklabels=edges, yticklabels=edges, aspect="equal", ylim=(count, 0))
         name = f"{'Has0' if mosi and count == 2 else 'Mult'}_acc_{count}"
-        axes.set(
-            xlabel="score", title=f"{count} classes (seed {run.seed})\n{name} {100 * run.rows[name][run.seed]:.2f} %"
-        )
+        title = f"{count} classes (seed {run.seed})\n{name} {100 * run.rows[name][run.seed]:.2f} %"
+        axes.set(xlabel="score", title=title)
     panels[0].set_ylabel("human label (shade: share of row)")
     return figure
