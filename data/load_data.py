@@ -84,16 +84,11 @@ class Windows:
         self._order, self._seed = order, seed
         self._plan: list[list[Tensor]] = []  # the windows that the loader loads next
         workers = num_workers if clips.home == CPU else 0
-        self._loader = DataLoader(
-            clips,
-            sampler=self._plan,
-            batch_size=None,  # each item of the plan is a whole window
-            num_workers=workers,
-            pin_memory=workers > 0 and clips.device.type == "cuda",
-            persistent_workers=workers > 0,
-            worker_init_fn=ignore_signals,
-            generator=torch.Generator(),  # otherwise the loader would use the random stream of the dropout
-        )
+        settings = {"num_workers": workers, "persistent_workers": workers > 0, "worker_init_fn": ignore_signals}
+        settings["pin_memory"] = workers > 0 and clips.device.type == "cuda"
+        settings["batch_size"] = None  # each item of the plan is a whole window
+        settings["generator"] = torch.Generator()  # otherwise the loader would use the random stream of the dropout
+        self._loader = DataLoader(clips, sampler=self._plan, **settings)
 
     def of_epoch(self, epoch: int, done: int = 0) -> Iterator[Window]:
         """An epoch's windows, from 1, without the first `done`. Between two, a signal raises Stopped on all ranks."""
@@ -121,5 +116,4 @@ def training_windows(clips: ClipDataset, config: Config, seed: int, num_workers:
 def evaluation_windows(clips: ClipDataset, num_workers: int = 0) -> Windows:
     """Every clip once, sorted by the number of audio frames, to minimise padding."""
     by_length = torch.from_numpy(np.argsort(clips.split.audio.lengths, kind="stable"))
-    windows = [[batch] for batch in by_length.split(EVALUATION_BATCH)]
-    return Windows(clips, lambda epoch: windows, num_workers)
+    return Windows(clips, lambda epoch: [[batch] for batch in by_length.split(EVALUATION_BATCH)], num_workers)

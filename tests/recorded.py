@@ -151,7 +151,7 @@ def replay(folder: Path, cache: Path, max_clips_per_pass: int = 0, ranks: Ranks 
                 comparison.check("centres", state.centres[sign], centre, (where, task))
         # A record that was cut off ends after a validation, before that epoch's weights were saved.
         was_saved = record["stopped_early"] or result.epoch < len(record["epochs"])
-        if result.is_best and was_saved:
+        if training.at_best and was_saved:
             best_epochs.append(result.epoch)
             best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 

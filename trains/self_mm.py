@@ -28,10 +28,6 @@ class EpochResult(NamedTuple):
     best_epoch: int  # so far, by the validation split's KeyEval
     seconds: float
 
-    @property
-    def is_best(self) -> bool:
-        return self.epoch == self.best_epoch
-
 
 def fit(training: Training, train: Windows, valid: Windows, config: Config, metrics: Metrics) -> Iterator[EpochResult]:
     """Continues a training run to its end, and yields after each epoch, with the model as that epoch left it.

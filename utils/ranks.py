@@ -78,10 +78,9 @@ class Ranks:
 
     def broadcast_object(self, value: object = None) -> object:
         """Rank 0's value, on every rank."""
-        if self.size == 1:
-            return value
         values = [value]
-        _collective(dist.broadcast_object_list, values, src=0, device=torch.device("cpu"))
+        if self.size > 1:
+            _collective(dist.broadcast_object_list, values, src=0, device=torch.device("cpu"))
         return values[0]
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:

@@ -154,7 +154,7 @@ class Keeper:
         waited = f"({result.epoch - result.best_epoch} of {self.experiment.config.early_stop})"
         text = f"epoch {result.epoch:2d} {result.seconds:4.1f} s train {result.train_loss:.4f}"
         scores = brief(result.valid, self.experiment.config.KeyEval)
-        self._log(f"{text}  valid {scores}  {'best' if result.is_best else waited}")
+        self._log(f"{text}  valid {scores}  {'best' if self.training.at_best else waited}")
         row = {"epoch": result.epoch, "seconds": round(result.seconds, 3), "train_loss": result.train_loss}
         row |= {f"valid_{name}": value for name, value in result.valid.items()}
         labels, train = self._labels(self.training), self.experiment.store.splits["train"]

@@ -145,7 +145,7 @@ class Sweep:
             training, train, valid = experiment.new_training(self.seed)
             for epoch in experiment.fit(training, train, valid, config, experiment.metrics):
                 epochs, score = epoch.epoch, epoch.valid[self.key]
-                best = epoch if epoch.is_best else best
+                best = epoch if training.at_best else best
                 if np.isfinite(score):  # unlike the correlation of a constant
                     trial.report(score, epochs)
                 if not training.is_over(config) and trial.should_prune():
