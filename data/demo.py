@@ -5,7 +5,6 @@ sometimes contradict it, as irony does. All random numbers come from streams wit
 """
 
 import pickle
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 from data.schema import UNIMODAL_LABELS
-from utils.files import flush, rename
+from utils.files import make_at_once
 
 SEED = 2021
 CLIPS = {"train": 600, "valid": 100, "test": 150}
@@ -43,17 +42,8 @@ CONTRADICTS = 0.2  # probability that audio contradicts the text of a clip; the 
 def ensure_demo(folder: Path) -> None:
     """Makes corpus and BERT, in one step, unless they exist. Raises OSError if the folder cannot be replaced."""
     complete = folder / "bert" / "vocab.txt"  # the last file of make_demo
-    if complete.exists():
-        return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as work:
-            make_demo(made := Path(work) / folder.name)
-            flush(made)
-            rename(made, folder)
-    except OSError:
-        if not complete.exists():  # otherwise another process has just made the same corpus
-            raise
+    if not complete.exists():
+        make_at_once(folder, complete, make_demo)
 
 
 def make_demo(folder: Path) -> None:

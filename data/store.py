@@ -10,7 +10,6 @@ A store that exists is complete, and never modified: a changed pickle has anothe
 import contextlib
 import hashlib
 import json
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from data.ragged import Ragged, Split
 from data.schema import SPLITS, FeatureFile, check_aligned, plain_extractors, read_feature_file
 from data.tokens import encode, rules_hash
 from utils.errors import UserError, first_line, printable
-from utils.files import flush, remove, rename
+from utils.files import make_at_once, remove
 
 FORMAT = 6  # of the files above; stores of other formats are removed
 SAMPLES, SAMPLE_BYTES = 16, 1 << 16  # of a pickle's content, hashed to notice a change
@@ -77,14 +76,7 @@ def open_store(
         if tokenizer is None:
             raise UserError(f"{path}: has no text_bert, and the text encoder no vocabulary to tokenize raw_text with")
         folder = tokenized
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=home) as work:
-            _write(file, dataset, Path(work) / key, aligned, tokenizer)
-            rename(Path(work) / key, folder)
-    except OSError:
-        if not folder.exists():  # otherwise another process has written the same store
-            raise
+    make_at_once(folder, folder, lambda made: _write(file, dataset, made, aligned, tokenizer))
     try:
         return _load(folder, aligned, to_score)
     except Exception as error:
@@ -180,4 +172,3 @@ def _write(file: FeatureFile, dataset: Dataset, folder: Path, aligned: bool, tok
         labels = {task: values.tolist() for task, values in split.labels.items()}
         meta["splits"][name] = {"ids": split.ids, "raw_text": split.raw_text, "labels": labels}
     (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
-    flush(folder)

@@ -18,6 +18,7 @@ from data.load_data import ClipDataset, training_windows
 from data.schema import read_feature_file
 from data.store import open_store
 from models.pretrained_bert import load_tokenizer
+from utils import files
 from utils.errors import UserError, translate
 from utils.safe_pickle import load_pickle
 
@@ -145,7 +146,7 @@ def test_interrupted_conversion_leaves_nothing(path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "flush", interrupt)
+    monkeypatch.setattr(files, "flush", interrupt)
     with pytest.raises(KeyboardInterrupt):
         opened(path)
     assert not list((path.parent / "unaligned.pkl.store").iterdir())

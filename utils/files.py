@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils.errors import UserError, first_line
@@ -50,6 +50,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({reason}); {cause}; {mend}") from None
     finally:
         remove(folder)
+
+
+def make_at_once(folder: Path, complete: Path, write: Callable[[Path], None]) -> None:
+    """Writes a new folder, which appears in one step. Raises OSError if it cannot be made and `complete` doesn't exist."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder.parent) as work:
+            write(made := Path(work) / folder.name)
+            flush(made)
+            rename(made, folder)
+    except OSError:
+        if not complete.exists():  # otherwise another process has just made the same folder
+            raise
 
 
 @contextlib.contextmanager
