@@ -73,8 +73,7 @@ class RunOptions:
     ablate: bool = _flag(type=true_or_false, nargs="?", const=True, default=False, metavar="True|False",
         help="train every choice of --tasks, as in the paper's table 4, and print them in one table")
     unimodal_labels: str | None = _flag(type=str.lower, choices=CHOICES["unimodal_labels"],
-        help="labels of T, A and V: generated (default), human (those of the feature file, for comparison) or copied (the "
-        "label of all modalities)")
+        help="labels of T, A and V: generated (default), human (the feature file's, to compare) or copied (those of M)")
     seeds: list[int] = _flag(type=at_least(0, most=2**32 - 1), nargs="+", metavar="SEED",
         help="train once per seed; default 1111 to 1115, as published. The summary also counts seeds of earlier runs. "
         "A sweep uses one seed for all trials; default 1111")
@@ -116,8 +115,7 @@ class RunOptions:
     res_save_dir: Path = _flag(type=Path, metavar="DIR", default=Path("results/results"),
         help="folder for reports, CSVs and sweeps; default results/results")
     log_dir: Path = _flag(type=Path, metavar="DIR", default=Path("logs"), help="folder for logs; default logs")
-    save_labels: bool = _flag(action="store_true",
-        help="keep the unimodal labels after every epoch, which a figure shows")
+    save_labels: bool = _flag(action="store_true", help="keep the unimodal labels after every epoch, which a figure shows")
     save_predictions: bool = _flag(action="store_true",
         help="keep scores, labels and features of all clips, not only the scores of the test clips (and of a few others)")
     no_figures: bool = _flag(action="store_true",
