@@ -89,10 +89,7 @@ def read_feature_file(path: Path, dataset: Dataset, aligned: bool, to_score: str
         fusion = splits["train"].labels["fusion"]
         if (fusion < 0).all() or (fusion >= 0).all():
             raise UserError(f"{path}: train: all {len(fusion)} labels have the same sign; Self-MM needs both classes")
-    try:
-        return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS)))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    return FeatureFile(path, sha1, splits, plain_extractors(content.get(EXTRACTORS), path))
 
 
 def load_splits(path: Path, names: Iterable[str] = SPLITS) -> tuple[dict, str]:
@@ -108,14 +105,14 @@ def load_splits(path: Path, names: Iterable[str] = SPLITS) -> tuple[dict, str]:
     return content, sha1
 
 
-def plain_extractors(content: object) -> dict[str, dict]:
-    """The extractors entry of any file, in JSON's types. Raises ValueError unless it is a few small dicts."""
+def plain_extractors(content: object, file: Path) -> dict[str, dict]:
+    """The extractors entry of any file, in JSON's types. Raises UserError unless it is a few small dicts."""
     with contextlib.suppress(TypeError, AttributeError, RecursionError):
         written = json.dumps(content or {})
         extractors = json.loads(written)
         if len(written) < 10_000 and all(isinstance(facts.get("settings", {}), dict) for facts in extractors.values()):
             return extractors
-    raise ValueError(f"{EXTRACTORS}: expected a dict for each modality, with plain values")
+    raise UserError(f"{file}: {EXTRACTORS}: expected a dict for each modality, with plain values")
 
 
 def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> None:
@@ -165,8 +162,7 @@ class SplitChecker:
         """An array of numbers, with one entry per clip."""
         value = self._value(key)
         try:
-            is_objects = isinstance(value, np.ndarray) and value.dtype.hasobject
-            array = np.asarray(value.tolist() if is_objects else value)
+            array = np.asarray(value.tolist() if isinstance(value, np.ndarray) and value.dtype.hasobject else value)
             if dimensions == 1 and array.ndim and array.size == len(array):  # (N, 1) or (N, 1, 1)
                 array = array.reshape(-1)
             found = f"{array.dtype} {array.shape}"

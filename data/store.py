@@ -120,7 +120,7 @@ def _load(folder: Path, aligned: bool, to_score: str | None) -> FeatureStore:
         raise ValueError("its files do not fit together")
     texts = [text for split in splits.values() for text in (*split.ids, *(split.raw_text or []))]
     "".join([store.sha1, *texts]).encode()  # raises if one is no text
-    plain_extractors(store.extractors)
+    plain_extractors(store.extractors, folder)
     return store
 
 

@@ -78,8 +78,7 @@ def at_least(least: float, kind: type = int, most: float = float("inf")) -> Call
     """An argparse type: numbers from least to most."""
 
     def parse(text: str) -> float:
-        value = kind(text)
-        if least <= value <= most:
+        if least <= (value := kind(text)) <= most:
             return value
         upper = "or more" if most == float("inf") else f"to {most}"
         raise argparse.ArgumentTypeError(f"{text}: expected {least} {upper}")

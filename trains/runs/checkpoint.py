@@ -53,7 +53,7 @@ def read_metadata(folder: Path) -> dict:
     """How a checkpoint was trained, as far as it is recorded. Raises UserError if config.json is missing or damaged."""
     try:
         metadata = json.loads((current_folder(folder) / CONFIG).read_text(encoding="utf-8")).get(METADATA, {})
-        plain_extractors(metadata.get(EXTRACTORS))  # raises ValueError if they are malformed
+        plain_extractors(metadata.get(EXTRACTORS), folder / CONFIG)  # raises UserError if they are malformed
         return metadata
     except (OSError, AttributeError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}/config.json: cannot be read ({first_line(error)})") from None
