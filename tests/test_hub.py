@@ -19,8 +19,7 @@ import run
 from models.hub import FILES, find_checkpoint
 from models.pretrained_bert import load_bert
 from models.self_mm import SelfMM
-from trains.runs.checkpoint import add_test_scores, load_checkpoint
-from trains.runs.model_card import model_card
+from trains.runs.checkpoint import add_test_scores, load_checkpoint, model_card
 from utils.errors import UserError
 
 NAME = "someone/self-mm"
