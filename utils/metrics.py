@@ -23,8 +23,8 @@ def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
         "Has0_F1_score": _f1(prediction >= 0, truth >= 0),
         "Non0_acc_2": _accuracy(prediction[decided] > 0, truth[decided] > 0),
         "Non0_F1_score": _f1(prediction[decided] > 0, truth[decided] > 0),
-        "Mult_acc_5": _accuracy(mosi_classes(prediction, 5), mosi_classes(truth, 5)),
-        "Mult_acc_7": _accuracy(mosi_classes(prediction, 7), mosi_classes(truth, 7)),
+        "Mult_acc_5": _accuracy(classes_of(prediction, "mosi", 5), classes_of(truth, "mosi", 5)),
+        "Mult_acc_7": _accuracy(classes_of(prediction, "mosi", 7), classes_of(truth, "mosi", 7)),
         "MAE": mean_absolute_error(prediction, truth),
         "Corr": correlation(prediction, truth),
     }
@@ -34,7 +34,7 @@ def mosi_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = Fa
 def sims_metrics(prediction: np.ndarray, truth: np.ndarray, round_all: bool = False) -> dict[str, float]:
     """SIMS and SIMS v2, labels in [-1, 1], in 2, 3 and 5 classes. A bin includes its right edge."""
     prediction, truth = np.clip(np.float32(prediction), -1, 1), np.clip(np.float32(truth), -1, 1)
-    classes = {count: (sims_classes(prediction, count), sims_classes(truth, count)) for count in SIMS_EDGES}
+    classes = {count: [classes_of(values, "sims", count) for values in (prediction, truth)] for count in SIMS_EDGES}
     values = {f"Mult_acc_{count}": _accuracy(*pair) for count, pair in classes.items()}
     values |= {"F1_score": _f1(*classes[2]), "MAE": mean_absolute_error(prediction, truth)}
     values["Corr"] = correlation(prediction, truth)
@@ -69,22 +69,17 @@ def lower_is_better(name: str) -> bool:
     return name in ("Loss", "MAE")
 
 
-def mosi_classes(values: np.ndarray, count: int) -> np.ndarray:
-    """Numbers from 0: of two classes, y < 0 and y >= 0; or values clipped to [-2, 2] or [-3, 3] and rounded half to even."""
+def classes_of(values: np.ndarray, metrics: str, count: int) -> np.ndarray:
+    """Numbers from 0. mosi: two, y < 0 and y >= 0; or values clipped to [-2, 2] or [-3, 3] and rounded half to even."""
+    if metrics == "sims":  # the edges are float32, as the labels are: a label of 0.1 must not exceed the edge 0.1
+        return np.digitize(values, np.float32(SIMS_EDGES[count]), right=True)
     return 1.0 * (values >= 0) if count == 2 else np.round(np.clip(values, -(count // 2), count // 2)) + count // 2
-
-
-def sims_classes(values: np.ndarray, count: int) -> np.ndarray:
-    """Numbers from 0 of 2, 3 or 5 classes, for values in [-1, 1]."""
-    # The edges are float32, as the labels are: a label of 0.1 must not exceed the edge 0.1.
-    return np.digitize(values, np.float32(SIMS_EDGES[count]), right=True)
 
 
 def sentiment_class(score: float, metrics: str) -> str:
     """The class of a score: one of seven (metrics "mosi") or five ("sims")."""
-    if metrics == "mosi":
-        return MOSI_NAMES[int(mosi_classes(np.float32(score), 7))]
-    return SIMS_NAMES[int(sims_classes(np.clip(np.float32(score), -1, 1), 5))]
+    names = MOSI_NAMES if metrics == "mosi" else SIMS_NAMES
+    return names[int(classes_of(np.float32(score), metrics, len(names)))]
 
 
 def _accuracy(prediction: np.ndarray, truth: np.ndarray) -> float:

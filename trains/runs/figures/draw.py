@@ -9,7 +9,7 @@ from matplotlib import colors, rc_context
 from matplotlib.figure import Figure
 
 from trains.runs.figures.run_data import RunData
-from utils.metrics import CLASS_COUNTS, SIMS_EDGES, mosi_classes, sims_classes
+from utils.metrics import CLASS_COUNTS, SIMS_EDGES, classes_of
 
 # INK stands for the page's text colour in an SVG. The others are Okabe and Ito's, which colour-blind readers tell apart.
 INK, BLUE, VERMILLION, GREEN = COLOURS = "#010203", "#0072B2", "#D55E00", "#009E73"
@@ -126,19 +126,18 @@ def _predictions(run: RunData) -> Figure:
 
 
 def _confusion(run: RunData) -> Figure:
-    clips, bound, mosi = run.clips[run.clips["split"] == "test"], run.dataset.label_bound, run.dataset.metrics == "mosi"
+    clips, bound, metrics = run.clips[run.clips["split"] == "test"], run.dataset.label_bound, run.dataset.metrics
     values = [np.clip(np.float32(clips[name]), -bound, bound) for name in ("label", "score")]
-    classes = mosi_classes if mosi else sims_classes
     figure, (panels,) = _grid("Confusion tables", (1, 3), 3.8, width_ratios=(2, 3, 4), wspace=0.2)
-    for axes, count in zip(panels, CLASS_COUNTS[run.dataset.metrics], strict=True):
-        table = np.histogram2d(*(classes(value, count) for value in values), bins=range(count + 1))[0]
+    for axes, count in zip(panels, CLASS_COUNTS[metrics], strict=True):
+        table = np.histogram2d(*(classes_of(value, metrics, count) for value in values), bins=range(count + 1))[0]
         shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         axes.pcolormesh(shares, cmap=SHARES, vmin=0, vmax=1.15, ec=BLUE + "60", lw=0.5)  # 1.15: ink stays legible
         for (truth, guess), number in np.ndenumerate(table):
             axes.text(guess + 0.5, truth + 0.5, f"{number:.0f}" if number else "", ha="center", va="center")
-        ticks, edges = range(1, count), np.arange(1, count) - count / 2 if mosi else SIMS_EDGES[count]
+        ticks, edges = range(1, count), np.arange(1, count) - count / 2 if metrics == "mosi" else SIMS_EDGES[count]
         axes.set(xticks=ticks, yticks=ticks, xticklabels=edges, yticklabels=edges, aspect="equal", ylim=(count, 0))
-        name = f"{'Has0' if mosi and count == 2 else 'Mult'}_acc_{count}"
+        name = f"{'Has0' if metrics == 'mosi' and count == 2 else 'Mult'}_acc_{count}"
         title = f"{count} classes (seed {run.seed})\n{name} {100 * run.rows[name][run.seed]:.2f} %"
         axes.set(xlabel="score", title=title)
     panels[0].set_ylabel("human label (shade: share of row)")
