@@ -32,7 +32,7 @@ class ClipDataset(Dataset):
         has_room = device.type == "cuda" and needed < torch.cuda.mem_get_info(device)[0]
         self.home = device if has_room else CPU  # where the features are
         self._text, self._audio, self._vision = (part.to(device) if has_room else part for part in sequences)
-        self.has_text_vectors = False
+        self.text_vectors: Tensor | None = None  # (N, width) at home: by a frozen text encoder, instead of tokens
 
     def __len__(self) -> int:
         return len(self.split)
@@ -54,16 +54,12 @@ class ClipDataset(Dataset):
         # A CPU is fastest without padding, a GPU with padding instead of many small kernels.
         on_cpu = self.device.type == "cpu"
         stretches = CPU_STRETCHES if on_cpu else 1
-        if self.has_text_vectors:
-            text = self._text_vectors[send(clips, self.home)]
+        if self.text_vectors is not None:
+            text = self.text_vectors[send(clips, self.home)]
         else:
             text = PackedText.pack(*_longest_first(self._text, clips), by_length=on_cpu)
         audio, vision = (Frames.pack(*_longest_first(part, clips), stretches) for part in (self._audio, self._vision))
         return Batch(clips, shares, text, audio, vision)
-
-    def replace_texts(self, vectors: Tensor) -> None:
-        """Windows then hold these vectors, (N, width), computed by a frozen text encoder, instead of tokens."""
-        self._text_vectors, self.has_text_vectors = vectors.to(self.home), True
 
 
 def _longest_first(sequences: Ragged, clips: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:

@@ -119,7 +119,7 @@ def encode_texts(model: nn.Module, windows: Windows) -> None:
         with model.autocast(batch):
             return {"text": model.text_encoder(batch.text).to(model.dtype)}
 
-    windows.clips.replace_texts(for_all_clips(model, windows, encode)["text"])
+    windows.clips.text_vectors = for_all_clips(model, windows, encode)["text"].to(windows.clips.home)
 
 
 @torch.no_grad()

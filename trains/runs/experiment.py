@@ -81,11 +81,9 @@ class Experiment:
 
     def notes(self) -> list[str]:
         """What is left out of the data or read otherwise, and what about it is probably not meant."""
-        notes = [*self.store.notes]
-        for name in self.store.splits:
-            if undefined := self.undefined_metrics(name):
-                notes.append(f"warning: {name}: its labels leave {', '.join(undefined)} undefined")
-        return notes
+        undefined = {name: ", ".join(self.undefined_metrics(name)) for name in self.store.splits}
+        doubts = [f"warning: {name}: its labels leave {lost} undefined" for name, lost in undefined.items() if lost]
+        return self.store.notes + doubts
 
     def undefined_metrics(self, split: str) -> list[str]:
         """The metrics that even perfect predictions of a split don't have, such as the correlation of equal labels."""
@@ -111,7 +109,7 @@ class Experiment:
         model = self.new_model()
         if not self.config.use_finetune:
             for clips in self.clips.values():
-                if not clips.has_text_vectors:
+                if clips.text_vectors is None:
                     encode_texts(model, evaluation_windows(clips))
         train = training_windows(self.clips["train"], self.config, seed, self.num_workers)
         valid = evaluation_windows(self.clips["valid"], self.num_workers)
