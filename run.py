@@ -146,8 +146,7 @@ def test_checkpoint(options: RunOptions, device) -> None:
     from models.weights_file import load_released_weights, read_weights
     from trains.runs.open import open_checkpoint, open_experiment
 
-    path = find_checkpoint(options.test_only, "--test_only")
-    if path.is_file():
+    if (path := find_checkpoint(options.test_only, "--test_only")).is_file():
         experiment = open_experiment(options, device)
         model = experiment.new_model()
         load_released_weights(model, read_weights(path), path)

@@ -117,8 +117,7 @@ class Config:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is float and type(value) is int:
-                value = float(value)
-                object.__setattr__(self, field.name, value)
+                object.__setattr__(self, field.name, value := float(value))
             if type(value) is not field.type:
                 raise UserError(f"config: {field.name} = {value!r}: expected {TYPE_NAMES[field.type]}")
             expected, valid = _range(field.name, value)

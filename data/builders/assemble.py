@@ -99,13 +99,11 @@ def _pad(
     """The clips in the official layout of a split. Counts the changes."""
     labels = np.array([clip.label for clip in clips], np.float32)
     arrays = {
-        "id": np.array([clip.id for clip in clips]),
-        "raw_text": np.array([clip.text for clip in clips]),
+        "id": np.array([clip.id for clip in clips]), "raw_text": np.array([clip.text for clip in clips]),
         "annotations": np.array([clip.annotation or SIGNS[int(np.sign(clip.label))] for clip in clips]),
-        "classification_labels": np.sign(labels).astype(np.int64) + 1,
-        "regression_labels": labels,
+        "classification_labels": np.sign(labels).astype(np.int64) + 1, "regression_labels": labels,
         **{f"{key}_lengths": np.ones(len(clips), np.int64) for key in SEQUENCES},
-    }
+    }  # fmt: skip
     for task, key in UNIMODAL_LABELS.items():
         if all(task in clip.unimodal for clip in clips):
             arrays[key] = np.array([clip.unimodal[task] for clip in clips], np.float32)

@@ -19,22 +19,20 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
     if not parts.is_dir():
         raise UserError(f"--parts {parts}: no such folder; expected one with audio/ and vision/")
     labelled, refused = read_label_table(labels, dataset)
-    clips: list[LabelledClip] = []
-    shapes: list[dict[str, tuple[int, int]]] = []  # of the arrays of each usable clip
+    shapes: dict[str, dict[str, tuple[int, int]]] = {}  # of the arrays of each usable clip, by its id
     for clip in labelled:
         try:
             found = {key: _load(parts / key, clip).shape for key in SEQUENCES}
             for key, (_, width) in found.items():
-                _, expected = (shapes or [found])[0][key]
+                _, expected = next(iter(shapes.values()), found)[key]
                 if width != expected:
                     raise ValueError(f"{key} is {width} wide, in the first clip {expected}; {SWAPPED}")
-            clips.append(clip)
-            shapes.append(found)
+            shapes[clip.id] = found
         except (ValueError, ClipError) as error:
             refused[clip.id] = first_line(error)
     extractors = {}
-    for key, (_, width) in (shapes[0] if shapes else {}).items():
-        frames = [found[key][0] for found in shapes]
+    for key, (_, width) in next(iter(shapes.values()), {}).items():
+        frames = [found[key][0] for found in shapes.values()]
         if len(frames) > 1 and set(frames) == {frames[0]} != {1}:
             warn(f"all {len(frames)} clips have {frames[0]} frames of {key}; {SWAPPED}")
         length = padded[key] or padded_length(frames)
@@ -44,7 +42,7 @@ def build_from_parts(output: Path, labels: Path, parts: Path, dataset: Dataset, 
         return ClipFeatures(*(_load(parts / key, clip) for key in SEQUENCES))
 
     with writing(output, labels):
-        assemble(output, dataset, clips, refused, extractors, load)
+        assemble(output, dataset, [clip for clip in labelled if clip.id in shapes], refused, extractors, load)
 
 
 def _load(folder: Path, clip: LabelledClip) -> np.ndarray:

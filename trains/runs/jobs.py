@@ -61,8 +61,7 @@ def run_side_by_side(jobs: dict[str, list[str]], at_once: int, gpus: list[int]) 
         while running or (waiting and not failures):
             for slot in range(at_once):
                 if slot in running and running[slot].process.poll() is not None:
-                    if failure := running.pop(slot).close():
-                        failures.append(failure)
+                    failures += filter(None, [running.pop(slot).close()])
                 if slot not in running and waiting and not failures:
                     name, argv = waiting.pop(0)
                     gpu = ["--gpu_ids", str(gpus[slot % len(gpus)])] if gpus else []
