@@ -106,8 +106,7 @@ class Scorer:
         from utils.device import pick_device
 
         folder, self.device = find_checkpoint(str(checkpoint), "--checkpoint"), pick_device(gpu_ids)
-        dataset = read_metadata(folder).get("dataset")
-        if dataset_name and dataset not in (None, dataset_name):
+        if dataset_name and (dataset := read_metadata(folder).get("dataset")) not in (None, dataset_name):
             raise UserError(f"--datasetName {dataset_name}: {folder} was trained on {dataset}; leave it out")
         self.trained = load_trained(folder, dataset_name=dataset_name)
 

@@ -123,8 +123,7 @@ def check_aligned(where: str, split: FeatureSplit, text_lengths: np.ndarray) -> 
         clip_id = first_line(split.ids[clip])
         raise UserError(f"{where}: clip {clip_id} has {tokens} tokens, but only {frames} frames: not an aligned file")
     for key in ("audio_lengths", "vision_lengths"):
-        lengths = getattr(split, key)
-        if lengths is not None and (lengths != text_lengths).any():
+        if (lengths := getattr(split, key)) is not None and (lengths != text_lengths).any():
             clip = (lengths != text_lengths).argmax()
             differ = f"clip {first_line(split.ids[clip])} has {lengths[clip]}, but {text_lengths[clip]} tokens"
             raise UserError(f"{where}: {key}: {differ}: not an aligned file; leave out --aligned")

@@ -31,8 +31,7 @@ class HubModel(PyTorchModelHubMixin, library_name="self-mm", paper_url="https://
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **settings: object) -> "HubModel":
         where = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-        folder = Path(model_id)
-        if not folder.is_dir():
+        if not (folder := Path(model_id)).is_dir():
             folder = Path(snapshot_download(model_id, allow_patterns=FILES, **{key: settings[key] for key in where}))
         # Always strict: a file without some tensors is an error, not random weights. Old hub libraries leave dropout on.
         model = super()._from_pretrained(model_id=str(folder), **settings | {"strict": True}).eval()

@@ -41,8 +41,7 @@ class FiniteCheck:
             arrived.synchronize()
         if verdict.numpy():
             return
-        broken = ~torch.isfinite(losses)
-        if broken.any() or not torch.isfinite(norm):
+        if (broken := ~torch.isfinite(losses)).any() or not torch.isfinite(norm):
             what, where = ("loss", clips[broken]) if broken.any() else ("gradient", clips)
             names = ", ".join(self._ids[clip] for clip in where[:MAX_LISTED].tolist())
             more = f" and {len(where) - MAX_LISTED} more" if len(where) > MAX_LISTED else ""

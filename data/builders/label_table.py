@@ -48,8 +48,7 @@ class LabelledClip:
     def find_file(self, root: Path, suffixes: Sequence[str]) -> Path:
         """root/video_id/clip_id<suffix>, with the first suffix if none exists. Raises ClipError if there are several."""
         expected = root / self.video_id / self.clip_id
-        files = with_suffixes(expected, suffixes)
-        if len(files) > 1:
+        if len(files := with_suffixes(expected, suffixes)) > 1:
             raise ClipError(f"{files[0]} and {files[1].name} are both files of one clip: keep one")
         return files[0] if files else expected.with_name(expected.name + suffixes[0])
 

@@ -69,8 +69,7 @@ def run_openface(program: Path, clip: Path, face: int | None = None) -> tuple[np
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         except OSError as error:
             raise UserError(f"--openface2Path {program}: cannot run here ({error.strerror}); rebuild it") from None
-        tables = list(Path(folder).glob("*.csv"))
-        if len(tables) != 1:
+        if len(tables := list(Path(folder).glob("*.csv"))) != 1:
             log.seek(0)
             lines = log.read().decode(errors="replace").strip().splitlines() or ["no output"]
             raise ClipError(f"OpenFace wrote {len(tables)} tables, expected one: {first_line(lines[-1])}")

@@ -22,8 +22,7 @@ def compare(first: str, second: str, dataset: str, results: Path) -> str:
     lines = [_line(rows, name, seeds_csv) for name in names]
     if lines[0].equals(lines[1]):
         raise UserError(f"{' and '.join(names)} are the same line of {seeds_csv}; name two")
-    seeds = sorted(set(lines[0].index) & set(lines[1].index))
-    if len(seeds) < 2:
+    if len(seeds := sorted(set(lines[0].index) & set(lines[1].index))) < 2:
         problem = f"{' and '.join(names)} need two seeds in common, and have {' '.join(seeds) or 'none'}"
         raise UserError(f"{problem}; train both with the same --seeds")
     metrics = metric_names(METRICS[DATASETS[dataset].metrics])

@@ -54,8 +54,7 @@ def load_trained(folder: Path, model_name: str | None = None, dataset_name: str 
     metadata = read_metadata(folder)
     network, _ = network_and_fit(model_name or str(metadata.get("model", "self_mm")))
     model = load_checkpoint(folder, network)
-    name = dataset_name or str(metadata.get("dataset"))
-    if name not in DATASETS:
+    if (name := dataset_name or str(metadata.get("dataset"))) not in DATASETS:
         raise UserError(f"{folder}: does not record the dataset it was trained on; add --datasetName")
     vocabulary = current_folder(folder) / "tokenizer"
     tokenizer = load_tokenizer(str(vocabulary)) if vocabulary.is_dir() else None

@@ -39,9 +39,8 @@ def score_tables(tests: list[Scores], guess: Scores, published: dict[str, Scores
 
 def ablation_table(tests: dict[str, list[Scores]], published: dict[str, dict[str, Scores]]) -> pd.DataFrame:
     """As printed: a row for each choice of tasks, with the mean and std of its seeds and, if published, the paper's scores."""
-    frames = {tasks: pd.DataFrame(scores) for tasks, scores in tests.items()}
-    names = ["MAE", "Corr", *[name for name in next(iter(frames.values())) if name.endswith("acc_2")][-1:]]
-    frames = {tasks: frame[names] * scale_of(names) for tasks, frame in frames.items()}
+    names = ["MAE", "Corr", *[name for name in next(iter(tests.values()))[0] if name.endswith("acc_2")][-1:]]
+    frames = {tasks: pd.DataFrame(scores)[names] * scale_of(names) for tasks, scores in tests.items()}
     kinds = {"": {tasks: frame.mean(skipna=False) for tasks, frame in frames.items()}}
     kinds[" std"] = {tasks: frame.std(ddof=int(len(frame) == 1), skipna=False) for tasks, frame in frames.items()}
     kinds[" paper"] = {tasks: pd.Series(published[tasks].get("paper"), dtype=float) for tasks in tests}
