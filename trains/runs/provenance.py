@@ -72,15 +72,12 @@ def make_provenance(source: dict, config: Config, device: torch.device, ranks: i
         **source,
         settings=in_words(source["dataset"], config, others),
         config_hash=hashlib.sha1(json.dumps([source, config.identity()]).encode()).hexdigest()[:10],
-        versions=" ".join([f"python {platform.python_version()}", *packages]),
-        commit=commit(),
+        versions=" ".join([f"python {platform.python_version()}", *packages]), commit=commit(),
         # CPUs round differently depending on the instruction set that PyTorch uses.
         device=torch.cuda.get_device_name(device) if on_gpu else f"cpu {torch.backends.cpu.get_cpu_capability()}",
-        threads=torch.get_num_threads(),
-        ranks=ranks,
-        max_clips_per_pass=config.max_clips_per_pass,
+        threads=torch.get_num_threads(), ranks=ranks, max_clips_per_pass=config.max_clips_per_pass,
         deterministic=torch.are_deterministic_algorithms_enabled(),
-    )
+    )  # fmt: skip
 
 
 def commit() -> str:
