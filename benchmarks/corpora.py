@@ -84,15 +84,19 @@ def _make_split(shape: Shape, clips: int, vocabulary: int, rng: np.random.Genera
     return split
 
 
+def write(shape: Shape, bert: BertConfig, folder: Path) -> None:
+    """Writes the files of a run to a folder: features, as DATASET.pkl, and a BERT with random weights, as bert."""
+    BertModel(bert, add_pooling_layer=False).save_pretrained(folder / "bert")
+    with replacing(folder / f"{shape.dataset}.pkl") as path, open(path, "wb") as file:
+        pickle.dump(make_features(shape, bert.vocab_size), file)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.corpora", description=__doc__.split("\n")[0])
     parser.add_argument("dataset", choices=list(SHAPES))
     parser.add_argument("folder", type=Path)
     args = parser.parse_args(argv)
-    bert = BertConfig()
-    BertModel(bert, add_pooling_layer=False).save_pretrained(args.folder / "bert")
-    with replacing(args.folder / f"{args.dataset}.pkl") as path, open(path, "wb") as file:
-        pickle.dump(make_features(SHAPES[args.dataset], bert.vocab_size), file)
+    write(SHAPES[args.dataset], BertConfig(), args.folder)
     return 0
 
 

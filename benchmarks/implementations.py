@@ -63,9 +63,12 @@ class Released:
 class Ours:
     """Training as run.py does it."""
 
-    def __init__(self, model: SelfMM, store: FeatureStore, device: torch.device):
+    def __init__(self, model: SelfMM, store: FeatureStore, device: torch.device, num_workers: int = 0):
         self.model, self.config = model, model.hyper_parameters
         self.train, self.valid = (ClipDataset(store.splits[name], device) for name in ("train", "valid"))
+        plan: list[list[Tensor]] = []
+        self._plan = plan
+        self._windows = Windows(self.train, lambda epoch: plan, num_workers)  # made once: so are its workers
         self.training = Training(model, evaluation_windows(self.train), self.config)
         self.ulgm, self.optimizer = self.training.ulgm, self.training.optimizer
 
@@ -86,8 +89,8 @@ class Ours:
 
     def run(self, windows: list[list[Tensor]], epoch: int = EPOCH) -> float:
         """Trains on windows of micro-batches. Returns the mean loss."""
-        self.training.epochs = epoch - 1
-        loss = train_one_epoch(self.training, Windows(self.train, lambda epoch: windows), self.config)
+        self.training.epochs, self._plan[:] = epoch - 1, windows
+        loss = train_one_epoch(self.training, self._windows, self.config)
         self.training.finish_epoch()
         return loss
 

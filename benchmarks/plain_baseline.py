@@ -123,7 +123,7 @@ class PlainWay:
         return torch.cat(parts)
 
 
-def plain_adam(optimizer: torch.optim.Adam) -> torch.optim.Adam:
-    """Adam with default settings and another optimizer's parameter groups."""
+def plain_adam(optimizer: torch.optim.Adam, **settings: bool) -> torch.optim.Adam:
+    """Adam with default settings, or these, and another optimizer's parameter groups."""
     groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in optimizer.param_groups]
-    return torch.optim.Adam(groups)
+    return torch.optim.Adam(groups, **settings)
