@@ -26,7 +26,7 @@ from transformers import BertConfig
 from benchmarks.corpora import SHAPES, Shape, make_features
 from benchmarks.implementations import Ours
 from benchmarks.machine import describe, seconds
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, ratio
 from benchmarks.throughput import WindowSampler
 from config.config_regression import CHOICES, DATASETS, make_config
 from data.store import open_store
@@ -100,11 +100,7 @@ def measure(shape: Shape, bert: BertConfig, turns: int, **settings) -> dict[str,
 
 def as_table(times: dict[str, list[float]]) -> str:
     rows = [
-        [
-            name,
-            f"{median(values):.2f}",
-            f"{median(a / b for a, b in zip(values, times[EVERYTHING], strict=True)) - 1:+.1%}",
-        ]
+        [name, f"{median(values):.2f}", f"{ratio(values, times[EVERYTHING]) - 1:+.1%}"]
         for name, values in times.items()
     ]
     return markdown(["", "seconds for a window", "longer by"], rows)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from benchmarks import distribution, start, throughput, ulgm_cost
+from benchmarks import distribution, kernels, start, throughput, ulgm_cost
 from benchmarks.corpora import SHAPES, make_features
 from benchmarks.machine import describe, needed_flops, peak_memory
 from benchmarks.speed_figure import draw
@@ -84,6 +84,14 @@ def test_synthetic_features_have_the_sizes_of_their_shape():
 def test_label_generation_is_timed_for_each_corpus_size():
     times = ulgm_cost.measure(CPU, corpora=(200, 400), repeats=3)
     assert {clips: len(values) for clips, values in times.items()} == {200: 3, 400: 3}
+
+
+def test_every_cpu_kernel_is_timed_with_and_without():
+    times = kernels.measure(SMALL, SMALL_BERT, turns=1, batch_size=4)
+    assert {"all kernels", "PyTorch's dropout", "PyTorch's attention", "denormal numbers"} < times.keys()
+    assert all(len(values) == 1 and values[0] > 0 for values in times.values())
+    table = kernels.as_table({"all kernels": [2.0, 4.0], "PyTorch's dropout": [3.0, 5.0]})
+    assert "| all kernels | 3.00 | +0.0% |\n| PyTorch's dropout | 4.00 | +37.5% |" in table
 
 
 def test_start_is_measured_in_every_case(tmp_path, monkeypatch):
