@@ -1,6 +1,7 @@
 """Scores clips with a trained model: python predict.py --checkpoint DIR clip.mp4 --text "its transcript" """
 
 import argparse
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,10 +58,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     find_on_disk(args.checkpoint, "--checkpoint")  # a typo is reported before torch is imported
-    import pandas as pd
-
     if args.csv is not None:
         check_output(args.csv, *(path for path in (*args.clips, args.features, args.text) if isinstance(path, Path)))
+    gc.disable()  # as in run.py
+    import pandas as pd
+
+    import trains.runs.clip_scorer  # noqa: F401 (imports nearly all)
+
+    gc.freeze()
+    gc.enable()
     scorer = Scorer(args.checkpoint, args.gpu_ids, args.datasetName)
     failures: dict[str, str] = {}
     if args.features:
