@@ -51,7 +51,8 @@ class Released:
     def run(self, windows: list[list[Tensor]], epoch: int = EPOCH) -> float:
         """Trains on windows of micro-batches. Returns the mean loss."""
         self.model.train()
-        return float(np.mean([self.train.step(window, self.optimizer, epoch) for window in windows]))
+        losses = [self.train.step(window, self.optimizer, epoch) for window in windows]
+        return float(np.mean(sum(losses, [])))  # the last window may have fewer micro-batches
 
     def labels(self) -> dict[str, Tensor]:
         return self.train.labels

@@ -4,16 +4,20 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 from transformers import BertConfig
 
-from benchmarks import distribution, kernels, start, throughput, ulgm_cost
+from benchmarks import distribution, epoch, kernels, start, throughput, ulgm_cost
 from benchmarks.corpora import SHAPES, make_features
 from benchmarks.machine import describe, needed_flops, peak_memory
 from benchmarks.speed_figure import draw
 from benchmarks.tables import as_table
+from config.config_regression import DATASETS
+from data.store import open_store
 
 CPU = torch.device("cpu")
 SMALL_BERT = BertConfig(
@@ -92,6 +96,22 @@ def test_every_cpu_kernel_is_timed_with_and_without():
     assert all(len(values) == 1 and values[0] > 0 for values in times.values())
     table = kernels.as_table({"all kernels": [2.0, 4.0], "PyTorch's dropout": [3.0, 5.0]})
     assert "| all kernels | 3.00 | +0.0% |\n| PyTorch's dropout | 4.00 | +37.5% |" in table
+
+
+def test_epochs_of_a_feature_file_are_timed_in_every_way(tmp_path):
+    dataset = DATASETS["mosi"]
+    features = tiny.make_features()
+    store = open_store(tiny.write_features(tmp_path / "f.pkl", features), dataset, False, None, None)
+    for key, values in epoch.padded(store.splits["train"], dataset.text_length).items():
+        given = np.asarray(features["train"][key], np.float32)
+        values = np.asarray(values)
+        assert values.shape[1:2] >= given.shape[1:2]
+        if values.ndim == 3 and key != "text_bert":
+            np.testing.assert_array_equal(values, given[:, : values.shape[1]])
+        assert values.sum() == given.sum()
+    times = epoch.measure(store, tiny.make_bert().config, dataset, epochs=2)
+    assert [len(values) for values in times.values()] == [2, 2, 2]
+    assert "| float32 | 2.0 | 4.0 |" in epoch.as_table({"released way": [8.0, 8.0], "float32": [2.0, 2.0]})
 
 
 def test_start_is_measured_in_every_case(tmp_path, monkeypatch):
