@@ -2,10 +2,13 @@
 
 import ctypes
 import gc
+import json
 import os
 import platform
 import re
+import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import linear
+from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig
 
 STATUS = Path("/proc/self/status")  # Linux only
+# The categories of a GPU's work in a trace of PyTorch's profiler, those of calls of CUDA, and the calls that start work.
+WORK, CALLS = ("kernel", "gpu_memcpy", "gpu_memset"), ("cuda_runtime", "cuda_driver")
+LAUNCHES = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
 
 
 def describe(device: torch.device) -> dict[str, object]:
@@ -70,6 +77,51 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> int | N
     before = resident()
     function()
     return resident("VmHWM") - before
+
+
+def gpu_work(function: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """What a call does on a GPU, by PyTorch's profiler; on a CPU, or if the profiler sees no GPU's work, {}.
+
+    kernels: those that ran, copies included. launches: the calls that started them. busy: seconds in which one or more ran.
+    """
+    if device.type == "cpu":
+        return {}
+    # As PyTorch does for its own CUDA graphs: the profiler's library fails with them once taken down and set up again.
+    os.environ.update({"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"})
+    with tempfile.TemporaryDirectory() as folder:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            function()
+            _synchronise(device)
+        path = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        return summarise_trace(json.loads(path.read_text())["traceEvents"])
+
+
+def summarise_trace(events: list[dict]) -> dict[str, float]:
+    """gpu_work of a trace's events."""
+    work = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("cat") in WORK)
+    if not work:
+        return {}
+    busy, end = 0.0, 0.0
+    for begin, finish in work:  # microseconds
+        busy += max(0.0, finish - max(begin, end))
+        end = max(end, finish)
+    launches = [event for event in events if event.get("cat") in CALLS and event["name"].startswith(LAUNCHES)]
+    return {"kernels": len(work), "launches": len(launches), "busy": busy / 1e6}
+
+
+def host_waits(function: Callable[[], object], device: torch.device) -> int | None:
+    """How often a call makes the host wait for the GPU, as far as PyTorch notices; None on a CPU."""
+    if device.type == "cpu":
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            function()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(warning.message) for warning in caught)
 
 
 def matrix_rates(dtype: torch.dtype, rows: int, config: BertConfig, device: torch.device) -> dict[str, float]:
