@@ -23,6 +23,11 @@ def _gib(size: int | None) -> str:
     return "?" if size is None else f"{size / GIB:.1f}"
 
 
+def evaluation_share(result: dict, figures: dict) -> float:
+    """The time of an evaluation's matrix products at the fastest rate, as a share of its time."""
+    return result["evaluation_flops"] / median(figures["rate: fastest"]) / median(figures["evaluation_seconds"])
+
+
 def as_table(name: str, result: dict) -> str:
     """One dataset's figures, with a column for each implementation, the baseline first."""
     columns = result["ways"]
@@ -55,6 +60,7 @@ def as_table(name: str, result: dict) -> str:
     rows += [
         row("evaluation, clips a second", lambda figures: f"{evaluated / median(figures['evaluation_seconds']):.1f}"),
         times_as_fast("evaluation_seconds"),
+        row("share of the machine's limit", lambda figures: f"{evaluation_share(result, figures):.0%}"),
         row("seconds for an epoch with validation", epoch),
     ]
     real, padded = median(result["tokens"]), result["padded_tokens"]

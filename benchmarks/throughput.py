@@ -87,6 +87,7 @@ def measure(
         "tokens": tokens,
         "padded_tokens": sum(window_sizes) * shape.tokens,
         "evaluated_clips": shape.clips["valid"],
+        "evaluation_flops": needed_flops(store.splits["valid"].text.lengths, bert) / 3,  # no backward pass
         "agreement": agreement,
         "ways": {name: dict(values) for name, values in figures.items()},
     }

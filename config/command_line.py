@@ -132,7 +132,7 @@ class RunOptions:
         help="GPU number, or -1 for the CPU; several with --jobs or torchrun. Default: the GPU with most free memory "
         "(all GPUs with --jobs or torchrun), or the CPU if there is none")
     precision: str | None = _flag(type=str.lower, choices=CHOICES["precision"],
-        help="default float32 (TF32 on GPUs). bf16: faster on most CPUs. float64: slow, for exact comparisons")
+        help="default float32 (TF32 on GPUs). bf16: faster on AMD CPUs since Zen 4. float64: slow, for exact comparisons")
     max_clips_per_pass: int | None = _flag(type=int, metavar="N",
         help="clips per forward pass; default 0: a whole window. Fewer save memory and change only dropout's draws")
     threads: int | None = _flag(type=at_least(1, most=1024), metavar="N",

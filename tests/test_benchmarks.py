@@ -15,7 +15,7 @@ from benchmarks import distribution, epoch, kernels, start, throughput, ulgm_cos
 from benchmarks.corpora import SHAPES, make_features
 from benchmarks.machine import describe, needed_flops, peak_memory
 from benchmarks.speed_figure import draw
-from benchmarks.tables import as_table
+from benchmarks.tables import as_table, evaluation_share
 from config.config_regression import DATASETS
 from data.store import open_store
 
@@ -52,6 +52,15 @@ def test_table_and_figure_show_the_median_ratio(figures):
     assert "| **times as fast** | **1.0** | **4.0** | **8.0** |" in as_table("mosi", result["datasets"]["mosi"])
     svg = draw(result)
     assert "4.0 times as fast" in svg and "8.0 times as fast" in svg and "MOSI" in svg
+
+
+def test_the_share_of_an_evaluation_is_that_of_its_forward_pass(figures):
+    way = figures["ways"]["float32"] | {"evaluation_seconds": [2.0], "rate: fastest": [figures["evaluation_flops"]]}
+    assert evaluation_share(figures, way) == 0.5
+    lengths = make_features(dataclasses.replace(SMALL, clips=SMALL.clips | {"test": 2}), 300)["valid"]["text_bert"][
+        :, 1
+    ].sum(axis=1)
+    assert 3 * figures["evaluation_flops"] == needed_flops(lengths.astype(int), SMALL_BERT)
 
 
 def test_an_epoch_has_all_windows_and_the_validation_split(figures):
