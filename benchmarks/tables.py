@@ -60,7 +60,7 @@ def as_table(name: str, result: dict) -> str:
     rows += [
         row("evaluation, clips a second", lambda figures: f"{evaluated / median(figures['evaluation_seconds']):.1f}"),
         times_as_fast("evaluation_seconds"),
-        row("share of the machine's limit", lambda figures: f"{evaluation_share(result, figures):.0%}"),
+        row("share of the machine's limit in evaluation", lambda figures: f"{evaluation_share(result, figures):.0%}"),
         row("seconds for an epoch with validation", epoch),
     ]
     real, padded = median(result["tokens"]), result["padded_tokens"]

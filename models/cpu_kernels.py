@@ -1,13 +1,15 @@
-"""Faster CPU versions of operations that PyTorch runs below the hardware's speed; they differ in rounding only.
+"""Faster CPU versions of operations that PyTorch runs below the hardware's speed.
 
-What each saves depends on the processor, and `python -m benchmarks.kernels` measures it. The percentages below are by how much
-longer a training step takes without it: BERT-base, MOSI's clips, float32, two cores of an Intel Xeon with AVX-512, without AMX.
+Results differ in rounding, those of dropout in the random numbers. What each saves depends on the processor: see `python -m
+benchmarks.kernels`. The percentages below are by how much longer a training step takes without it: BERT-base, MOSI's clips,
+float32, two cores of an Intel Xeon with AVX-512, without AMX.
 """
 
 import ctypes
 import functools
 import math
 import platform
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers for these setting
 
 
 def set_up_cpu() -> None:
-    """Changes two defaults of the process. Call before the first computation, whose threads inherit the first one.
+    """Changes two defaults of the process. Call before the first computation, whose threads inherit the first change.
 
     Denormal numbers become 0: a gradient fades on its way back through a long sequence, and an LSTM's backward pass on
     numbers below 1e-38 took the Xeon four times as long (3%).
-    And glibc keeps what a step frees. By default it returns blocks of 32 MB and more, and every page faults again. MOSI's
-    windows have one such block, the gradient of the word embeddings (0.6%); in longer windows each layer has some.
+    And glibc keeps what a step frees. By default it returns blocks of 32 MB and more, and every page faults again.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
@@ -69,10 +70,10 @@ def dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
 def draw_kept(shape: tuple[int, ...], probability: float) -> tuple[Tensor, float]:
     """Draws what a dropout keeps, bool, and returns it with the factor that keeps the mean.
 
-    PyTorch draws a Bernoulli number for each value, one after another. Here each gets 16 bits of an integer of 64, in a
-    seventh of the time. The probability is rounded to a multiple of 1/65536, and the factor is that of the rounded one.
+    PyTorch draws a number for each value. Here four values share one of 64 bits. The probability is rounded to a multiple
+    of 1/65536, at most 65535/65536, and the factor is that of the rounded one.
     """
-    dropped, count = round(probability * 65536), math.prod(shape)
+    dropped, count = min(round(probability * 65536), 65535), math.prod(shape)
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     return bits[:count].view(shape) >= dropped - 32768, 65536 / (65536 - dropped)
 
@@ -88,9 +89,10 @@ def attend(
     """(Q, width), (T, width), (T, width) -> (Q, width), as PyTorch's scaled_dot_product_attention of each pair of groups.
 
     With dropout, PyTorch has a general version only: for each group some thirty operations, which autograd records one by
-    one. Here a group takes ten, unrecorded, and a layer draws its random numbers at once (4%).
+    one. Here a group takes ten, unrecorded, and a layer draws its random numbers at once (4%). Both compute in float32 or better.
     """
-    return _Attention.apply(queries, keys, values, (queried, groups, groups), heads, probability)
+    with torch.autocast("cpu", enabled=False):
+        return _Attention.apply(queries, keys, values, (queried, groups, groups), heads, probability)
 
 
 class _Attention(torch.autograd.Function):
@@ -102,42 +104,40 @@ class _Attention(torch.autograd.Function):
         counts = [q.shape[0] * q.shape[1] * k.shape[1] for q, k in zip(*parts[:2], strict=True)]
         kept, factor = draw_kept((sum(counts),), probability)
         ctx.layout, ctx.heads, ctx.factor, ctx.scale = layout, heads, factor, (queries.shape[1] // heads) ** -0.5
-        ctx.groups, contexts = [], []
-        for q, k, v, mask in zip(*parts, kept.to(queries.dtype).split(counts), strict=True):
+        saved, contexts = [], []
+        for q, k, v, mask in zip(*parts, kept.to(parts[0][0].dtype).split(counts), strict=True):
             weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)).mul_(ctx.scale), dim=-1)
-            mask = mask.view(weights.shape)
-            dropped = (weights * mask).mul_(factor)
+            dropped = (weights * mask.view(weights.shape)).mul_(factor)
             contexts.append(torch.bmm(dropped, v))
-            ctx.groups.append((q, k, v, mask, weights, dropped))
-        return _by_token(contexts, layout[0], heads)
+            saved += q, k, v, mask, weights, dropped
+        ctx.save_for_backward(*saved)
+        return _by_token(tuple(contexts), layout[0], queries)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gradients: tuple[list[Tensor], ...] = [], [], []  # of queries, keys, values
-        for g, (q, k, v, mask, weights, dropped) in zip(
-            _by_head(gradient, ctx.layout[0], ctx.heads), ctx.groups, strict=True
-        ):
-            inner = torch.bmm(g, v.transpose(1, 2)).mul_(mask).mul_(ctx.factor * ctx.scale)
+        saved, gradients = iter(ctx.saved_tensors), []  # of queries, keys, values
+        for g in _by_head(gradient, ctx.layout[0], ctx.heads):
+            q, k, v, mask, weights, dropped = islice(saved, 6)
+            inner = torch.bmm(g, v.transpose(1, 2)).mul_(mask.view(weights.shape)).mul_(ctx.factor * ctx.scale)
             inner = torch._softmax_backward_data(inner, weights, -1, weights.dtype)
-            each = torch.bmm(inner, k), torch.bmm(inner.transpose(1, 2), q), torch.bmm(dropped.transpose(1, 2), g)
-            for parts, part in zip(gradients, each, strict=True):
-                parts.append(part)
-        rows = [_by_token(parts, groups, ctx.heads) for parts, groups in zip(gradients, ctx.layout, strict=True)]
-        return *rows, None, None, None
+            dq, dk = torch.bmm(inner, k), torch.bmm(inner.transpose(1, 2), q)
+            gradients.append((dq, dk, torch.bmm(dropped.transpose(1, 2), g)))
+        return *map(_by_token, zip(*gradients, strict=True), ctx.layout, [gradient] * 3), None, None, None
 
 
 def _by_head(rows: Tensor, groups: list[Group], heads: int) -> list[Tensor]:
-    """(tokens, width) -> for each group, (sentences * heads, length, width / heads)."""
-    parts = rows.split([group.tokens for group in groups])
+    """(tokens, width) -> for each group, (sentences * heads, length, width / heads), in float32 or better."""
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    parts = wide.split([group.tokens for group in groups])
     return [group.pad(part, heads).flatten(0, 1) for part, group in zip(parts, groups, strict=True)]
 
 
-def _by_token(parts: list[Tensor], groups: list[Group], heads: int) -> Tensor:
-    """The inverse of `_by_head`, without padding."""
+def _by_token(parts: tuple[Tensor, ...], groups: list[Group], like: Tensor) -> Tensor:
+    """The inverse of `_by_head`, without padding. like: has the result's width and dtype."""
     sizes = [group.tokens for group in groups]
-    rows = parts[0].new_empty(sum(sizes), heads * parts[0].shape[2])
+    rows = like.new_empty(sum(sizes), like.shape[1])
     for out, part, group in zip(rows.split(sizes), parts, groups, strict=True):
-        shape = group.sentences, heads, group.length, -1
-        out.view(group.sentences, group.length, heads, -1).copy_(part.view(shape).transpose(1, 2))
+        by_head = part.view(group.sentences, -1, *part.shape[1:])
+        out.view(group.sentences, group.length, -1, part.shape[2]).copy_(by_head.transpose(1, 2))
     return rows

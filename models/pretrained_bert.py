@@ -49,7 +49,9 @@ def load_bert(source: str) -> BertModel:
         if (kind := stored.get("model_type", "bert")) != "bert":  # Google's bert_config.json has none
             raise UserError(f'--bert {source}: config.json: model_type is {first_line(kind)}, expected "bert"')
         settings = {"add_pooling_layer": False, "dtype": torch.float32, "trust_remote_code": False, **where}
-        bert, report = BertModel.from_pretrained(source, config=bert_config(stored), output_loading_info=True, **settings)
+        bert, report = BertModel.from_pretrained(
+            source, config=bert_config(stored), output_loading_info=True, **settings
+        )
         if missing := sorted(report["missing_keys"]):
             raise UserError(f"--bert {source}: the weights lack {len(missing)} of BERT's tensors, such as {missing[0]}")
         if unknown := sorted(filter(ENCODER_TENSOR.search, report["unexpected_keys"])):

@@ -1,9 +1,11 @@
 """Shared fixtures."""
 
+import gc
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Read when huggingface_hub is imported. No test may wait for the network.
@@ -60,6 +62,15 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_change_of_the_process() -> Iterator[None]:
+    """What run.py sets for its whole process doesn't reach the next test."""
+    yield
+    gc.unfreeze()
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture

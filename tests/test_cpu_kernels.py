@@ -1,5 +1,6 @@
 """The CPU's own kernels against PyTorch's: equal but for rounding and, in dropout, the random numbers."""
 
+import os
 import subprocess
 import sys
 
@@ -77,6 +78,26 @@ def test_attention_with_dropout_is_that_of_torch_if_nothing_is_dropped(dtype, to
         torch.testing.assert_close(gradient, other, atol=2 * tolerance, rtol=2 * tolerance)
 
 
+def test_attention_in_bf16_is_as_exact_as_that_of_torch():
+    group = Group.from_lengths(np.array([40, 40]))
+    rows = [part.detach() for part in attention_inputs(torch.bfloat16, tokens=80, width=128)]
+    padded = [group.pad(part, 2) for part in rows]
+    exact = group.unpad(scaled_dot_product_attention(*(part.double() for part in padded)))
+    theirs = group.unpad(scaled_dot_product_attention(*padded, dropout_p=1e-9)).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = attend(*rows, [group], [group], 2, 1e-9)
+    assert ours.dtype == torch.bfloat16
+    assert (ours.double() - exact).abs().max() <= 1.1 * (theirs - exact).abs().max()
+
+
+def test_attention_frees_its_memory_with_the_backward_pass():
+    """The features that a window returns keep its graph until the next one."""
+    output = attend(*attention_inputs(torch.float32), ATTENTION_GROUPS, ATTENTION_GROUPS, 3, 0.1)
+    output.sum().backward(retain_graph=False)
+    with pytest.raises(RuntimeError, match="second time"):
+        output.sum().backward()
+
+
 def test_attention_with_dropout_has_the_gradient_of_its_own_draw():
     def seeded(*rows: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
@@ -110,5 +131,6 @@ def test_denormal_numbers_are_flushed_in_all_threads():
     """They slow an LSTM's backward pass down, whose work is shared between threads."""
     tiny_numbers = "(torch.full((4_000_000,), 1e-30) * 1e-10).count_nonzero()"
     code = f"import torch; from models.cpu_kernels import set_up_cpu; set_up_cpu(); print(int({tiny_numbers}))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    command, environment = [sys.executable, "-c", code], os.environ | {"OMP_NUM_THREADS": "2"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=True)
     assert result.stdout.strip() == "0"
