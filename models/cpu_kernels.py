@@ -89,7 +89,7 @@ def attend(
     """(Q, width), (T, width), (T, width) -> (Q, width), as PyTorch's scaled_dot_product_attention of each pair of groups.
 
     With dropout, PyTorch has a general version only: for each group some thirty operations, which autograd records one by
-    one. Here a group takes ten, unrecorded, and a layer draws its random numbers at once (4%). Both compute in float32 or better.
+    one. Here a group takes ten, unrecorded, and a layer draws its random numbers at once (3%). Both compute in float32 or better.
     """
     with torch.autocast("cpu", enabled=False):
         return _Attention.apply(queries, keys, values, (queried, groups, groups), heads, probability)
