@@ -2,11 +2,10 @@
 
     python -m benchmarks.epoch datasets/MOSI/Processed/unaligned_50.pkl --datasetName mosi --bert pretrained_model/bert_en
 
-Real texts fill less of their padding than synthetic ones, or more, and encoders differ in size. An epoch trains on all clips of the
+Real texts fill their padding otherwise than synthetic ones, and encoders differ in size. An epoch trains on all clips of the
 training split and scores the validation split. The first epoch is not timed.
 """
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from data.ragged import Ragged, Split
 from data.store import FeatureStore, open_store
 from models.cpu_kernels import set_up_cpu
 from models.pretrained_bert import load_pretrained
+from utils.errors import Parser, at_least, run_program
 
 CPU = torch.device("cpu")
 
@@ -71,18 +71,21 @@ def as_table(times: dict[str, list[float]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.epoch", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m benchmarks.epoch", description=__doc__.split("\n")[0])
     parser.add_argument("features", type=Path, metavar="FILE")
     parser.add_argument("--datasetName", choices=list(DATASETS), default="mosi", help="default: mosi")
     parser.add_argument("--bert", required=True, metavar="DIR", help="as in run.py")
-    parser.add_argument("--epochs", type=int, default=3, metavar="N", help="default: 3")
-    args = parser.parse_args(argv)
-    set_up_cpu()
-    encoder, dataset = load_pretrained(args.bert), DATASETS[args.datasetName]
-    store = open_store(args.features, dataset, False, encoder.tokenizer, None)
-    print(as_table(measure(store, encoder.bert.config, dataset, args.epochs)))
-    print(", ".join(f"{key} {value}" for key, value in describe(CPU).items() if value))
-    return 0
+    parser.add_argument("--epochs", type=at_least(1), default=3, metavar="N", help="default: 3")
+
+    def work() -> None:
+        args = parser.parse_args(argv)
+        set_up_cpu()
+        encoder, dataset = load_pretrained(args.bert), DATASETS[args.datasetName]
+        store = open_store(args.features, dataset, False, encoder.tokenizer, None)
+        print(as_table(measure(store, encoder.bert.config, dataset, args.epochs)))
+        print(", ".join(f"{key} {value}" for key, value in describe(CPU).items() if value))
+
+    return run_program(work)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from config.config_regression import CHOICES, DATASETS, make_config
 from data.store import open_store
 from models import bert_text_encoder, cpu_kernels
 from models.self_mm import SelfMM
+from utils.errors import at_least
 
 CPU = torch.device("cpu")
 EVERYTHING = "all kernels"
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", choices=list(SHAPES), default="mosi", help="default: mosi")
     parser.add_argument("--precision", choices=CHOICES["precision"], default="float32", help="default: float32")
-    parser.add_argument("--turns", type=int, default=7, metavar="N", help="windows; default: 7")
+    parser.add_argument("--turns", type=at_least(1), default=7, metavar="N", help="windows; default: 7")
     args = parser.parse_args(argv)
     cpu_kernels.set_up_cpu()
     print(as_table(measure(SHAPES[args.dataset], BertConfig(), args.turns, precision=args.precision)))

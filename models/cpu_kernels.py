@@ -48,7 +48,7 @@ def ready(rows: Tensor) -> Tensor:
 
     For float32 on an x86 CPU, PyTorch multiplies with MKL, which runs at half the speed of oneDNN on some AMD processors.
     Tensors in oneDNN's layout are multiplied by oneDNN: the same arithmetic, summed in another order. On Intel's processors
-    MKL is faster: oneDNN's gradients of BERT's widest layer take almost twice as long there (23%).
+    MKL is faster (23%). The vendor decides and not a measurement: a resumed run must use the same library.
     """
     x86 = rows.device.type == "cpu" and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     in_float32 = rows.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
