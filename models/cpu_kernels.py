@@ -9,10 +9,10 @@ import ctypes
 import functools
 import math
 import platform
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -60,22 +60,22 @@ def linear(layer: nn.Linear, rows: Tensor) -> Tensor:
 
 
 def dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
-    """layer(rows), with random numbers from `draw_kept` (4%)."""
+    """layer(rows), with a mask from `draw_mask` (4%)."""
     if not layer.training or not 0 < layer.p < 1 or rows.device.type != "cpu":
         return layer(rows)
-    kept, factor = draw_kept(rows.shape, layer.p)
-    return rows * kept.to(rows.dtype) * factor  # a product with bools takes ten times as long
+    return rows * draw_mask(rows.shape, layer.p, rows.dtype)
 
 
-def draw_kept(shape: tuple[int, ...], probability: float) -> tuple[Tensor, float]:
-    """Draws what a dropout keeps, bool, and returns it with the factor that keeps the mean.
+def draw_mask(shape: tuple[int, ...], probability: float, dtype: torch.dtype) -> Tensor:
+    """Draws each value's factor in a dropout: 0, or the one that keeps the mean. Not bool, with which products are slow.
 
-    PyTorch draws a number for each value. Here four values share one of 64 bits. The probability is rounded to a multiple
-    of 1/65536, at most 65535/65536, and the factor is that of the rounded one.
+    PyTorch draws a number for each value. Here four values share one of 64 bits, from NumPy's fastest generator, seeded by
+    PyTorch's. The probability is rounded to a multiple of 1/65536, at most 65535/65536.
     """
     dropped, count = min(round(probability * 65536), 65535), math.prod(shape)
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    return bits[:count].view(shape) >= dropped - 32768, 65536 / (65536 - dropped)
+    drawn = np.random.SFC64(int(torch.randint(2**63 - 1, ()))).random_raw(-(-count // 4))
+    kept = torch.from_numpy(drawn).view(torch.int16)[:count].view(shape) >= dropped - 32768
+    return kept.to(dtype).mul_(65536 / (65536 - dropped))
 
 
 def can_attend(queries: Tensor, groups: list[Group], probability: float) -> bool:
@@ -102,12 +102,12 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         parts = [_by_head(rows, groups, heads) for rows, groups in zip((queries, keys, values), layout, strict=True)]
         counts = [q.shape[0] * q.shape[1] * k.shape[1] for q, k in zip(*parts[:2], strict=True)]
-        kept, factor = draw_kept((sum(counts),), probability)
-        ctx.layout, ctx.heads, ctx.factor, ctx.scale = layout, heads, factor, (queries.shape[1] // heads) ** -0.5
+        masks = draw_mask((sum(counts),), probability, parts[0][0].dtype)
+        ctx.layout, ctx.heads, ctx.scale = layout, heads, (queries.shape[1] // heads) ** -0.5
         saved, contexts = [], []
-        for q, k, v, mask in zip(*parts, kept.to(parts[0][0].dtype).split(counts), strict=True):
+        for q, k, v, mask in zip(*parts, masks.split(counts), strict=True):
             weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)).mul_(ctx.scale), dim=-1)
-            dropped = (weights * mask.view(weights.shape)).mul_(factor)
+            dropped = weights * mask.view(weights.shape)
             contexts.append(torch.bmm(dropped, v))
             saved += q, k, v, mask, weights, dropped
         ctx.save_for_backward(*saved)
@@ -116,10 +116,10 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        saved, gradients = iter(ctx.saved_tensors), []  # of queries, keys, values
-        for g in _by_head(gradient, ctx.layout[0], ctx.heads):
-            q, k, v, mask, weights, dropped = islice(saved, 6)
-            inner = torch.bmm(g, v.transpose(1, 2)).mul_(mask.view(weights.shape)).mul_(ctx.factor * ctx.scale)
+        saved, gradients = zip(*[iter(ctx.saved_tensors)] * 6, strict=True), []  # of queries, keys, values
+        by_head = _by_head(gradient, ctx.layout[0], ctx.heads)
+        for g, (q, k, v, mask, weights, dropped) in zip(by_head, saved, strict=True):
+            inner = torch.bmm(g, v.transpose(1, 2)).mul_(mask.view(weights.shape)).mul_(ctx.scale)
             inner = torch._softmax_backward_data(inner, weights, -1, weights.dtype)
             dq, dk = torch.bmm(inner, k), torch.bmm(inner.transpose(1, 2), q)
             gradients.append((dq, dk, torch.bmm(dropped.transpose(1, 2), g)))

@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from config.config_regression import REPOSITORY
 from models.batch import Group
-from models.cpu_kernels import attend, can_attend, draw_kept, dropout
+from models.cpu_kernels import attend, can_attend, draw_mask, dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -32,9 +32,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean(dtype):
 def test_dropouts_are_independent_and_have_their_probability(probability):
     """Each value, its neighbours (four share a 64-bit number), and the next draw."""
     torch.manual_seed(0)
-    (first, factor), (second, _) = (draw_kept((400, 500), probability) for _ in range(2))
-    assert 1 / factor == pytest.approx(1 - probability, abs=1e-5)
-    first, second = first.double().flatten(), second.double().flatten()
+    masks = [draw_mask((400, 500), probability, torch.float64).flatten() for _ in range(2)]
+    assert masks[0].unique().tolist() == [0, pytest.approx(1 / (1 - probability), rel=1e-4)]
+    first, second = ((mask > 0).double() for mask in masks)
     tolerance = 4 / len(first) ** 0.5  # four standard deviations of a mean or correlation of 200,000 values
     assert first.mean() == pytest.approx(1 - probability, abs=tolerance)
     for other in (second, *(first.roll(distance) for distance in (1, 2, 3, 4, 500))):
