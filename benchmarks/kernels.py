@@ -3,18 +3,19 @@
     python -m benchmarks.kernels                        # --precision bf16; --dataset mosei
 
 Trains on windows of BERT-base's and MOSI's sizes, with all kernels and with one at a time replaced by what PyTorch does, in turns
-on the same windows.
+on the same windows. Takes 16 GB of memory: settings of a whole process are measured in two other processes.
 """
 
 import argparse
-import ctypes
 import pickle
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -35,69 +36,91 @@ from models.self_mm import SelfMM
 from utils.errors import at_least
 
 CPU = torch.device("cpu")
-EVERYTHING = "all kernels"
+EVERYTHING, DENORMALS, FREED = "all kernels", "denormal numbers", "freed memory returned"
 
 
 def plain_dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
     return layer(rows)
 
 
-@contextmanager
-def denormals() -> Iterator[None]:
-    """In this thread alone; PyTorch's others keep flushing them. So this measures a part."""
-    torch.set_flush_denormal(False)
-    yield
-    torch.set_flush_denormal(True)
-
-
-@contextmanager
-def freed_memory_returned() -> Iterator[None]:
-    """glibc's own thresholds: 32 MB for a block of its own, 64 MB of free memory at the heap's end."""
-    libc = ctypes.CDLL(None)
-    libc.mallopt(cpu_kernels.M_MMAP_THRESHOLD, 32 << 20)
-    libc.mallopt(cpu_kernels.M_TRIM_THRESHOLD, 64 << 20)
-    yield
-    cpu_kernels.set_up_cpu()
-
-
 def make_variants() -> dict[str, Callable]:
-    """What is measured -> a context that takes one kernel away."""
+    """What is measured in this process -> a context that takes one kernel away."""
     other, by = ("oneDNN", False) if cpu_kernels.is_intel() else ("MKL", True)
     encoder = partial(patch.object, bert_text_encoder)
-    variants: dict[str, Callable] = {
+    return {
         EVERYTHING: nullcontext,
         "PyTorch's dropout": partial(encoder, "dropout", plain_dropout),
         "PyTorch's attention": partial(encoder, "can_attend", lambda *_: False),
-        "denormal numbers": denormals,
         f"{other}'s float32 products": partial(patch.object, cpu_kernels, "is_intel", lambda: by),
     }
-    if platform.libc_ver()[0] == "glibc":
-        variants["freed memory returned"] = freed_memory_returned
-    return variants
+
+
+def set_up_without(setting: str) -> None:
+    """`set_up_cpu` but for one of its two settings."""
+    if setting == DENORMALS:
+        cpu_kernels.set_up_cpu()
+    torch.set_flush_denormal(setting != DENORMALS)
+
+
+class Trainer:
+    """Trains a model of its own on windows of synthetic clips."""
+
+    def __init__(self, shape: Shape, bert: BertConfig, settings: dict):
+        features = make_features(shape, bert.vocab_size)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{shape.dataset}.pkl"
+            path.write_bytes(pickle.dumps(features))
+            store = open_store(path, DATASETS[shape.dataset], False, None, None)
+        self.config = make_config(shape.dataset, **settings)
+        torch.manual_seed(0)
+        model = SelfMM(self.config, bert.to_dict(), store.audio_width, store.vision_width)
+        self.ours, self.clips = Ours(model, store, CPU), len(features["train"]["id"])
+
+    def seconds(self, window: list[Tensor]) -> float:
+        """For one window. Trains on it once before, which settles the memory."""
+        self.ours.run([window])
+        return seconds(partial(self.ours.run, [window]), CPU)
+
+
+class OtherProcess:
+    """A Trainer in a process of its own, for a setting that holds for a whole process."""
+
+    def __init__(self, setting: str, *args):
+        self.pool = ProcessPoolExecutor(1, get_context("spawn"), _start, (setting, *args))
+        self.pool.submit(int)  # starts it
+
+    def seconds(self, window: list[Tensor]) -> float:
+        return self.pool.submit(_seconds, window).result()
+
+
+def _start(setting: str, *args) -> None:
+    global trainer
+    set_up_without(setting)
+    trainer = Trainer(*args)
+
+
+def _seconds(window: list[Tensor]) -> float:
+    return trainer.seconds(window)
 
 
 def measure(shape: Shape, bert: BertConfig, turns: int, **settings) -> dict[str, list[float]]:
     """What is measured -> seconds for a window, one for each turn."""
-    features = make_features(shape, bert.vocab_size)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{shape.dataset}.pkl"
-        path.write_bytes(pickle.dumps(features))
-        store = open_store(path, DATASETS[shape.dataset], False, None, None)
-        config = make_config(shape.dataset, **settings)
-        torch.manual_seed(0)
-        ours = Ours(SelfMM(config, bert.to_dict(), store.audio_width, store.vision_width), store, CPU)
-        draw = WindowSampler(len(features["train"]["id"]))
-        sizes = [config.batch_size] * config.update_epochs
-        variants = make_variants()
-        times: dict[str, list[float]] = {name: [] for name in variants}
-        ours.run([draw(sizes)])  # warm-up
-        for turn in range(turns):
-            train = partial(ours.run, [draw(sizes)])
-            names = list(variants)
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each is first once, and last
-                with variants[name]():
-                    train()  # settles the memory
-                    times[name].append(seconds(train, CPU))
+    names = (DENORMALS, FREED) if platform.libc_ver()[0] == "glibc" else (DENORMALS,)
+    others = {name: OtherProcess(name, shape, bert, settings) for name in names}
+    trainer, variants = Trainer(shape, bert, settings), make_variants()
+    draw = WindowSampler(trainer.clips)
+    sizes = [trainer.config.batch_size] * trainer.config.update_epochs
+    for each in (trainer, *others.values()):
+        each.seconds(draw(sizes))  # warm-up
+    names = [*variants, *others]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(turns):
+        window = draw(sizes)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each is first once, and last
+            with variants.get(name, nullcontext)():
+                times[name].append(others.get(name, trainer).seconds(window))
+    for other in others.values():
+        other.pool.shutdown()
     return times
 
 
