@@ -61,8 +61,7 @@ def _attend(attention: nn.Module, queried: Tensor, queried_groups: Groups, hidde
     heads = attention.num_attention_heads
     probability = attention.dropout.p if attention.training else 0.0
     rows = ready(hidden)
-    queried_rows = rows if queried is hidden else ready(queried)
-    queries = linear(attention.query, queried_rows)
+    queries = linear(attention.query, rows if queried is hidden else ready(queried))
     keys, values = linear(attention.key, rows), linear(attention.value, rows)
     if can_attend(queries, groups, probability):
         return attend(queries, keys, values, queried_groups, groups, heads, probability)

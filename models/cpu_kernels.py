@@ -128,8 +128,7 @@ class _Attention(torch.autograd.Function):
 
 def _by_head(rows: Tensor, groups: list[Group], heads: int) -> list[Tensor]:
     """(tokens, width) -> for each group, (sentences * heads, length, width / heads), in float32 or better."""
-    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    parts = wide.split([group.tokens for group in groups])
+    parts = rows.to(torch.promote_types(rows.dtype, torch.float32)).split([group.tokens for group in groups])
     return [group.pad(part, heads).flatten(0, 1) for part, group in zip(parts, groups, strict=True)]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import transformers
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors.torch import save_file
+from transformers.initialization import no_init_weights
 
 from config.inputs import find_on_disk
 from utils.errors import UserError, first_line
@@ -34,7 +35,8 @@ class HubModel(PyTorchModelHubMixin, library_name="self-mm", paper_url="https://
         if not (folder := Path(model_id)).is_dir():
             folder = Path(snapshot_download(model_id, allow_patterns=FILES, **{key: settings[key] for key in where}))
         # Always strict: a file without some tensors is an error, not random weights. Old hub libraries leave dropout on.
-        model = super()._from_pretrained(model_id=str(folder), **settings | {"strict": True}).eval()
+        with no_init_weights():  # drawing random ones first would take most of the time
+            model = super()._from_pretrained(model_id=str(folder), **settings | {"strict": True}).eval()
         others = [name for name in FILES if name != WEIGHTS and (folder / name).is_file()]
         model.companions = {name: (folder / name).read_bytes() for name in others}
         return model
