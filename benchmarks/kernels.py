@@ -3,7 +3,8 @@
     python -m benchmarks.kernels                        # --precision bf16; --dataset mosei
 
 Trains on windows of BERT-base's and MOSI's sizes, with all kernels and with one at a time replaced by what PyTorch does, in turns
-on the same windows. Takes 16 GB of memory: settings of a whole process are measured in two other processes.
+on the same windows, and computes the linear layers alone. Takes 16 GB of memory: the settings of a process are measured in two
+processes of their own.
 """
 
 import argparse
@@ -82,6 +83,38 @@ class Trainer:
         return seconds(partial(self.ours.run, [window]), CPU)
 
 
+class LinearLayers:
+    """BERT's linear layers alone, forward and backward with nothing between them: what remains is the kernels' to save."""
+
+    def __init__(self, trainer: Trainer):
+        model, self.lengths = trainer.ours.model, trainer.ours.train.split.text.lengths
+        *layers, last = model.text_encoder.bert.encoder.layer
+        self.layers = [part for layer in layers for part in layer.modules() if isinstance(part, nn.Linear)]
+        self.layers += [last.attention.self.key, last.attention.self.value]
+        self.last = [part for part in last.modules() if isinstance(part, nn.Linear) and part not in self.layers]
+        self.in_bf16 = trainer.config.precision == "bf16"
+
+    def seconds(self, window: list[Tensor]) -> float:
+        """For one window. The last layer has queries, output and feed-forward for each sentence's first token alone."""
+        clips = torch.cat(window)
+        parts = [(self.layers, int(self.lengths[clips].sum())), (self.last, len(clips))]
+        widths = {width for part in self.layers for width in (part.in_features, part.out_features)}
+        dtype = torch.bfloat16 if self.in_bf16 else torch.float32
+        values = {(rows, width): torch.randn(rows, width).to(dtype) for _, rows in parts for width in widths}
+
+        def run() -> None:
+            for layers, rows in parts:
+                for layer in layers:
+                    entering = values[rows, layer.in_features].requires_grad_()
+                    with torch.autocast("cpu", torch.bfloat16, enabled=self.in_bf16):
+                        leaving = cpu_kernels.linear(layer, cpu_kernels.ready(entering))
+                    gradient = values[rows, layer.out_features].detach()
+                    torch.autograd.grad(leaving, [entering, layer.weight, layer.bias], gradient)
+
+        run()
+        return seconds(run, CPU)
+
+
 class OtherProcess:
     """A Trainer in a process of its own, for a setting that holds for a whole process."""
 
@@ -106,8 +139,9 @@ def _seconds(window: list[Tensor]) -> float:
 def measure(shape: Shape, bert: BertConfig, turns: int, **settings) -> dict[str, list[float]]:
     """What is measured -> seconds for a window, one for each turn."""
     names = (DENORMALS, FREED) if platform.libc_ver()[0] == "glibc" else (DENORMALS,)
-    others = {name: OtherProcess(name, shape, bert, settings) for name in names}
+    processes = {name: OtherProcess(name, shape, bert, settings) for name in names}
     trainer, variants = Trainer(shape, bert, settings), make_variants()
+    others = {**processes, "its linear layers alone": LinearLayers(trainer)}
     draw = WindowSampler(trainer.clips)
     sizes = [trainer.config.batch_size] * trainer.config.update_epochs
     for each in (trainer, *others.values()):
@@ -119,8 +153,8 @@ def measure(shape: Shape, bert: BertConfig, turns: int, **settings) -> dict[str,
         for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each is first once, and last
             with variants.get(name, nullcontext)():
                 times[name].append(others.get(name, trainer).seconds(window))
-    for other in others.values():
-        other.pool.shutdown()
+    for process in processes.values():
+        process.pool.shutdown()
     return times
 
 
