@@ -3,8 +3,8 @@
     python -m benchmarks.kernels                        # --precision bf16; --dataset mosei
 
 Trains on windows of BERT-base's and MOSI's sizes, with all kernels and with one at a time replaced by what PyTorch does, in turns
-on the same windows, and computes the linear layers alone. Takes 16 GB of memory: the settings of a process are measured in two
-processes of their own.
+on the same windows, and computes the linear layers alone. Takes up to 16 GB of memory: the settings of a process are measured in
+two processes of their own.
 """
 
 import argparse
