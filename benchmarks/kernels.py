@@ -30,7 +30,7 @@ from benchmarks.implementations import Ours
 from benchmarks.machine import describe, seconds
 from benchmarks.tables import markdown, ratio
 from benchmarks.throughput import WindowSampler
-from config.config_regression import CHOICES, DATASETS, make_config
+from config.config_regression import DATASETS, make_config
 from data.store import open_store
 from models import bert_text_encoder, cpu_kernels
 from models.self_mm import SelfMM
@@ -77,8 +77,8 @@ class Trainer:
         model = SelfMM(self.config, bert.to_dict(), store.audio_width, store.vision_width)
         self.ours, self.clips = Ours(model, store, CPU), len(features["train"]["id"])
 
-    def seconds(self, window: list[Tensor]) -> float:
-        """For one window. Trains on it once before, which settles the memory."""
+    def time(self, window: list[Tensor]) -> float:
+        """Seconds for a window. Trains on it once before, which settles the memory."""
         self.ours.run([window])
         return seconds(partial(self.ours.run, [window]), CPU)
 
@@ -94,8 +94,8 @@ class LinearLayers:
         self.last = [part for part in last.modules() if isinstance(part, nn.Linear) and part not in self.layers]
         self.in_bf16 = trainer.config.precision == "bf16"
 
-    def seconds(self, window: list[Tensor]) -> float:
-        """For one window. The last layer has queries, output and feed-forward for each sentence's first token alone."""
+    def time(self, window: list[Tensor]) -> float:
+        """Seconds for a window. As in training, the last layer has all tokens' keys and values and the first tokens' rest."""
         clips = torch.cat(window)
         parts = [(self.layers, int(self.lengths[clips].sum())), (self.last, len(clips))]
         widths = {width for part in self.layers for width in (part.in_features, part.out_features)}
@@ -120,39 +120,39 @@ class OtherProcess:
 
     def __init__(self, setting: str, *args):
         self.pool = ProcessPoolExecutor(1, get_context("spawn"), _start, (setting, *args))
-        self.pool.submit(int)  # starts it
+        self.pool.submit(int)  # starts now, while this process makes its own model
 
-    def seconds(self, window: list[Tensor]) -> float:
-        return self.pool.submit(_seconds, window).result()
+    def time(self, window: list[Tensor]) -> float:
+        return self.pool.submit(_time, window).result()
 
 
 def _start(setting: str, *args) -> None:
-    global trainer
+    global _trainer  # of the other process
     set_up_without(setting)
-    trainer = Trainer(*args)
+    _trainer = Trainer(*args)
 
 
-def _seconds(window: list[Tensor]) -> float:
-    return trainer.seconds(window)
+def _time(window: list[Tensor]) -> float:
+    return _trainer.time(window)
 
 
 def measure(shape: Shape, bert: BertConfig, turns: int, **settings) -> dict[str, list[float]]:
     """What is measured -> seconds for a window, one for each turn."""
-    names = (DENORMALS, FREED) if platform.libc_ver()[0] == "glibc" else (DENORMALS,)
-    processes = {name: OtherProcess(name, shape, bert, settings) for name in names}
+    process_wide = (DENORMALS, FREED) if platform.libc_ver()[0] == "glibc" else (DENORMALS,)
+    processes = {name: OtherProcess(name, shape, bert, settings) for name in process_wide}
     trainer, variants = Trainer(shape, bert, settings), make_variants()
     others = {**processes, "its linear layers alone": LinearLayers(trainer)}
     draw = WindowSampler(trainer.clips)
     sizes = [trainer.config.batch_size] * trainer.config.update_epochs
     for each in (trainer, *others.values()):
-        each.seconds(draw(sizes))  # warm-up
+        each.time(draw(sizes))  # warm-up
     names = [*variants, *others]
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns):
         window = draw(sizes)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each is first once, and last
             with variants.get(name, nullcontext)():
-                times[name].append(others.get(name, trainer).seconds(window))
+                times[name].append(others.get(name, trainer).time(window))
     for process in processes.values():
         process.pool.shutdown()
     return times
@@ -169,7 +169,7 @@ def as_table(times: dict[str, list[float]]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.split("\n")[0])
     parser.add_argument("--dataset", choices=list(SHAPES), default="mosi", help="default: mosi")
-    parser.add_argument("--precision", choices=CHOICES["precision"], default="float32", help="default: float32")
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="default: float32")
     parser.add_argument("--turns", type=at_least(1), default=7, metavar="N", help="windows; default: 7")
     args = parser.parse_args(argv)
     cpu_kernels.set_up_cpu()

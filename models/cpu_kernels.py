@@ -67,10 +67,10 @@ def dropout(layer: nn.Dropout, rows: Tensor) -> Tensor:
 
 
 def draw_mask(shape: tuple[int, ...], probability: float, dtype: torch.dtype) -> Tensor:
-    """Draws each value's factor in a dropout: 0, or the one that keeps the mean. Not bool, with which products are slow.
+    """Draws each value's factor in a dropout: 0, or the one that keeps the mean. (Products with a bool mask are slow.)
 
-    PyTorch draws a number for each value. Here four values share one of 64 bits, from NumPy's fastest generator, seeded by
-    PyTorch's. The probability is rounded to a multiple of 1/65536, at most 65535/65536.
+    PyTorch draws a number for each value. Here four values share a 64-bit number from NumPy's fastest generator, which
+    PyTorch's own seeds. The probability is rounded to a multiple of 1/65536, at most 65535/65536.
     """
     dropped, count = min(round(probability * 65536), 65535), math.prod(shape)
     drawn = np.random.SFC64(int(torch.randint(2**63 - 1, ()))).random_raw(-(-count // 4))

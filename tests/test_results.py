@@ -107,6 +107,13 @@ def test_from_pretrained_predicts_the_same_to_the_bit(trained, tmp_path):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["one"]
 
 
+def test_loading_draws_no_random_weights(trained, tmp_path):
+    save_checkpoint(trained[0], tmp_path / "one", {}, None, LABELS)
+    before = torch.get_rng_state()
+    SelfMM.from_pretrained(tmp_path / "one")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_from_pretrained_leaves_no_dropout_on_whatever_the_hub_library_does(trained, tmp_path, monkeypatch):
     """Before 1.9, huggingface_hub returned a model in training mode."""
     load = PyTorchModelHubMixin._from_pretrained.__func__
